@@ -1,0 +1,72 @@
+"""Every error that a user can meet, as one tree; each message names the thing that failed and the next step.
+
+EventHandlerError                 exit 1
+├── UsageError                    exit 80   a wrong flag or argument
+├── ConfigurationError            exit 80   a setting that is missing or makes no sense
+├── CredentialsError              exit 80   files that prove who we are to Teleport
+├── ConnectError                  exit 1    no way into the cluster (retried while the process runs)
+├── RpcError                      exit 1    the cluster answered a call with an error
+├── StateError                    exit 1    the storage directory
+├── SinkError                     exit 1    a collector that cannot be used as configured
+└── MalformedEventError           exit 1    bytes that are no event (never ends the process: they go to the dead letters)
+"""
+
+from __future__ import annotations
+
+
+class EventHandlerError(Exception):
+    """Base of all errors shown to the user without a traceback.
+
+    `message` says what failed and on which file or address, `hint` what to do next. Neither may hold a secret.
+    """
+
+    exit_code = 1
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message}. {self.hint}" if self.hint else self.message
+
+
+class UsageError(EventHandlerError):
+    exit_code = 80
+
+
+class ConfigurationError(EventHandlerError):
+    exit_code = 80
+
+
+class CredentialsError(EventHandlerError):
+    exit_code = 80
+
+
+class ConnectError(EventHandlerError):
+    pass
+
+
+class RpcError(EventHandlerError):
+    """The cluster answered with a gRPC status other than OK.
+
+    `code` is the upper-case status name of the gRPC specification, for example "UNAVAILABLE".
+    """
+
+    def __init__(self, method: str, code: str, message: str) -> None:
+        super().__init__(f"Teleport answered {method} with {code}: {message}")
+        self.method = method
+        self.code = code
+        self.server_message = message
+
+
+class StateError(EventHandlerError):
+    pass
+
+
+class SinkError(EventHandlerError):
+    pass
+
+
+class MalformedEventError(EventHandlerError):
+    pass

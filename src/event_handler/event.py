@@ -1,0 +1,22 @@
+"""The event as every room of the program knows it: a JSON body and the few facts the pipeline needs about it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(slots=True)
+class Event:
+    """One audit event, or one event of a session recording, ready to be delivered.
+
+    `type` is the event type (`user.login`); `id` the server's uid, or a hash of the body where the event has none;
+    `time` seconds since the epoch (UTC); `index` the position within a session; `body` one JSON object as UTF-8 text;
+    `session_id` is set for events of a recording only.
+    """
+
+    type: str
+    id: str
+    time: float
+    index: int
+    body: bytes
+    session_id: str = ""
