@@ -1,0 +1,1 @@
+"""Destinations, one module each; none knows where the events come from."""

@@ -1,0 +1,64 @@
+"""What every sink is: it takes a batch and turns the receiver's answer into a verdict; waiting and splitting are the engine's work."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from event_handler.event import Event
+
+
+@dataclass(frozen=True, slots=True)
+class Delivered:
+    """The receiver has answered for every event of the batch."""
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """Nothing is known to be delivered; send again, not before `after` seconds. `reason` is shown to the user.
+
+    `misconfigured` marks what only a person can mend (401, 403, 404, TLS): wait long and say so loudly, never drop.
+    """
+
+    reason: str
+    after: float = 0.0
+    misconfigured: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Reject:
+    """The receiver will never take this batch as it is (bad content)."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """The batch is too large for the receiver."""
+
+    reason: str
+
+
+Verdict = Delivered | Retry | Reject | Split
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What fits into one request: `events` and `bytes` per batch, `requests` in flight, `age` in seconds to wait for more."""
+
+    events: int
+    bytes: int
+    requests: int
+    age: float
+
+
+class Sink(Protocol):
+    """A destination. `deliver` never raises for what the receiver does; events of one call share a session id (or have none)."""
+
+    name: str
+    limits: Limits
+
+    async def deliver(self, events: Sequence[Event]) -> Verdict: ...
+
+    async def close(self) -> None: ...

@@ -1,0 +1,1 @@
+"""What must survive a restart: positions, delivered ids, waiting recordings, dead letters."""

@@ -1,0 +1,209 @@
+"""The SQLite file that remembers how far the collector has answered; one process writes it.
+
+Positions, ids of delivered events, announced recordings and dead letters of one acknowledged group go into one transaction, so a
+process killed at any moment finds either all of them or none. Journal mode WAL with synchronous=NORMAL: a killed process loses
+nothing; a power cut may lose the last commits, which repeats events but never skips one.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sqlite3
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import time
+
+from event_handler.errors import StateError
+
+SCHEMA_VERSION = "1"
+REMEMBERED_IDS = 500_000  # ids; covers minutes of a busy cluster's tail in 8 bytes each
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS positions (stream TEXT PRIMARY KEY, position TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS delivered (number INTEGER PRIMARY KEY, count INTEGER NOT NULL, ids BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS recordings (
+  session_id TEXT PRIMARY KEY, announced REAL NOT NULL, uploaded INTEGER NOT NULL, attempts INTEGER NOT NULL DEFAULT 0,
+  next_try REAL NOT NULL, next_index INTEGER NOT NULL DEFAULT 0, done REAL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS dead_letters (
+  number INTEGER PRIMARY KEY, time REAL NOT NULL, sink TEXT NOT NULL, reason TEXT NOT NULL,
+  type TEXT NOT NULL, id TEXT NOT NULL, session_id TEXT NOT NULL, body BLOB NOT NULL);
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class RecordingItem:
+    """A recording to fetch. Times are seconds since the epoch; `next_index` is the first index not yet delivered."""
+
+    session_id: str
+    announced: float
+    uploaded: bool
+    attempts: int
+    next_try: float
+    next_index: int
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """An event that the sink will never take, or bytes that are no event, with the reason."""
+
+    sink: str
+    reason: str
+    type: str
+    id: str
+    session_id: str
+    body: bytes
+
+
+@dataclass(slots=True)
+class Commit:
+    """What one transaction remembers."""
+
+    positions: dict[str, str] = field(default_factory=dict)
+    ids: bytes = b""
+    recordings: list[RecordingItem] = field(default_factory=list)
+    indexes: dict[str, int] = field(default_factory=dict)
+    dead_letters: list[DeadLetter] = field(default_factory=list)
+
+
+class Store:
+    """The state of one cluster in `directory` (made 0700 when missing), or in memory only (`directory` None, a dry run).
+
+    Raises StateError when the directory is not writable, the file is damaged, or another process works there.
+    """
+
+    def __init__(self, directory: Path | None, copy_from: Path | None = None) -> None:
+        self._lock = -1
+        try:
+            if directory is not None:
+                directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+                self._lock = _take_lock(directory / "lock")
+                path = directory / "state.db"
+                self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+                path.chmod(0o600)
+            else:
+                self._db = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
+                if copy_from is not None and copy_from.exists():
+                    with sqlite3.connect(f"file:{copy_from}?mode=ro", uri=True) as saved:
+                        saved.backup(self._db)
+                    saved.close()
+            self._db.execute("PRAGMA journal_mode=WAL")
+            self._db.execute("PRAGMA synchronous=NORMAL")
+            self._db.executescript(_SCHEMA)
+        except sqlite3.DatabaseError as error:
+            raise StateError(
+                f"the state in {directory} cannot be used ({error})",
+                "If the file state.db is damaged, move it aside and start with --start-time at the last delivered event.",
+            ) from None
+        except OSError as error:
+            raise StateError(
+                f"the storage directory {directory} is not usable ({error.strerror})",
+                "Point --storage to a directory that this user can write.",
+            ) from None
+        self.remember("schema", SCHEMA_VERSION)
+
+    def close(self) -> None:
+        self._db.close()
+        if self._lock >= 0:
+            os.close(self._lock)
+
+    def fact(self, name: str) -> str:
+        row = self._db.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
+        return row[0] if row else ""
+
+    def remember(self, name: str, value: str) -> None:
+        self._db.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (name, value))
+
+    def positions(self, prefix: str) -> dict[str, str]:
+        """Positions of all streams whose key starts with `prefix`."""
+        rows = self._db.execute("SELECT stream, position FROM positions WHERE substr(stream, 1, ?) = ?", (len(prefix), prefix))
+        return dict(rows.fetchall())
+
+    def forget(self, prefix: str) -> None:
+        """Drop the positions of all streams whose key starts with `prefix`."""
+        self._db.execute("DELETE FROM positions WHERE substr(stream, 1, ?) = ?", (len(prefix), prefix))
+
+    def delivered_ids(self) -> Iterable[bytes]:
+        """Packed 8-byte ids of delivered events, oldest group first."""
+        for row in self._db.execute("SELECT ids FROM delivered ORDER BY number"):
+            yield row[0]
+
+    def commit(self, group: Commit) -> None:
+        """Remember a group in one transaction. Raises StateError (disk full, read-only); nothing is remembered then."""
+        try:
+            self._db.execute("BEGIN IMMEDIATE")
+            self._db.executemany("INSERT OR REPLACE INTO positions VALUES (?, ?)", group.positions.items())
+            if group.ids:
+                cursor = self._db.execute("INSERT INTO delivered (count, ids) VALUES (?, ?)", (len(group.ids) // 8, group.ids))
+                self._prune(cursor.lastrowid or 0)
+            for item in group.recordings:
+                # A session seen again (its upload after its end) only comes due earlier; what was done stays done.
+                self._db.execute(
+                    "INSERT INTO recordings (session_id, announced, uploaded, next_try) VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE"
+                    " SET uploaded = max(uploaded, excluded.uploaded), next_try = min(next_try, excluded.next_try)"
+                    " WHERE excluded.uploaded > uploaded",
+                    (item.session_id, item.announced, item.uploaded, item.next_try),
+                )
+            for session_id, index in group.indexes.items():
+                self._db.execute("UPDATE recordings SET next_index = ? WHERE session_id = ?", (index, session_id))
+            self._db.executemany(
+                "INSERT INTO dead_letters (time, sink, reason, type, id, session_id, body) VALUES (?, ?, ?, ?, ?, ?, ?)",
+                [(time(), d.sink, d.reason, d.type, d.id, d.session_id, d.body) for d in group.dead_letters],
+            )
+            self._db.execute("COMMIT")
+        except sqlite3.Error as error:
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+            raise StateError(f"the state could not be written ({error})", "Free space on the storage directory's disk.") from None
+
+    def _prune(self, newest: int) -> None:
+        if newest % 64:
+            return  # looking back at every commit would cost more than the few rows it removes
+        total = 0
+        for number, count in self._db.execute("SELECT number, count FROM delivered ORDER BY number DESC").fetchall():
+            total += count
+            if total > REMEMBERED_IDS:
+                self._db.execute("DELETE FROM delivered WHERE number < ?", (number,))
+                return
+
+    def due_recordings(self, now: float, limit: int) -> list[RecordingItem]:
+        rows = self._db.execute(
+            "SELECT session_id, announced, uploaded, attempts, next_try, next_index FROM recordings"
+            " WHERE done IS NULL AND next_try <= ? ORDER BY next_try LIMIT ?",
+            (now, limit),
+        )
+        return [RecordingItem(s, a, bool(u), t, n, i) for s, a, u, t, n, i in rows.fetchall()]
+
+    def waiting_recordings(self) -> tuple[int, int]:
+        """How many recordings are not finished, and how many of them were never tried."""
+        row = self._db.execute("SELECT count(*), coalesce(sum(attempts = 0), 0) FROM recordings WHERE done IS NULL").fetchone()
+        return row[0], row[1]
+
+    def recording_done(self, session_id: str) -> None:
+        self._db.execute("UPDATE recordings SET done = ? WHERE session_id = ?", (time(), session_id))
+
+    def recording_later(self, session_id: str, next_try: float) -> None:
+        self._db.execute(
+            "UPDATE recordings SET attempts = attempts + 1, next_try = ? WHERE session_id = ?", (next_try, session_id)
+        )
+
+    def dead_letters(self) -> int:
+        row = self._db.execute("SELECT count(*) FROM dead_letters").fetchone()
+        return int(row[0])
+
+
+def _take_lock(path: Path) -> int:
+    """Hold an exclusive lock on `path` for the life of the process and write our pid into it."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        holder = os.read(descriptor, 32).decode("ascii", "replace").strip() or "unknown"
+        os.close(descriptor)
+        raise StateError(
+            f"another event handler (pid {holder}) works in {path.parent}", "Stop it, or give this one its own --storage."
+        ) from None
+    os.ftruncate(descriptor, 0)
+    os.write(descriptor, f"{os.getpid()}\n".encode())
+    return descriptor

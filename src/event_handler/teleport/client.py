@@ -1,0 +1,85 @@
+"""The calls that the event handler makes, one method each, in the words of the audit log service."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+from event_handler.errors import RpcError
+from event_handler.teleport import messages as m
+from event_handler.teleport.connection import Connection
+
+_AUDIT = "/teleport.auditlog.v1.AuditLogService/"
+_AUTH = "/proto.AuthService/"
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """Who answered: the cluster's name and its server version."""
+
+    name: str
+    version: str
+
+
+class Client:
+    """The audit log of one cluster. Every method raises RpcError or ConnectError."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def close(self) -> None:
+        self._connection.close()
+
+    async def ping(self) -> Cluster:
+        answer = await self._connection.unary(_AUTH + "Ping", b"", timeout=30.0)
+        return Cluster(m.read_text_field(answer, 1), m.read_text_field(answer, 2))
+
+    async def has_bulk_export(self, probe_time: float) -> bool:
+        """Ask for the chunks of a day without events: a back end without bulk export answers UNIMPLEMENTED."""
+        try:
+            async for _ in self.chunks(probe_time):
+                pass
+        except RpcError as error:
+            if error.code == "UNIMPLEMENTED":
+                return False
+            raise
+        return True
+
+    async def chunks(self, day: float) -> AsyncIterator[str]:
+        """Names of the complete chunks of the UTC day of `day` (seconds since the epoch), in no order."""
+        async for answer in self._connection.stream(_AUDIT + "GetEventExportChunks", m.write_time(1, day)):
+            yield m.read_text_field(answer, 1)
+
+    async def export(self, day: float, chunk: str, cursor: str) -> AsyncIterator[tuple[bytes, str]]:
+        """Events of a chunk after `cursor` ("" = from its start), as undecoded bytes, each with the cursor that follows it."""
+        request = m.write_time(1, day) + m.write_text(2, chunk) + m.write_text(3, cursor)
+        async for answer in self._connection.stream(_AUDIT + "ExportUnstructuredEvents", request):
+            yield m.read_exported(answer)
+
+    async def search(
+        self,
+        since: float,
+        until: float,
+        *,
+        limit: int,
+        key: str = "",
+        types: tuple[str, ...] = (),
+        order: int = m.OLDEST_FIRST,
+    ) -> tuple[list[bytes], str]:
+        """One page of events between two times (inclusive), as undecoded bytes, and the next page's key ("" = none)."""
+        request = (
+            m.write_text(1, "default")
+            + m.write_time(2, since)
+            + m.write_time(3, until)
+            + b"".join(m.write_text(4, kind) for kind in types)
+            + m.write_number(5, limit)
+            + m.write_text(6, key)
+            + m.write_number(7, order)
+        )
+        return m.read_page(await self._connection.unary(_AUDIT + "GetUnstructuredEvents", request))
+
+    async def recording(self, session_id: str, index: int) -> AsyncIterator[bytes]:
+        """Events of a session recording from `index` on (inclusive), as undecoded bytes."""
+        request = m.write_text(1, session_id) + m.write_number(2, index)
+        async for answer in self._connection.stream(_AUDIT + "StreamUnstructuredSessionEvents", request):
+            yield answer

@@ -1,0 +1,186 @@
+"""Turns the wire bytes of a google.protobuf.Struct into one JSON object, without protobuf objects in between.
+
+Keys are sorted by their bytes, as Go's protojson does: the server writes map entries in random order, so only sorting makes the
+text the same on every read. Numbers are doubles and are printed in the shortest form that reads back equal: whole numbers
+without a point, exponents only below 1e-6 and from 1e21 on. JSON has no NaN or infinity; they are written as the strings
+"NaN", "Infinity" and "-Infinity" (the protobuf JSON mapping of doubles), so that such an event is delivered and not stuck.
+Source of the field numbers: google/protobuf/struct.proto.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import struct
+
+import orjson
+
+from event_handler.errors import MalformedEventError
+
+MAX_DEPTH = 200  # levels; orjson writes at most 254, and the server's own events stay below 20
+EXACT_INTEGER = 2.0**53  # doubles below it hold every whole number
+SMALLEST_PLAIN = 1e-4  # below it orjson prints an exponent where Go does not
+_FLOAT64 = struct.Struct("<d")
+
+
+def convert(wire: bytes) -> tuple[bytes, str]:
+    """Return the JSON text of the Struct in `wire` and the event's uid, "" where it has none.
+
+    Raises MalformedEventError when the bytes are no Struct.
+    """
+    try:
+        fields = _struct(wire, 0, len(wire), 0)
+        body = orjson.dumps(fields, option=orjson.OPT_SORT_KEYS)
+    except (IndexError, ValueError, struct.error, orjson.JSONEncodeError) as error:
+        raise MalformedEventError(f"the event's content cannot be decoded ({error})") from None
+    uid = fields.get("uid")
+    return body, uid if isinstance(uid, str) else ""
+
+
+def stable_id(body: bytes) -> str:
+    """The id of an event that has no uid: the same body gives the same id on every read."""
+    return hashlib.sha256(body).hexdigest()
+
+
+def _varint(wire: bytes, at: int) -> tuple[int, int]:
+    value = wire[at]
+    at += 1
+    if value < 0x80:
+        return value, at
+    value &= 0x7F
+    shift = 7
+    while True:
+        byte = wire[at]
+        at += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, at
+        shift += 7
+        if shift > 63:
+            raise ValueError("a varint of more than 10 bytes")
+
+
+def _span(wire: bytes, at: int, end: int) -> tuple[int, int]:
+    size, at = _varint(wire, at)
+    stop = at + size
+    if stop > end:
+        raise ValueError("a field runs past the end")
+    return at, stop
+
+
+def _skip(wire: bytes, at: int, end: int, wire_type: int) -> int:
+    if wire_type == 0:
+        return _varint(wire, at)[1]
+    if wire_type == 2:
+        return _span(wire, at, end)[1]
+    if wire_type in (1, 5):
+        at += 8 if wire_type == 1 else 4
+        if at <= end:
+            return at
+    raise ValueError(f"wire type {wire_type}")
+
+
+def _struct(wire: bytes, at: int, end: int, depth: int) -> dict[str, object]:
+    if depth > MAX_DEPTH:
+        raise ValueError(f"nested deeper than {MAX_DEPTH} levels")
+    fields: dict[str, object] = {}
+    while at < end:
+        tag, at = _varint(wire, at)
+        if tag != 0x0A:  # field 1 of Struct: one entry of the map
+            at = _skip(wire, at, end, tag & 7)
+            continue
+        at, stop = _span(wire, at, end)
+        key = ""
+        value: object = None
+        while at < stop:
+            tag, at = _varint(wire, at)
+            if tag == 0x0A:
+                at, upto = _span(wire, at, stop)
+                key = wire[at:upto].decode("utf-8", "replace")
+                at = upto
+            elif tag == 0x12:
+                at, upto = _span(wire, at, stop)
+                value = _value(wire, at, upto, depth)
+                at = upto
+            else:
+                at = _skip(wire, at, stop, tag & 7)
+        fields[key] = value
+    return fields
+
+
+def _value(wire: bytes, at: int, end: int, depth: int) -> object:
+    value: object = None
+    while at < end:
+        tag, at = _varint(wire, at)
+        if tag == 0x1A:
+            at, upto = _span(wire, at, end)
+            value = wire[at:upto].decode("utf-8", "replace")
+            at = upto
+        elif tag == 0x11:
+            value = _number(_FLOAT64.unpack_from(wire, at)[0])
+            at += 8
+        elif tag == 0x20:
+            flag, at = _varint(wire, at)
+            value = flag != 0
+        elif tag == 0x2A:
+            at, upto = _span(wire, at, end)
+            value = _struct(wire, at, upto, depth + 1)
+            at = upto
+        elif tag == 0x32:
+            at, upto = _span(wire, at, end)
+            value = _list(wire, at, upto, depth + 1)
+            at = upto
+        elif tag == 0x08:
+            _, at = _varint(wire, at)
+            value = None
+        else:
+            at = _skip(wire, at, end, tag & 7)
+    if at != end:
+        raise ValueError("a value runs past the end")
+    return value
+
+
+def _list(wire: bytes, at: int, end: int, depth: int) -> list[object]:
+    if depth > MAX_DEPTH:
+        raise ValueError(f"nested deeper than {MAX_DEPTH} levels")
+    values: list[object] = []
+    while at < end:
+        tag, at = _varint(wire, at)
+        if tag == 0x0A:
+            at, upto = _span(wire, at, end)
+            values.append(_value(wire, at, upto, depth))
+            at = upto
+        else:
+            at = _skip(wire, at, end, tag & 7)
+    return values
+
+
+def _number(value: float) -> object:
+    if value.is_integer():
+        if -EXACT_INTEGER < value < EXACT_INTEGER:
+            whole = int(value)
+            return whole if whole or math.copysign(1.0, value) > 0 else orjson.Fragment(b"-0")
+        return orjson.Fragment(_go_number(value))
+    if not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    return value if abs(value) >= SMALLEST_PLAIN else orjson.Fragment(_go_number(value))
+
+
+def _go_number(value: float) -> bytes:
+    """Print `value` as Go's strconv does in JSON: shortest digits, exponent form below 1e-6 and from 1e21 on."""
+    sign = "-" if value < 0 else ""
+    mantissa, _, exponent_text = f"{abs(value)!r}".partition("e")
+    exponent = int(exponent_text or 0)
+    whole, _, fraction = mantissa.partition(".")
+    digits = (whole + fraction).lstrip("0") if whole == "0" else whole + fraction
+    point = len(whole) + exponent if whole != "0" else exponent - (len(fraction) - len(fraction.lstrip("0")))
+    digits = digits.rstrip("0") or "0"
+    if 1e-6 <= abs(value) < 1e21:
+        if point <= 0:
+            return f"{sign}0.{'0' * -point}{digits}".encode()
+        if point >= len(digits):
+            return f"{sign}{digits}{'0' * (point - len(digits))}".encode()
+        return f"{sign}{digits[:point]}.{digits[point:]}".encode()
+    head = digits[0] + (f".{digits[1:]}" if len(digits) > 1 else "")
+    power = point - 1
+    return f"{sign}{head}e{'+' if power > 0 else '-'}{abs(power)}".encode()
