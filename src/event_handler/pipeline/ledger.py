@@ -23,13 +23,12 @@ class Segment:
     """A contiguous run of one stream. `pending` counts the events of it that are not yet delivered.
 
     `position` is remembered when the segment and all before it are done; None keeps the older one (in the middle of a page).
-    `ids` are the events delivered, for the duplicate filter; `announcements` the recordings that they announce.
+    `announcements` are the recordings that its events announce.
     """
 
     ledger: Ledger
     position: str | None
     pending: int = 0
-    ids: list[str] = field(default_factory=list)
     announcements: list[Announcement] = field(default_factory=list)
 
 
@@ -47,8 +46,8 @@ class Ledger:
     def drained(self) -> bool:
         return not self._open
 
-    def advance(self) -> tuple[str | None, list[Segment]]:
-        """Take the finished prefix off; return the newest position in it (None: unchanged) and its segments."""
+    def peek(self) -> tuple[str | None, list[Segment]]:
+        """The finished prefix: the newest position in it (None: unchanged) and its segments."""
         position: str | None = None
         finished: list[Segment] = []
         for segment in self._open:
@@ -57,6 +56,9 @@ class Ledger:
             finished.append(segment)
             if segment.position is not None:
                 position = segment.position
-        for segment in finished:
-            del self._open[segment]
         return position, finished
+
+    def advance(self) -> None:
+        """Take the finished prefix off, once it has been remembered."""
+        for segment in self.peek()[1]:
+            del self._open[segment]

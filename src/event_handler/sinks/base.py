@@ -1,4 +1,4 @@
-"""What every sink is: it takes a batch and turns the receiver's answer into a verdict; waiting and splitting are the engine's work."""
+"""What every sink is: it takes a batch and turns the receiver's answer into a verdict; the engine waits and splits."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ from time import time
 from event_handler.errors import StateError
 
 SCHEMA_VERSION = "1"
-REMEMBERED_IDS = 500_000  # ids; covers minutes of a busy cluster's tail in 8 bytes each
+REMEMBERED_IDS = 250_000  # ids; covers minutes of a busy cluster's tail in 8 bytes each
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS positions (stream TEXT PRIMARY KEY, position TEXT NOT NULL) WITHOUT ROWID;

@@ -72,7 +72,7 @@ class _DialedChannel(Channel):
             if isinstance(error, OSError | ssl.SSLError):
                 raise explain_tls(error) from None
             raise
-        return cast(H2Protocol, protocol)
+        return protocol
 
 
 def explain_tls(error: Exception) -> ConnectError:
@@ -90,9 +90,7 @@ def explain_tls(error: Exception) -> ConnectError:
             "Renew it with tbot, or with `tctl auth sign --user=teleport-event-handler --out=identity`.",
         )
     if "alert" in text or "certificate" in text:
-        return ConnectError(
-            f"Teleport refused our certificate ({error})", "Check that the identity belongs to this cluster."
-        )
+        return ConnectError(f"Teleport refused our certificate ({error})", "Check that the identity belongs to this cluster.")
     if isinstance(error, ConnectionError) or "eof" in text:
         return ConnectError(
             f"the connection was closed during the TLS handshake ({error})",
@@ -114,7 +112,7 @@ class Connection:
         """Call a unary method. Raises RpcError (the server's answer) or ConnectError (no way in, connection lost)."""
         call: UnaryUnaryMethod[bytes, bytes] = UnaryUnaryMethod(self._channel, method, bytes, bytes)
         try:
-            return cast(bytes, await call(request, timeout=timeout))
+            return await call(request, timeout=timeout)
         except Exception as error:
             raise _explain_call(method, error) from None
 

@@ -49,9 +49,7 @@ def direct(address: str) -> Dialer:
                 "Check the address and that no firewall is between.",
             ) from None
         except socket.gaierror as error:
-            raise ConnectError(
-                f"the name of {address} does not resolve ({error.strerror})", "Check teleport.addr."
-            ) from None
+            raise ConnectError(f"the name of {address} does not resolve ({error.strerror})", "Check teleport.addr.") from None
         except OSError as error:
             raise ConnectError(
                 f"cannot connect to {address} ({error.strerror or error})",

@@ -7,7 +7,7 @@ event has been selected. Source: teleport/auditlog/v1/auditlog.proto and proto/a
 from __future__ import annotations
 
 import struct
-from typing import NamedTuple
+from dataclasses import dataclass
 
 from event_handler.errors import MalformedEventError
 
@@ -15,7 +15,8 @@ OLDEST_FIRST = 0  # the enum's names say the opposite; a real server answers 0 w
 NEWEST_FIRST = 1
 
 
-class RawEvent(NamedTuple):
+@dataclass(slots=True)
+class RawEvent:
     """An EventUnstructured whose content is still wire bytes. `time` is in seconds since the epoch (UTC)."""
 
     type: str

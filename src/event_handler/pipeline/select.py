@@ -1,0 +1,96 @@
+"""Chooses what is delivered: filters look at the envelope only, duplicates are dropped, and only what remains is converted."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import orjson
+
+from event_handler.errors import MalformedEventError
+from event_handler.event import Event
+from event_handler.pipeline.duplicates import DuplicateWindow, fingerprint
+from event_handler.pipeline.ledger import Announcement
+from event_handler.state.store import DeadLetter
+from event_handler.teleport.messages import RawEvent, read_event
+from event_handler.teleport.struct_json import convert, stable_id
+
+UPLOADED = "session.upload"
+ENDED = frozenset({"session.end", "windows.desktop.session.end", "db.session.end"})
+
+
+@dataclass(slots=True)
+class Selection:
+    """The outcome for a run of wire events: what to deliver (with fingerprints), what is dead, what recordings they announce."""
+
+    events: list[tuple[Event, bytes]] = field(default_factory=list)
+    dead: list[DeadLetter] = field(default_factory=list)
+    announcements: list[Announcement] = field(default_factory=list)
+
+
+class Selector:
+    """Filters of one sink. Empty `types` means all; types are compared exactly, as the Go plugin does."""
+
+    def __init__(
+        self,
+        sink: str,
+        window: DuplicateWindow,
+        *,
+        types: Iterable[str] = (),
+        skip_types: Iterable[str] = (),
+        skip_session_types: Iterable[str] = (),
+    ) -> None:
+        self._sink = sink
+        self._window = window
+        self._types = frozenset(types)
+        self._skip_types = frozenset(skip_types)
+        self._skip_session_types = frozenset(skip_session_types)
+        self.duplicates = 0
+
+    def select(self, wires: Iterable[bytes], session_id: str = "") -> Selection:
+        """Select from undecoded events, those of the recording `session_id` where it is given."""
+        chosen = Selection()
+        for wire in wires:
+            try:
+                self._one(read_event(wire), session_id, chosen)
+            except MalformedEventError as error:
+                body = orjson.dumps({"undecodable": base64.b64encode(wire).decode()})
+                chosen.dead.append(DeadLetter(self._sink, str(error), "", stable_id(body), session_id, body))
+        return chosen
+
+    def _one(self, raw: RawEvent, session_id: str, chosen: Selection) -> None:
+        if session_id:
+            if raw.type in self._skip_session_types:
+                return
+            mark = fingerprint(f"{session_id}/{raw.index}/{raw.id}")
+        else:
+            announces = raw.type == UPLOADED or raw.type in ENDED
+            if (self._types and raw.type not in self._types) or raw.type in self._skip_types:
+                if announces:
+                    self._announce(raw, convert(raw.content)[0], chosen)
+                return
+            mark = fingerprint(raw.id)
+            if announces:
+                self._announce(raw, convert(raw.content)[0], chosen)
+        if mark in self._window:
+            self.duplicates += 1
+            return
+        body, uid = convert(raw.content)
+        if not uid and not session_id:  # the server made its id up for this one read
+            mark = fingerprint(stable_id(body))
+            if mark in self._window:
+                self.duplicates += 1
+                return
+        self._window.add(mark)
+        event = Event(raw.type, uid or stable_id(body), raw.time, raw.index, body, session_id)
+        chosen.events.append((event, mark))
+
+    def _announce(self, raw: RawEvent, body: bytes, chosen: Selection) -> None:
+        content = orjson.loads(body)
+        session = content.get("sid")
+        if not isinstance(session, str) or not session:
+            return
+        if content.get("session_recording") == "off" or content.get("recorded") is False:
+            return
+        chosen.announcements.append(Announcement(session, raw.time, raw.type == UPLOADED))

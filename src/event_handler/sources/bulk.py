@@ -1,0 +1,161 @@
+"""Reads by bulk export: the days from the start time on, chunk by chunk, several chunks at once.
+
+A chunk is listed only when it is complete and never changes, but chunks of a past day can appear days later, so the newest days stay
+polled. Positions: `bulk/<day>/<chunk>` holds the cursor, or DONE; the fact `bulk_from` is the first day still polled.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from datetime import UTC, date, datetime, timedelta
+from time import time
+
+import structlog
+
+from event_handler.errors import ConnectError, RpcError
+from event_handler.pipeline.engine import Pipeline, backoff
+from event_handler.pipeline.ledger import Ledger
+from event_handler.state.store import Store
+from event_handler.teleport.client import Client
+
+DONE = "done"  # no server cursor looks like that: Athena's are `a1:<number>`
+RUN = 200  # events put into the pipeline at a time: large enough to spread the cost of a hand-over
+CHUNKS_AT_ONCE = 4  # a server downloads each chunk whole; 3 to 8 is what its documentation bears
+LONGEST_WAIT = 60.0  # seconds between tries of a chunk that fails
+OLD_DAYS_EVERY = 6  # polls; days before yesterday are listed only at every sixth
+
+log = structlog.get_logger()
+
+
+class BulkSource:
+    """Follows the bulk export of one cluster until it is cancelled, or until all is read with `until_caught_up`."""
+
+    def __init__(
+        self,
+        client: Client,
+        pipeline: Pipeline,
+        store: Store,
+        *,
+        start: float,
+        late_days: int,
+        poll: float,
+        until_caught_up: bool,
+    ) -> None:
+        self._client = client
+        self._pipeline = pipeline
+        self._store = store
+        self._late_days = late_days
+        self._poll = poll
+        self._until_caught_up = until_caught_up
+        self._slots = asyncio.Semaphore(CHUNKS_AT_ONCE)
+        saved = store.fact("bulk_from")
+        self._first = date.fromisoformat(saved) if saved else _day_of(start)
+        self._known: set[str] = set()
+        self._running = 0
+
+    async def run(self) -> None:
+        """Raises RpcError or ConnectError when listing fails; chunks retry by themselves. Resumable at any time."""
+        cursors = self._store.positions("bulk/")
+        async with asyncio.TaskGroup() as chunks:
+
+            def start_chunk(day: date, chunk: str) -> Callable[[], None]:
+                stream = f"bulk/{day}/{chunk}"
+                self._known.add(stream)
+                self._running += 1
+                task = chunks.create_task(self._export(day, chunk, cursors.get(stream, "")))
+
+                def finished(_: object) -> None:
+                    self._running -= 1
+
+                task.add_done_callback(finished)
+                return lambda: None
+
+            self._known = {stream for stream, cursor in cursors.items() if cursor == DONE}
+            round_number = 0
+            while True:
+                found = 0
+                for day in self._days(round_number):
+                    async for chunk in self._client.chunks(_noon(day)):
+                        if f"bulk/{day}/{chunk}" not in self._known:
+                            found += 1
+                            await self._slots.acquire()
+                            start_chunk(day, chunk)
+                if self._until_caught_up and not found and not self._running:
+                    return
+                self._close_old_days()
+                round_number += 1
+                await asyncio.sleep(0.2 if self._until_caught_up and self._running else self._poll if not found else 0.5)
+
+    def _days(self, round_number: int) -> list[date]:
+        today = _day_of(time())
+        days = [self._first + timedelta(days=n) for n in range((today - self._first).days + 1)]
+        if round_number % OLD_DAYS_EVERY and not self._until_caught_up:
+            return days[-2:]
+        return days
+
+    def _close_old_days(self) -> None:
+        """Stop polling days older than the late window once all their chunks are done, and forget their chunks."""
+        oldest_polled = _day_of(time()) - timedelta(days=self._late_days)
+        unfinished = {stream.split("/")[1] for stream, cursor in self._store.positions("bulk/").items() if cursor != DONE}
+        while self._first < oldest_polled and str(self._first) not in unfinished and not self._running:
+            self._store.remember("bulk_from", str(self._first + timedelta(days=1)))
+            self._store.forget(f"bulk/{self._first}/")
+            self._known = {stream for stream in self._known if not stream.startswith(f"bulk/{self._first}/")}
+            self._first += timedelta(days=1)
+
+    async def _export(self, day: date, chunk: str, cursor: str) -> None:
+        ledger = Ledger(f"bulk/{day}/{chunk}")
+        attempt = 0
+        try:
+            while True:
+                try:
+                    cursor = await self._read(ledger, day, chunk, cursor)
+                    await self._pipeline.put(ledger, [], DONE)
+                    return
+                except _Interrupted as stopped:
+                    if stopped.cursor != cursor:
+                        attempt = 0
+                    cursor = stopped.cursor
+                    attempt += 1
+                    wait = backoff(attempt, LONGEST_WAIT)
+                    log.warning("chunk interrupted, will go on where it was", day=str(day), chunk=chunk, error=str(stopped.error))
+                    if stopped.error.code == "INVALID_ARGUMENT" and attempt > 3:
+                        cursor = ""  # the cursor itself is refused: read the chunk anew, duplicates are dropped by id
+                    await asyncio.sleep(wait)
+        finally:
+            self._slots.release()
+
+    async def _read(self, ledger: Ledger, day: date, chunk: str, cursor: str) -> str:
+        run: list[bytes] = []
+        try:
+            async for wire, after in self._client.export(_noon(day), chunk, cursor):
+                run.append(wire)
+                cursor = after
+                if len(run) >= RUN:
+                    full, run = run, []
+                    await self._pipeline.put(ledger, full, cursor)
+        except (RpcError, ConnectError) as error:
+            if run:
+                await self._pipeline.put(ledger, run, cursor)
+            wrapped = error if isinstance(error, RpcError) else RpcError("ExportUnstructuredEvents", "UNAVAILABLE", str(error))
+            raise _Interrupted(cursor, wrapped) from None
+        if run:
+            await self._pipeline.put(ledger, run, cursor)
+        return cursor
+
+
+class _Interrupted(Exception):
+    def __init__(self, cursor: str, error: RpcError) -> None:
+        super().__init__(str(error))
+        self.cursor = cursor
+        self.error = error
+
+
+def _day_of(seconds: float) -> date:
+    return datetime.fromtimestamp(seconds, UTC).date()
+
+
+def _noon(day: date) -> float:
+    """A time of `day`: only the UTC date counts for the server."""
+    return datetime(day.year, day.month, day.day, 12, tzinfo=UTC).timestamp()

@@ -1,0 +1,149 @@
+"""Follows a cluster: connects, finds out how its log can be read, reads, and starts again after every loss of the connection."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from time import time
+
+import structlog
+
+from event_handler.errors import ConnectError, RpcError
+from event_handler.pipeline.engine import Pipeline, backoff
+from event_handler.sources.bulk import BulkSource
+from event_handler.sources.recordings import RecordingSource
+from event_handler.sources.search import SearchSource
+from event_handler.state.store import Store
+from event_handler.teleport.client import Client
+
+PROBE_AHEAD = 2 * 86400.0  # seconds; a day that has no events yet
+LONGEST_WAIT = 15.0  # seconds between tries to connect
+REMIND_EVERY = 60.0  # seconds between lines while the cluster cannot be reached
+SWITCH_OVERLAP = 86400.0  # seconds read again when the way of reading changes; duplicates are dropped by id
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class FollowSettings:
+    """How to read. Times are seconds, `start` since the epoch; `page` 0 means the largest; `startup_timeout` 0 means for ever."""
+
+    start: float
+    window: float
+    page: int
+    types: tuple[str, ...]
+    look_back: float
+    poll: float
+    late_days: int
+    concurrency: int
+    missing_ttl: float
+    recordings: bool
+    startup_timeout: float
+    exit_on_last_event: bool
+
+
+class Follower:
+    """Runs the sources of one cluster for one pipeline. `connect` makes a new client from the newest credentials."""
+
+    def __init__(self, connect: Callable[[], Client], pipeline: Pipeline, store: Store, settings: FollowSettings) -> None:
+        self._connect = connect
+        self._pipeline = pipeline
+        self._store = store
+        self._settings = settings
+        self._reached = False
+        self._first_try = time()
+        self._attempt = 0
+        self._reminded = 0.0
+        self.recordings_delivered = 0
+
+    async def run(self) -> None:
+        """Return when `exit_on_last_event` is set and all is delivered; otherwise run until cancelled.
+
+        Raises ConnectError when the cluster was not reached within the startup timeout.
+        """
+        while True:
+            client = self._connect()
+            try:
+                cluster = await client.ping()
+                bulk = await client.has_bulk_export(time() + PROBE_AHEAD)
+                log.info(
+                    "connected to Teleport", cluster=cluster.name, version=cluster.version, reading="bulk" if bulk else "search"
+                )
+                self._reached, self._attempt, self._reminded = True, 0, 0.0
+                await self._read(client, bulk)
+                return
+            except* (RpcError, ConnectError) as group:
+                await self._wait(group.exceptions[0])
+            finally:
+                client.close()
+
+    async def _wait(self, error: Exception) -> None:
+        while isinstance(error, ExceptionGroup):
+            error = error.exceptions[0]
+        now = time()
+        limit = self._settings.startup_timeout
+        if limit and not self._reached and now - self._first_try > limit:
+            raise ConnectError(f"Teleport was not reached within {limit:.0f} s ({error})")
+        if now - self._reminded > REMIND_EVERY:
+            log.warning("Teleport cannot be read now, will try again", error=str(error))
+            self._reminded = now
+        self._attempt += 1
+        await asyncio.sleep(0.2 + backoff(self._attempt, LONGEST_WAIT))
+
+    async def _read(self, client: Client, bulk: bool) -> None:
+        source = self._source(client, bulk)
+        recordings = RecordingSource(
+            client,
+            self._pipeline,
+            self._store,
+            concurrency=self._settings.concurrency,
+            missing_ttl=self._settings.missing_ttl,
+        )
+        async with asyncio.TaskGroup() as group:
+            fetching = group.create_task(recordings.run()) if self._settings.recordings else None
+            await source.run()
+            await self._pipeline.drain_all()
+            if fetching is not None:
+                fetching.cancel()
+        if self._settings.recordings:
+            missing = await recordings.finish()
+            await self._pipeline.drain_all()
+            if missing:
+                log.warning("recordings not yet available stay queued for the next start", recordings=missing)
+
+    def _source(self, client: Client, bulk: bool) -> BulkSource | SearchSource:
+        s = self._settings
+        mode = "bulk" if bulk else "search"
+        before = self._store.fact("mode")
+        start = s.start
+        if before and before != mode:
+            start = max(start, float(self._store.fact(f"{before}_reached") or 0.0) - SWITCH_OVERLAP)
+            log.warning("the cluster is read in another way than before", before=before, now=mode)
+            self._store.forget("search" if mode == "search" else "bulk/")
+            if mode == "bulk":
+                self._store.remember("bulk_from", "")
+        self._store.remember("mode", mode)
+        self._store.remember(f"{mode}_reached", str(max(self._pipeline.counters.newest, start)))
+        if bulk:
+            return BulkSource(
+                client,
+                self._pipeline,
+                self._store,
+                start=start,
+                late_days=s.late_days,
+                poll=s.poll,
+                until_caught_up=s.exit_on_last_event,
+            )
+        return SearchSource(
+            client,
+            self._pipeline,
+            self._store,
+            start=start,
+            window=s.window,
+            page=s.page,
+            types=s.types,
+            look_back=s.look_back,
+            poll=s.poll,
+            until_caught_up=s.exit_on_last_event,
+        )

@@ -1,0 +1,106 @@
+"""Fetches announced session recordings, a few at once and apart from the audit log, until each has been delivered.
+
+Every call makes the cluster write an audit event, so tries are spaced: a recording that is not there yet is asked for ever less
+often, and given up after the missing-recording time only.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from time import time
+
+import structlog
+
+from event_handler.errors import ConnectError, RpcError
+from event_handler.pipeline.engine import Pipeline
+from event_handler.pipeline.ledger import Ledger
+from event_handler.state.store import Commit, DeadLetter, RecordingItem, Store
+from event_handler.teleport.client import Client
+from event_handler.teleport.messages import read_event
+
+RUN = 200  # events put into the pipeline at a time
+LOOK_EVERY = 0.5  # seconds between looks at the queue, which is a local table
+WAITS = (10.0, 60.0, 300.0, 1800.0, 7200.0, 21600.0)  # seconds before the 2nd, 3rd, … try; the last is repeated
+LARGEST_INDEX = 2**31 - 1  # start_index is an int32 on the wire; larger indexes are resumed by skipping here
+
+log = structlog.get_logger()
+
+
+class RecordingSource:
+    """Works on the queue of recordings. `concurrency` bounds the streams at a time, `missing_ttl` is in seconds."""
+
+    def __init__(self, client: Client, pipeline: Pipeline, store: Store, *, concurrency: int, missing_ttl: float) -> None:
+        self._client = client
+        self._pipeline = pipeline
+        self._store = store
+        self._concurrency = concurrency
+        self._missing_ttl = missing_ttl
+        self._running: set[str] = set()
+        self.delivered = 0
+
+    async def run(self) -> None:
+        async with asyncio.TaskGroup() as group:
+            while True:
+                for item in self._store.due_recordings(time(), self._concurrency * 2):
+                    if item.session_id not in self._running and len(self._running) < self._concurrency:
+                        self._running.add(item.session_id)
+                        group.create_task(self._fetch(item))
+                await asyncio.sleep(LOOK_EVERY)
+
+    async def finish(self) -> int:
+        """Try everything that was never tried, wait for what runs, and return how many recordings are still missing."""
+        while True:
+            waiting, untried = self._store.waiting_recordings()
+            if not self._running and not untried:
+                return waiting
+            for item in self._store.due_recordings(time() + 3600.0, self._concurrency * 2):
+                if item.attempts == 0 and item.session_id not in self._running and len(self._running) < self._concurrency:
+                    self._running.add(item.session_id)
+                    await self._fetch(item)
+            await asyncio.sleep(0.05)
+
+    async def _fetch(self, item: RecordingItem) -> None:
+        try:
+            await self._stream(item)
+            self._store.recording_done(item.session_id)
+            self.delivered += 1
+            log.info("recording delivered", session=item.session_id)
+        except (RpcError, ConnectError) as error:
+            self._later(item, error)
+        finally:
+            self._running.discard(item.session_id)
+
+    async def _stream(self, item: RecordingItem) -> None:
+        ledger = Ledger(f"recording/{item.session_id}")
+        start = item.next_index if item.next_index <= LARGEST_INDEX else 0
+        run: list[bytes] = []
+        after = start
+        try:
+            async for wire in self._client.recording(item.session_id, start):
+                index = read_event(wire).index
+                if index < item.next_index:
+                    continue
+                run.append(wire)
+                after = max(after, index)
+                if len(run) >= RUN:
+                    full, run = run, []
+                    await self._pipeline.put(ledger, full, str(after), item.session_id)
+        finally:
+            if run:
+                await self._pipeline.put(ledger, run, str(after), item.session_id)
+        await self._pipeline.drain(ledger)
+
+    def _later(self, item: RecordingItem, error: RpcError | ConnectError) -> None:
+        now = time()
+        missing = isinstance(error, RpcError) and error.code == "NOT_FOUND"
+        if missing and now - item.announced > self._missing_ttl and item.attempts >= len(WAITS):
+            body = b'{"sid":"' + item.session_id.encode() + b'"}'
+            letter = DeadLetter("recordings", f"the recording never appeared ({error})", "", "", item.session_id, body)
+            self._store.commit(Commit(dead_letters=[letter]))
+            self._store.recording_done(item.session_id)
+            log.error("recording given up; kept as dead letter", session=item.session_id, error=str(error))
+            return
+        wait = WAITS[min(item.attempts, len(WAITS) - 1)]
+        self._store.recording_later(item.session_id, now + wait)
+        say = log.info if missing else log.warning
+        say("recording not available, will ask again", session=item.session_id, wait_s=wait, error=str(error))
