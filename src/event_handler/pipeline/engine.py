@@ -1,7 +1,7 @@
 """The line itself: batches what the sources put in, delivers it, and remembers what the sink has answered for.
 
 put() → select → batch → deliver (several at once) → acknowledge → remember. Bytes in flight are limited: a slow
-collector slows the reading. Waiting, splitting, isolating a bad event and the dead letters are decided here, for every sink alike.
+collector slows the reading. Waiting, splitting, isolating a bad event and the dead letters are decided here, for every sink.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class Pipeline:
         self._bytes = 0
         self._room = asyncio.Condition()
         self._open: dict[str, _Batch] = {}
-        self._ready: asyncio.Queue[_Batch] = asyncio.Queue(maxsize=max(2, sink.limits.requests))
+        self._ready: asyncio.Queue[_Batch] = asyncio.Queue()  # bounded by the bytes in flight
         self._acknowledged: list[_Entry] = []
         self._touched: dict[Ledger, None] = {}
         self._dead: list[DeadLetter] = []
@@ -104,12 +104,16 @@ class Pipeline:
         self._dead.extend(chosen.dead)
         for dead in chosen.dead:
             self._bury(dead)
-        for event, mark in chosen.events:
+        for number, (event, mark) in enumerate(chosen.events):
             size = len(event.body) + EVENT_OVERHEAD
             if self._bytes + size > self._max_bytes and self._bytes:
-                await self._wait_for_room(size)
+                try:
+                    await self._wait_for_room(size)
+                except asyncio.CancelledError:
+                    self._selector.release(mark for _, mark in chosen.events[number:])
+                    raise
             self._bytes += size
-            await self._append(_Entry(event, mark, segment), size)
+            self._append(_Entry(event, mark, segment), size)
         if not chosen.events:
             self._touched[ledger] = None
             self._to_remember.set()
@@ -128,13 +132,13 @@ class Pipeline:
         async with self._room:
             await self._room.wait_for(lambda: not self._bytes and not self._touched and not self._dead)
 
-    async def _append(self, entry: _Entry, size: int) -> None:
+    def _append(self, entry: _Entry, size: int) -> None:
         limits = self._sink.limits
         lane = entry.event.session_id
         batch = self._open.get(lane)
         if batch is not None and batch.size + size > limits.bytes:
             del self._open[lane]
-            await self._ready.put(batch)
+            self._ready.put_nowait(batch)
             batch = self._open.get(lane)
         if batch is None:
             batch = self._open[lane] = _Batch(monotonic())
@@ -142,7 +146,7 @@ class Pipeline:
         batch.size += size
         if len(batch.entries) >= limits.events:
             del self._open[lane]
-            await self._ready.put(batch)
+            self._ready.put_nowait(batch)
 
     async def _close_aged_batches(self) -> None:
         age = max(self._sink.limits.age, 0.01)
@@ -152,7 +156,7 @@ class Pipeline:
             for lane, batch in list(self._open.items()):
                 if now - batch.born >= age and self._open.get(lane) is batch:
                     del self._open[lane]
-                    await self._ready.put(batch)
+                    self._ready.put_nowait(batch)
 
     async def _deliver_batches(self) -> None:
         while True:

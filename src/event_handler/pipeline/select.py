@@ -59,6 +59,11 @@ class Selector:
                 chosen.dead.append(DeadLetter(self._sink, str(error), "", stable_id(body), session_id, body))
         return chosen
 
+    def release(self, marks: Iterable[bytes]) -> None:
+        """Forget events that were selected but never handed on, so that they count as new when they are read again."""
+        for mark in marks:
+            self._window.discard(mark)
+
     def _one(self, raw: RawEvent, session_id: str, chosen: Selection) -> None:
         if session_id:
             if raw.type in self._skip_session_types:

@@ -1,13 +1,13 @@
 """Reads by bulk export: the days from the start time on, chunk by chunk, several chunks at once.
 
-A chunk is listed only when it is complete and never changes, but chunks of a past day can appear days later, so the newest days stay
-polled. Positions: `bulk/<day>/<chunk>` holds the cursor, or DONE; the fact `bulk_from` is the first day still polled.
+A chunk is listed only when it is complete and never changes, but chunks of a past day can appear days later, so the
+newest days stay polled. Positions: `bulk/<day>/<chunk>` holds the cursor, or DONE; the fact `bulk_from` is the first
+day still polled.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
 from time import time
 
@@ -58,19 +58,6 @@ class BulkSource:
         """Raises RpcError or ConnectError when listing fails; chunks retry by themselves. Resumable at any time."""
         cursors = self._store.positions("bulk/")
         async with asyncio.TaskGroup() as chunks:
-
-            def start_chunk(day: date, chunk: str) -> Callable[[], None]:
-                stream = f"bulk/{day}/{chunk}"
-                self._known.add(stream)
-                self._running += 1
-                task = chunks.create_task(self._export(day, chunk, cursors.get(stream, "")))
-
-                def finished(_: object) -> None:
-                    self._running -= 1
-
-                task.add_done_callback(finished)
-                return lambda: None
-
             self._known = {stream for stream, cursor in cursors.items() if cursor == DONE}
             round_number = 0
             while True:
@@ -80,7 +67,9 @@ class BulkSource:
                         if f"bulk/{day}/{chunk}" not in self._known:
                             found += 1
                             await self._slots.acquire()
-                            start_chunk(day, chunk)
+                            self._known.add(f"bulk/{day}/{chunk}")
+                            self._running += 1
+                            chunks.create_task(self._export(day, chunk, cursors.get(f"bulk/{day}/{chunk}", "")))
                 if self._until_caught_up and not found and not self._running:
                     return
                 self._close_old_days()
@@ -124,6 +113,7 @@ class BulkSource:
                         cursor = ""  # the cursor itself is refused: read the chunk anew, duplicates are dropped by id
                     await asyncio.sleep(wait)
         finally:
+            self._running -= 1
             self._slots.release()
 
     async def _read(self, ledger: Ledger, day: date, chunk: str, cursor: str) -> str:

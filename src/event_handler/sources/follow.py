@@ -77,6 +77,9 @@ class Follower:
                 await self._wait(group.exceptions[0])
             finally:
                 client.close()
+            # What was read before is delivered first: the next source starts at the remembered positions, and its ledgers must
+            # not move past events that are still in flight under the old ones.
+            await self._pipeline.drain_all()
 
     async def _wait(self, error: Exception) -> None:
         while isinstance(error, ExceptionGroup):

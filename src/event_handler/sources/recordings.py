@@ -85,9 +85,10 @@ class RecordingSource:
                 if len(run) >= RUN:
                     full, run = run, []
                     await self._pipeline.put(ledger, full, str(after), item.session_id)
-        finally:
-            if run:
-                await self._pipeline.put(ledger, run, str(after), item.session_id)
+        except (RpcError, ConnectError):
+            await self._pipeline.put(ledger, run, str(after), item.session_id)
+            raise
+        await self._pipeline.put(ledger, run, str(after), item.session_id)
         await self._pipeline.drain(ledger)
 
     def _later(self, item: RecordingItem, error: RpcError | ConnectError) -> None:
