@@ -1,12 +1,9 @@
-# Two commands matter: `make demo` and `make test`. Each sets up what it needs in .venv first.
+# `make test` sets up what it needs in .venv first.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check lock bench clean
-
-demo: $(VENV)/ready-run
-	$(BIN)/python -m event_handler.simulator.demo $(DEMO_ARGS)
+.PHONY: test lock clean
 
 test: $(VENV)/ready-dev
 	$(BIN)/ruff check .
@@ -14,9 +11,6 @@ test: $(VENV)/ready-dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/python -m pytest
-
-bench: $(VENV)/ready-dev
-	$(BIN)/python -m benchmarks.throughput
 
 lock: $(VENV)/python-checked
 	$(BIN)/python -m pip install -q uv
@@ -28,15 +22,10 @@ $(VENV)/python-checked:
 	$(PYTHON) -m venv $(VENV)
 	@touch $@
 
-$(VENV)/ready-run: $(VENV)/python-checked requirements/run.lock pyproject.toml
-	$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements/run.lock
-	$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps -e .
-	@touch $@
-
 $(VENV)/ready-dev: $(VENV)/python-checked requirements/dev.lock pyproject.toml
 	$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements/dev.lock
 	$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps -e .
-	@touch $@ $(VENV)/ready-run
+	@touch $@
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache
