@@ -1,0 +1,233 @@
+"""The engine delivers everything once, remembers only what was answered for, and isolates what the sink refuses."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+
+import orjson
+import pytest
+from google.protobuf import json_format, struct_pb2
+
+from event_handler.event import Event
+from event_handler.pipeline import engine
+from event_handler.pipeline.duplicates import DuplicateWindow
+from event_handler.pipeline.engine import Pipeline
+from event_handler.pipeline.ledger import Ledger
+from event_handler.pipeline.select import Selector
+from event_handler.sinks.base import Delivered, Limits, Reject, Retry, Split, Verdict
+from event_handler.state.store import Store
+from event_handler.teleport.messages import write_number, write_text, write_varint
+
+
+class ScriptedSink:
+    """A sink whose answers the test decides: it keeps what was delivered."""
+
+    name = "scripted"
+
+    def __init__(self, events: int = 10, requests: int = 3) -> None:
+        self.limits = Limits(events, 1_000_000, requests, 0.01)
+        self.delivered: list[str] = []
+        self.calls = 0
+        self.closed = False
+        self.hold: asyncio.Event | None = None
+        self.poison: set[str] = set()
+        self.failures = 0
+        self.most = 0
+
+    async def deliver(self, events: Sequence[Event]) -> Verdict:
+        self.calls += 1
+        if self.hold is not None:
+            await self.hold.wait()
+        await asyncio.sleep(0)
+        if self.failures:
+            self.failures -= 1
+            return Retry("scripted outage")
+        if self.most and len(events) > self.most:
+            return Split("scripted limit")
+        if self.poison & {event.id for event in events}:
+            return Reject("scripted refusal")
+        self.delivered.extend(event.id for event in events)
+        return Delivered()
+
+    async def close(self) -> None:
+        self.closed = True
+
+
+def wire(uid: str, kind: str = "user.login", **more: object) -> bytes:
+    content = struct_pb2.Struct()
+    json_format.ParseDict({"uid": uid, "event": kind, "ei": 0, **more}, content)
+    data = content.SerializeToString()
+    head = write_text(1, kind) + write_text(2, uid) + write_number(4, 0)
+    return head + b"\x2a" + write_varint(len(data)) + data
+
+
+def ids(count: int, prefix: str = "e") -> list[str]:
+    return [f"{prefix}{number}" for number in range(count)]
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "state")
+
+
+def pipeline(sink: ScriptedSink, store: Store, **options: tuple[str, ...]) -> Pipeline:
+    return Pipeline(sink, store, Selector("scripted", DuplicateWindow(), **options), 100_000)
+
+
+async def test_every_event_is_delivered_once_and_the_last_position_is_remembered(store: Store) -> None:
+    sink = ScriptedSink()
+    async with pipeline(sink, store) as line:
+        ledger = Ledger("bulk/day/chunk")
+        for number in range(20):
+            await line.put(ledger, [wire(uid) for uid in ids(7, f"{number}-")], f"a1:{number}")
+        await line.drain_all()
+        assert ledger.drained
+    assert sorted(sink.delivered) == sorted(uid for number in range(20) for uid in ids(7, f"{number}-"))
+    assert store.positions("bulk/") == {"bulk/day/chunk": "a1:19"}
+    assert sink.closed
+
+
+async def test_nothing_is_remembered_before_the_sink_has_answered(store: Store) -> None:
+    sink = ScriptedSink(events=1)
+    sink.hold = asyncio.Event()
+    async with pipeline(sink, store) as line:
+        await line.put(Ledger("bulk/day/chunk"), [wire("a"), wire("b")], "a1:2")
+        await asyncio.sleep(0.05)
+        assert store.positions("bulk/") == {}
+        sink.hold.set()
+        await line.drain_all()
+        assert store.positions("bulk/") == {"bulk/day/chunk": "a1:2"}
+
+
+async def test_an_outage_is_waited_out_and_loses_nothing(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "FIRST_WAIT", 0.001)
+    sink = ScriptedSink()
+    sink.failures = 5
+    async with pipeline(sink, store) as line:
+        await line.put(Ledger("s"), [wire(uid) for uid in ids(30)], "p")
+        await line.drain_all()
+        assert line.counters.retries == 5
+    assert sorted(sink.delivered) == sorted(ids(30))
+
+
+async def test_a_bad_event_is_isolated_and_kept_and_the_stream_goes_on(store: Store) -> None:
+    sink = ScriptedSink(events=16)
+    sink.poison = {"e5"}
+    async with pipeline(sink, store) as line:
+        await line.put(Ledger("s"), [wire(uid) for uid in ids(32)], "p")
+        await line.drain_all()
+    assert sorted(sink.delivered) == sorted(set(ids(32)) - {"e5"})
+    assert store.dead_letters() == 1
+    assert store.positions("s") == {"s": "p"}
+
+
+async def test_a_batch_that_is_too_large_is_halved_until_it_fits(store: Store) -> None:
+    sink = ScriptedSink(events=16)
+    sink.most = 3
+    async with pipeline(sink, store) as line:
+        await line.put(Ledger("s"), [wire(uid) for uid in ids(16)], "p")
+        await line.drain_all()
+    assert sorted(sink.delivered) == sorted(ids(16))
+
+
+async def test_bytes_that_are_no_event_become_a_dead_letter(store: Store) -> None:
+    sink = ScriptedSink()
+    async with pipeline(sink, store) as line:
+        await line.put(Ledger("s"), [b"\xff\xff", wire("good"), b"\x2a\x02\x0a\x7f"], "p")
+        await line.drain_all()
+    assert sink.delivered == ["good"]
+    assert store.dead_letters() == 2
+    assert store.positions("s") == {"s": "p"}
+
+
+async def test_an_event_read_twice_is_sent_once_and_counted(store: Store) -> None:
+    sink = ScriptedSink()
+    async with pipeline(sink, store) as line:
+        await line.put(Ledger("a"), [wire("x"), wire("y")], "1")
+        await line.put(Ledger("b"), [wire("y"), wire("z")], "2")
+        await line.drain_all()
+        assert line.duplicates == 1
+    assert sorted(sink.delivered) == ["x", "y", "z"]
+
+
+async def test_after_a_restart_delivered_events_are_still_known(store: Store) -> None:
+    first = ScriptedSink()
+    async with pipeline(first, store) as line:
+        await line.put(Ledger("a"), [wire("x")], None)
+        await line.drain_all()
+    window = DuplicateWindow()
+    window.load(store.delivered_ids())
+    second = ScriptedSink()
+    async with Pipeline(second, store, Selector("scripted", window), 100_000) as line:
+        await line.put(Ledger("a"), [wire("x"), wire("y")], "1")
+        await line.drain_all()
+    assert second.delivered == ["y"]
+
+
+async def test_events_without_uid_keep_one_id_over_reads(store: Store) -> None:
+    content = struct_pb2.Struct()
+    json_format.ParseDict({"event": "print"}, content)
+    data = content.SerializeToString()
+    sink = ScriptedSink()
+    async with pipeline(sink, store) as line:
+        for invented in ("random-1", "random-2"):
+            read = write_text(1, "print") + write_text(2, invented) + b"\x2a" + write_varint(len(data)) + data
+            await line.put(Ledger("a"), [read], None)
+        await line.drain_all()
+    assert len(sink.delivered) == 1
+
+
+async def test_skipped_types_are_not_delivered_but_move_the_position(store: Store) -> None:
+    sink = ScriptedSink()
+    async with pipeline(sink, store, skip_types=("noise",)) as line:
+        await line.put(Ledger("s"), [wire("a", "noise"), wire("b", "noise")], "p")
+        await line.drain_all()
+    assert sink.delivered == []
+    assert store.positions("s") == {"s": "p"}
+
+
+async def test_an_announced_recording_is_queued_even_when_its_event_is_filtered(store: Store) -> None:
+    sink = ScriptedSink()
+    async with pipeline(sink, store, types=("user.login",)) as line:
+        await line.put(Ledger("s"), [wire("u", "session.upload", sid="s-1")], "p")
+        await line.drain_all()
+    assert [item.session_id for item in store.due_recordings(2e9, 5)] == ["s-1"]
+
+
+async def test_reading_waits_while_too_many_bytes_are_in_flight(store: Store) -> None:
+    sink = ScriptedSink(events=1, requests=1)
+    sink.hold = asyncio.Event()
+    line = Pipeline(sink, store, Selector("scripted", DuplicateWindow()), 2000)
+    async with line:
+        putting = asyncio.create_task(line.put(Ledger("s"), [wire(uid) for uid in ids(20)], "p"))
+        await asyncio.sleep(0.05)
+        assert not putting.done()
+        sink.hold.set()
+        await putting
+        await line.drain_all()
+    assert sorted(sink.delivered) == sorted(ids(20))
+
+
+async def test_a_cancelled_reader_does_not_hide_what_it_had_not_handed_on(store: Store) -> None:
+    sink = ScriptedSink(events=1, requests=1)
+    sink.hold = asyncio.Event()
+    line = Pipeline(sink, store, Selector("scripted", DuplicateWindow()), 2000)
+    async with line:
+        putting = asyncio.create_task(line.put(Ledger("s"), [wire(uid) for uid in ids(20)], "p"))
+        await asyncio.sleep(0.02)
+        putting.cancel()
+        await asyncio.gather(putting, return_exceptions=True)
+        sink.hold.set()
+        await line.drain_all()
+        assert store.positions("s") == {}
+        await line.put(Ledger("s"), [wire(uid) for uid in ids(20)], "p")
+        await line.drain_all()
+    assert sorted(sink.delivered) == sorted(ids(20))
+    assert store.positions("s") == {"s": "p"}
+
+
+def test_bodies_are_what_the_struct_says() -> None:
+    chosen = Selector("s", DuplicateWindow()).select([wire("a", user="alice")])
+    assert orjson.loads(chosen.events[0][0].body) == {"uid": "a", "event": "user.login", "ei": 0, "user": "alice"}

@@ -1,0 +1,78 @@
+"""The store remembers whole groups or nothing, and refuses a second process, a damaged file and a directory it cannot write."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from event_handler.errors import StateError
+from event_handler.state.store import Commit, DeadLetter, RecordingItem, Store
+
+
+def recording(session: str, *, uploaded: bool, due: float) -> RecordingItem:
+    return RecordingItem(session, 1.0, uploaded, 0, due, 0)
+
+
+def test_a_group_is_read_back_after_a_restart(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    letter = DeadLetter("fluentd", "refused", "user.login", "u", "", b"{}")
+    store.commit(Commit({"bulk/d/c": "a1:3"}, b"12345678", [recording("s", uploaded=True, due=5.0)], {}, [letter]))
+    store.commit(Commit(indexes={"s": 7}))
+    store.close()
+    again = Store(tmp_path)
+    assert again.positions("bulk/") == {"bulk/d/c": "a1:3"}
+    assert list(again.delivered_ids()) == [b"12345678"]
+    assert again.due_recordings(6.0, 5) == [RecordingItem("s", 1.0, True, 0, 5.0, 7)]
+    assert again.dead_letters() == 1
+
+
+def test_an_upload_brings_a_waiting_recording_forward_and_a_finished_one_stays_finished(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.commit(Commit(recordings=[recording("s", uploaded=False, due=100.0)]))
+    assert store.due_recordings(50.0, 5) == []
+    store.commit(Commit(recordings=[recording("s", uploaded=True, due=10.0)]))
+    assert [item.session_id for item in store.due_recordings(50.0, 5)] == ["s"]
+    store.recording_done("s")
+    store.commit(Commit(recordings=[recording("s", uploaded=True, due=10.0)]))
+    assert store.due_recordings(50.0, 5) == []
+    assert store.waiting_recordings() == (0, 0)
+
+
+def test_a_second_process_is_refused_and_the_first_one_named(tmp_path: Path) -> None:
+    Store(tmp_path)
+    code = "import sys\nfrom pathlib import Path\nfrom event_handler.state.store import Store\nStore(Path(sys.argv[1]))"
+    run = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=False)
+    assert run.returncode != 0
+    assert "another event handler (pid" in run.stderr
+
+
+def test_a_damaged_file_is_refused_with_the_next_step(tmp_path: Path) -> None:
+    (tmp_path / "state.db").write_bytes(b"this is no database, it is a text of some length" * 100)
+    with pytest.raises(StateError, match=r"cannot be used.*move it aside"):
+        Store(tmp_path)
+
+
+def test_a_storage_path_that_is_a_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(StateError, match="not usable"):
+        Store(tmp_path / "file" / "state")
+
+
+def test_a_dry_run_reads_the_saved_state_and_changes_nothing(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.commit(Commit({"search": "x"}))
+    store.close()
+    dry = Store(None, copy_from=tmp_path / "state.db")
+    assert dry.positions("search") == {"search": "x"}
+    dry.commit(Commit({"search": "y"}))
+    dry.close()
+    assert Store(tmp_path).positions("search") == {"search": "x"}
+
+
+def test_the_files_are_for_their_owner_only(tmp_path: Path) -> None:
+    Store(tmp_path / "new")
+    assert (tmp_path / "new").stat().st_mode & 0o777 == 0o700
+    assert (tmp_path / "new" / "state.db").stat().st_mode & 0o777 == 0o600
