@@ -1,0 +1,205 @@
+"""Reads what proves who we are to Teleport: an identity file, or certificate, key and CA as three PEM files.
+
+The format of an identity file is told by order, never by label: the first PEM block is the key, the second our certificate, every
+further one an authority. Source: Teleport's api/identityfile, as restated in its protocol reference.
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+    load_der_private_key,
+    load_pem_private_key,
+    load_ssh_private_key,
+)
+from cryptography.x509.oid import NameOID
+
+from event_handler.errors import ConfigurationError, CredentialsError
+
+LARGEST_FILE = 1024 * 1024  # bytes; a real identity file has a few KiB
+LONGEST_LINE = 65_536  # bytes; Go's reader refuses longer lines, so no writer makes them
+CLUSTER_OF_IDENTITY = x509.ObjectIdentifier("1.3.9999.1.7")
+CLUSTER_OF_AUTHORITY = x509.ObjectIdentifier("1.3.9999.4.1")
+_SSH_CERTIFICATE = re.compile(r"[a-z0-9-]+-cert-v[0-9]{2}@openssh\.com")
+_RENEW = "Renew it with tbot, or with `tctl auth sign --user=teleport-event-handler --out=identity --ttl=…`."
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """Everything needed to sign in. `not_after` is the expiry of the TLS certificate, `source` names the file for messages."""
+
+    key_pem: bytes
+    certificate_pem: bytes
+    authorities_pem: bytes
+    ssh_certificate: str
+    ssh_authorities: tuple[str, ...]
+    cluster: str
+    not_after: datetime
+    source: str
+
+    def check_not_expired(self, now: datetime | None = None) -> None:
+        """Raise CredentialsError when the certificate has expired."""
+        if self.not_after <= (now or datetime.now(UTC)):
+            raise CredentialsError(f"the certificate in {self.source} expired at {self.not_after:%Y-%m-%d %H:%M:%S} UTC", _RENEW)
+
+
+def load(identity: str, cert: str, key: str, ca: str) -> Credentials:
+    """Read the configured credentials ("" = not configured). Raises ConfigurationError or CredentialsError."""
+    three = {"teleport.cert": cert, "teleport.key": key, "teleport.ca": ca}
+    given = [name for name, path in three.items() if path]
+    if identity and given:
+        raise ConfigurationError(
+            f"teleport.identity and {', '.join(given)} are both configured",
+            "Keep either the identity file, or the three of teleport.cert, teleport.key and teleport.ca.",
+        )
+    if identity:
+        return read_identity(identity)
+    if not given:
+        raise ConfigurationError(
+            "neither identity file nor cert, key and ca files configured",
+            "Set teleport.identity to the file made by tbot or `tctl auth sign`.",
+        )
+    if len(given) < 3:
+        missing = [name for name in three if name not in given]
+        raise ConfigurationError(
+            f"of the three TLS files {', '.join(given)} is set and {', '.join(missing)} is missing", "Set all."
+        )
+    return read_key_pair(cert, key, ca)
+
+
+def read_identity(path: str) -> Credentials:
+    """Read an identity file. Raises CredentialsError."""
+    blocks: list[list[str]] = []
+    open_block: list[str] | None = None
+    ssh_certificate = ""
+    ssh_authorities: list[str] = []
+    for raw in _read(path).splitlines():
+        if len(raw) >= LONGEST_LINE:
+            raise CredentialsError(
+                f"{path} has a line of over 64 KiB", "It is no identity file. Make it anew with `tctl auth sign`."
+            )
+        line = raw.strip()
+        if open_block is not None:
+            open_block.append(line)
+            if line.startswith("-----END"):
+                blocks.append(open_block)
+                open_block = None
+        elif line.startswith("-----BEGIN"):
+            open_block = [line]
+        elif line.startswith("@cert-authority"):
+            ssh_authorities.append(line)
+        elif _SSH_CERTIFICATE.fullmatch(line.partition(" ")[0]):
+            ssh_certificate = line
+    if open_block is not None:
+        raise CredentialsError(f"{path} ends inside a PEM block", "The file is cut off: was it just being written? Make it anew.")
+    if len(blocks) < 3:
+        raise CredentialsError(
+            f"{path} is no identity file: it has {len(blocks)} PEM blocks, a key, a certificate and an authority are needed",
+            "Make it with tbot (service type identity) or `tctl auth sign --format=file`.",
+        )
+    pem = ["\n".join(block).encode() + b"\n" for block in blocks]
+    companion = Path(f"{path}-cert.pub")
+    if not ssh_certificate and companion.is_file():
+        ssh_certificate = _read(str(companion)).strip()
+    return _assemble(path, pem[0], pem[1], b"".join(pem[2:]), ssh_certificate, tuple(ssh_authorities))
+
+
+def read_key_pair(cert: str, key: str, ca: str) -> Credentials:
+    """Read certificate, key and CA from three PEM files. Raises CredentialsError."""
+    return _assemble(f"{cert} and {key}", _read(key).encode(), _read(cert).encode(), _read(ca).encode(), "", ())
+
+
+def _read(path: str) -> str:
+    try:
+        with Path(path).open("rb") as file:
+            data = file.read(LARGEST_FILE + 1)
+    except FileNotFoundError:
+        raise CredentialsError(
+            f"there is no file {path}", "Make it with tbot or `tctl auth sign`, or correct the path."
+        ) from None
+    except OSError as error:
+        raise CredentialsError(f"{path} cannot be read ({error.strerror})", "Check the path and its permissions.") from None
+    except ValueError as error:
+        raise CredentialsError(f"{path!r} is no path ({error})", "Correct the path.") from None
+    if len(data) > LARGEST_FILE:
+        raise CredentialsError(f"{path} is larger than 1 MiB", "It is no credentials file: correct the path.")
+    return data.decode("utf-8", "replace")
+
+
+def _assemble(source: str, key: bytes, certificate: bytes, authorities: bytes, ssh: str, ssh_cas: tuple[str, ...]) -> Credentials:
+    key_pem, public = _private_key(source, key)
+    try:
+        leaf = x509.load_pem_x509_certificate(certificate)
+        x509.load_pem_x509_certificates(authorities)
+        matches = leaf.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo) == public
+        cluster = _cluster(leaf)
+    except Exception as error:  # cryptography raises many kinds for odd certificates
+        raise CredentialsError(f"a certificate in {source} cannot be read ({error})", "Make the file anew.") from None
+    if not matches:
+        raise CredentialsError(f"key and certificate in {source} do not belong to each other", "Make the files anew, together.")
+    return Credentials(
+        key_pem,
+        leaf.public_bytes(Encoding.PEM),
+        authorities,
+        ssh,
+        ssh_cas,
+        cluster,
+        leaf.not_valid_after_utc,
+        source,
+    )
+
+
+def _private_key(source: str, pem: bytes) -> tuple[bytes, bytes]:
+    """Return the key as unencrypted PKCS#8 PEM and its public half as DER; the label does not matter, the content does."""
+    if b"PIV YUBIKEY" in pem:
+        raise CredentialsError(
+            f"the key in {source} lives on a hardware token (PIV YUBIKEY PRIVATE KEY)",
+            "A service cannot use it: make an identity with tbot or `tctl auth sign`.",
+        )
+    loaders: list[Callable[[], PrivateKeyTypes]]
+    if b"OPENSSH PRIVATE KEY" in pem:
+        loaders = [partial(load_ssh_private_key, pem, None)]
+    else:
+        loaders = [partial(load_pem_private_key, pem, None), partial(_wrongly_labelled_key, pem)]
+    reason = ""
+    for load_key in loaders:
+        try:
+            loaded = load_key()
+            private = loaded.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+            return private, loaded.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+        except Exception as error:  # cryptography raises many kinds for odd keys
+            reason = reason or type(error).__name__
+    raise CredentialsError(f"the private key in {source} cannot be read ({reason})", "It must be PEM and unencrypted.")
+
+
+def _wrongly_labelled_key(pem: bytes) -> PrivateKeyTypes:
+    """Some historic files carry the wrong PEM label; the bytes inside are tried as PKCS#8, PKCS#1 and SEC 1."""
+    lines = [line for line in pem.splitlines() if line and not line.startswith(b"-----")]
+    return load_der_private_key(base64.b64decode(b"".join(lines), validate=True), None)
+
+
+def _cluster(leaf: x509.Certificate) -> str:
+    """The name of the cluster that issued the identity, by the four places it is written in, in order of precedence."""
+    places = (
+        (leaf.subject, CLUSTER_OF_IDENTITY),
+        (leaf.issuer, CLUSTER_OF_AUTHORITY),
+        (leaf.issuer, NameOID.ORGANIZATION_NAME),
+        (leaf.issuer, NameOID.COMMON_NAME),
+    )
+    for name, oid in places:
+        for attribute in name.get_attributes_for_oid(oid):
+            return str(attribute.value)
+    raise ValueError("its issuer names no cluster")
