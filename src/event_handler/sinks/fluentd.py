@@ -55,9 +55,7 @@ class FluentdSink:
     def _client(self) -> aiohttp.ClientSession:
         if self._session is None:
             self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(
-                    limit=self._settings.max_connections, keepalive_timeout=KEEPALIVE, ssl=self._context
-                ),
+                connector=aiohttp.TCPConnector(limit=self._settings.max_connections, keepalive_timeout=KEEPALIVE, ssl=self._context),
                 timeout=aiohttp.ClientTimeout(total=REQUEST_TIMEOUT),
                 headers={"Content-Type": "application/json"},
                 cookie_jar=aiohttp.DummyCookieJar(),

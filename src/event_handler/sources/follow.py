@@ -67,9 +67,7 @@ class Follower:
             try:
                 cluster = await client.ping()
                 bulk = await client.has_bulk_export(time() + PROBE_AHEAD)
-                log.info(
-                    "connected to Teleport", cluster=cluster.name, version=cluster.version, reading="bulk" if bulk else "search"
-                )
+                log.info("connected to Teleport", cluster=cluster.name, version=cluster.version, reading="bulk" if bulk else "search")
                 self._reached, self._attempt, self._reminded = True, 0, 0.0
                 await self._read(client, bulk)
                 return

@@ -95,13 +95,13 @@ class SearchSource:
         """Read one window page by page, the next page requested while this one is delivered. Return how many events were new."""
         fresh = 0
         last = since
-        keyed_end = bool(key)
+        asked, keyed_end = key, False
         async for events, page_key in self._pages(since, until, key):
             before = self._pipeline.duplicates
             for at in range(0, len(events), RUN):
                 await self._pipeline.put(self._ledger, events[at : at + RUN], None)
             fresh += len(events) - (self._pipeline.duplicates - before)
-            keyed_end = not events and bool(key or page_key)
+            asked, keyed_end = page_key, not events and bool(asked)
             if events:
                 last = max(last, messages.read_event(events[-1]).time)
                 self._newest = max(self._newest, last)

@@ -184,9 +184,7 @@ class Store:
         self._db.execute("UPDATE recordings SET done = ? WHERE session_id = ?", (time(), session_id))
 
     def recording_later(self, session_id: str, next_try: float) -> None:
-        self._db.execute(
-            "UPDATE recordings SET attempts = attempts + 1, next_try = ? WHERE session_id = ?", (next_try, session_id)
-        )
+        self._db.execute("UPDATE recordings SET attempts = attempts + 1, next_try = ? WHERE session_id = ?", (next_try, session_id))
 
     def dead_letters(self) -> int:
         row = self._db.execute("SELECT count(*) FROM dead_letters").fetchone()

@@ -74,9 +74,7 @@ def load(identity: str, cert: str, key: str, ca: str) -> Credentials:
         )
     if len(given) < 3:
         missing = [name for name in three if name not in given]
-        raise ConfigurationError(
-            f"of the three TLS files {', '.join(given)} is set and {', '.join(missing)} is missing", "Set all."
-        )
+        raise ConfigurationError(f"of the three TLS files {', '.join(given)} is set and {', '.join(missing)} is missing", "Set all.")
     return read_key_pair(cert, key, ca)
 
 
@@ -88,9 +86,7 @@ def read_identity(path: str) -> Credentials:
     ssh_authorities: list[str] = []
     for raw in _read(path).splitlines():
         if len(raw) >= LONGEST_LINE:
-            raise CredentialsError(
-                f"{path} has a line of over 64 KiB", "It is no identity file. Make it anew with `tctl auth sign`."
-            )
+            raise CredentialsError(f"{path} has a line of over 64 KiB", "It is no identity file. Make it anew with `tctl auth sign`.")
         line = raw.strip()
         if open_block is not None:
             open_block.append(line)
@@ -127,9 +123,7 @@ def _read(path: str) -> str:
         with Path(path).open("rb") as file:
             data = file.read(LARGEST_FILE + 1)
     except FileNotFoundError:
-        raise CredentialsError(
-            f"there is no file {path}", "Make it with tbot or `tctl auth sign`, or correct the path."
-        ) from None
+        raise CredentialsError(f"there is no file {path}", "Make it with tbot or `tctl auth sign`, or correct the path.") from None
     except OSError as error:
         raise CredentialsError(f"{path} cannot be read ({error.strerror})", "Check the path and its permissions.") from None
     except ValueError as error:

@@ -121,9 +121,7 @@ def test_both_kinds_or_some_of_three_or_none_are_refused_by_name() -> None:
         load("", "", "", "")
 
 
-@given(
-    st.binary(max_size=300) | st.text(max_size=300).map(lambda text: f"-----BEGIN X-----\n{text}\n-----END X-----\n".encode() * 3)
-)
+@given(st.binary(max_size=300) | st.text(max_size=300).map(lambda text: f"-----BEGIN X-----\n{text}\n-----END X-----\n".encode() * 3))
 def test_no_content_makes_anything_but_a_credentials_error(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
     path = tmp_path_factory.mktemp("odd") / "identity"
     path.write_bytes(content)

@@ -1,0 +1,104 @@
+"""Makes audit events and session recordings: many types, the common fields, deterministic for a seed."""
+
+from __future__ import annotations
+
+import base64
+import random
+import uuid
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib import resources
+from typing import Any
+
+from event_handler.simulator.messages import new
+
+UPLOAD_INDEX = 2_147_483_647  # the index of session.upload on a real cluster, so that it sorts last
+USERS = ("alice", "bob", "carol", "dave", "bot-deploy", "björn")
+
+
+@dataclass(frozen=True, slots=True)
+class LogEvent:
+    """One event of the log: the facts the back end needs and the encoded EventUnstructured. `time` is in seconds."""
+
+    id: str
+    type: str
+    time: float
+    wire: bytes
+
+
+def encode(content: dict[str, Any], time: float, fallback_id: str = "") -> LogEvent:
+    message = new("EventUnstructured", type=content["event"], id=content.get("uid", fallback_id), index=int(content["ei"]))
+    message.time.FromMicroseconds(round(time * 1_000_000))
+    message.unstructured.update(content)
+    return LogEvent(message.id, message.type, time, message.SerializeToString())
+
+
+def stamp(time: float) -> str:
+    return datetime.fromtimestamp(time, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+class Generator:
+    """Events of one cluster, the same for the same seed."""
+
+    def __init__(self, cluster: str, seed: int) -> None:
+        self._cluster = cluster
+        self._random = random.Random(seed)
+        table = resources.files("event_handler.simulator").joinpath("event_types.tsv").read_text()
+        self._types = [tuple(line.split("\t")) for line in table.splitlines()]
+
+    def uuid(self) -> str:
+        return str(uuid.UUID(int=self._random.getrandbits(128), version=4))
+
+    def _common(self, kind: str, code: str, time: float, index: int = 0) -> dict[str, Any]:
+        return {"event": kind, "code": code, "time": stamp(time), "uid": self.uuid(), "ei": index, "cluster_name": self._cluster}
+
+    def event(self, time: float) -> LogEvent:
+        kind, code = self._random.choice(self._types)
+        content = self._common(kind, code, time) | {
+            "user": self._random.choice(USERS),
+            "user_kind": 1,
+            "user_roles": ["access", "editor"],
+            "addr.remote": f"10.0.{self._random.randrange(256)}.{self._random.randrange(256)}:{self._random.randrange(1024, 65536)}",
+            "success": not code.endswith("E"),
+            "name": f"resource-{self._random.randrange(1000)}",
+            "expires": "0001-01-01T00:00:00Z",
+            "server_labels": {"env": self._random.choice(["prod", "test"]), "load": self._random.random()},
+        }
+        if self._random.random() < 0.2:
+            content["user_traits"] = {"logins": ["root", "ubuntu"], "note": 'quote " and \\ and <tag> and 日本'}
+        return encode(content, time)
+
+    def large_event(self, time: float, size: int) -> LogEvent:
+        return encode(self._common("db.session.query", "TDB02I", time) | {"db_query": "x" * size}, time)
+
+    def session(self, time: float, *, uploaded: bool) -> tuple[str, list[LogEvent], list[LogEvent]]:
+        """One interactive SSH session: its id, its events in the log, and its recording."""
+        sid = self.uuid()
+        user = self._random.choice(USERS)
+        own = {"sid": sid, "user": user, "login": "root", "server_id": self.uuid(), "namespace": "default"}
+        end = time + 5.0
+        prints = self._random.randrange(2, 12)
+        first = self._common("session.start", "T2000I", time) | own | {"size": "80:25", "session_recording": "node"}
+        last = self._common("session.end", "T2004I", end, prints + 2) | own | {"interactive": True, "session_recording": "node"}
+        recording = [encode(first, time)]
+        for number in range(1, prints + 1):
+            content = {
+                "event": "print",
+                "ei": number,
+                "ci": number - 1,
+                "ms": number * 40,
+                "offset": number * 7,
+                "time": stamp(time),
+            }
+            content |= {"bytes": 7, "data": base64.b64encode(b"output\n").decode()}
+            recording.append(encode(content, time, f"{sid}-{number}"))
+        resize = self._common("resize", "T2002I", time, prints + 1) | own | {"size": "100:40"}
+        recording += [encode(resize, time), encode(last, end)]
+        log = [encode(first, time), encode(last, end)]
+        if uploaded:
+            upload = self._common("session.upload", "T2005I", end + 1.0, UPLOAD_INDEX) | {
+                "sid": sid,
+                "url": f"file:///log/{sid}.tar",
+            }
+            log.append(encode(upload, end + 1.0))
+        return sid, log, recording
