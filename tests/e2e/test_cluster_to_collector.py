@@ -25,7 +25,7 @@ from event_handler.simulator.log import AuditLog
 from event_handler.simulator.server import AuthServer, Faults
 from event_handler.sinks.fluentd import FluentdSettings, FluentdSink
 from event_handler.sources.follow import Follower, FollowSettings
-from event_handler.state.store import Store
+from event_handler.state.store import Commit, Store
 from event_handler.teleport.client import Client
 from event_handler.teleport.connection import Connection
 from event_handler.teleport.credentials import read_identity
@@ -77,10 +77,10 @@ async def collecting(directory: Path) -> AsyncIterator[tuple[Collector, FluentdS
     site = web.TCPSite(runner, "localhost", 0, ssl_context=context)
     await site.start()
     port = runner.addresses[0][1]
-    files = {name: str(directory / file) for name, file in (("ca", "ca.crt"), ("cert", "client.crt"), ("key", "client.key"))}
+    ca_file, cert_file, key_file = (str(directory / name) for name in ("ca.crt", "client.crt", "client.key"))
     url = f"https://localhost:{port}"
     try:
-        yield collector, FluentdSettings(f"{url}/test.log", f"{url}/session", format="array", **files)
+        yield collector, FluentdSettings(f"{url}/test.log", f"{url}/session", ca_file, cert_file, key_file, "array")
     finally:
         await runner.cleanup()
 
@@ -199,8 +199,6 @@ async def test_a_saved_key_that_the_server_lost_is_survived(tmp_path: Path) -> N
     begin = time() - 2 * DAY - 10
     saved = {"from": begin, "to": begin + DAY, "key": "00000000-0000-4000-8000-000000000000/1"}
     store = Store(tmp_path / "state")
-    from event_handler.state.store import Commit
-
     store.commit(Commit({"search": json.dumps(saved)}))
     store.close()
     async with collecting(tmp_path) as (collector, settings), cluster(tmp_path / "sim", log, bulk=False, faults=Faults()) as connect:

@@ -166,7 +166,10 @@ class Pipeline:
     async def _deliver(self, entries: list[_Entry]) -> None:
         attempt = 0
         while True:
-            verdict = await self._sink.deliver([entry.event for entry in entries])
+            try:
+                verdict = await self._sink.deliver([entry.event for entry in entries])
+            except Exception as error:  # a fault of the sink's own code: nothing is known to be delivered, so keep and repeat
+                verdict = Retry(f"the sink failed ({type(error).__name__}: {error})", misconfigured=True)
             if isinstance(verdict, Delivered):
                 self._recovered()
                 self._acknowledge(entries)

@@ -53,10 +53,10 @@ def _build() -> dict[str, Any]:
         message = file.message_type.add(name=name)
         for number, field, kind, type_name, repeated in fields:
             added = message.field.add(name=field, number=number, label=3 if repeated else 1)
-            added.type = kind
+            setattr(added, "type", kind)  # noqa: B010 - the stub wants an enum, the number is the same
             if type_name:
                 added.type_name = type_name
-    pool.Add(file)  # type: ignore[no-untyped-call]
+    pool.Add(file)
     return {name: message_factory.GetMessageClass(pool.FindMessageTypeByName(f"{_PACKAGE}.{name}")) for name in _MESSAGES}
 
 

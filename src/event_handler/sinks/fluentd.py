@@ -7,6 +7,7 @@ import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
+from io import BytesIO
 from time import time
 from typing import Literal
 
@@ -67,7 +68,8 @@ class FluentdSink:
         url = f"{self._settings.session_url}.{session_id}.log" if session_id else self._settings.url
         body = events[0].body if self._single else b"[" + b",".join(event.body for event in events) + b"]"
         try:
-            async with self._client().post(url, data=body, allow_redirects=False) as answer:
+            # As a file, aiohttp sends a large body in pieces and does not block the event loop.
+            async with self._client().post(url, data=BytesIO(body), allow_redirects=False) as answer:
                 text = await answer.content.read(ANSWER_LIMIT)
                 return judge(answer.status, answer.headers.get("Retry-After", ""), text)
         except aiohttp.ClientConnectorCertificateError as error:

@@ -112,6 +112,23 @@ async def test_an_outage_is_waited_out_and_loses_nothing(store: Store, monkeypat
     assert sorted(sink.delivered) == sorted(ids(30))
 
 
+async def test_a_sink_that_raises_is_repeated_and_does_not_stop_the_line(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "FIRST_WAIT", 0.001)
+    sink = ScriptedSink()
+    deliver, calls = sink.deliver, iter([True])
+
+    async def raise_once(events: Sequence[Event]) -> Verdict:
+        if next(calls, False):
+            raise ZeroDivisionError("a fault of the sink")
+        return await deliver(events)
+
+    monkeypatch.setattr(sink, "deliver", raise_once)
+    async with pipeline(sink, store) as line:
+        await line.put(Ledger("s"), [wire("a")], "p")
+        await line.drain_all()
+    assert sink.delivered == ["a"]
+
+
 async def test_a_bad_event_is_isolated_and_kept_and_the_stream_goes_on(store: Store) -> None:
     sink = ScriptedSink(events=16)
     sink.poison = {"e5"}
