@@ -1,0 +1,111 @@
+"""Runs a simulated cluster as a process of its own, so that either side can be killed."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import random
+import signal
+from pathlib import Path
+from time import time
+
+from event_handler.simulator.certificates import write_cluster_files
+from event_handler.simulator.events import Generator
+from event_handler.simulator.log import AuditLog, day_of
+from event_handler.simulator.server import AuthServer, Faults
+
+DAY = 86_400.0
+QUIET = 30.0  # seconds before now in which no event of the past is placed, so that history and live events do not mix
+LIVE_CHUNK_EVERY = 1.0  # seconds; a real cluster closes a chunk after a minute
+
+
+def build(options: argparse.Namespace) -> tuple[AuditLog, Generator]:
+    """Make the log: `events` over `days`, some of them in sessions with a recording, cut into chunks."""
+    generator = Generator(options.cluster, options.seed)
+    log = AuditLog(seed=options.seed)
+    begin = time() - options.days * DAY
+    span = options.days * DAY - QUIET
+    for number in range(options.sessions):
+        sid, announced, recording = generator.session(begin + span * number / options.sessions * 0.99, uploaded=number % 4 != 3)
+        log.events += announced
+        late = options.late_recordings if number % 3 == 0 else 0.0
+        log.recordings[sid] = (time() + late if late else 0.0, recording)
+    rest = options.events - len(log.events)
+    log.events += [generator.event(begin + span * number / max(1, rest)) for number in range(rest)]
+    if options.large_event:
+        log.events.append(generator.large_event(begin + span / 2, options.large_event))
+    log.events.sort(key=lambda event: (event.time, event.id))
+    log.cut_chunks(options.chunk, late=options.late_chunks, late_seconds=options.late_seconds, duplicates=options.duplicates)
+    return log, generator
+
+
+def manifest(log: AuditLog) -> dict[str, object]:
+    """What a perfect reader delivers: ids of all events, and per session the number of events of its recording."""
+    return {
+        "events": [event.id for event in log.events],
+        "recordings": {sid: len(events) for sid, (_, events) in log.recordings.items()},
+    }
+
+
+async def live(log: AuditLog, generator: Generator, rate: float, bulk: bool, ids: Path) -> None:
+    """Add events as time passes, and append their ids to a file."""
+    with ids.open("a") as file:
+        while True:
+            await asyncio.sleep(LIVE_CHUNK_EVERY)
+            count = int(rate * LIVE_CHUNK_EVERY) or int(random.random() < rate * LIVE_CHUNK_EVERY)
+            moment = time()
+            events = [generator.event(moment + number * 1e-3) for number in range(count)]
+            for event in events:
+                log.add(event)
+            if bulk and events:
+                log.add_chunk(day_of(moment), events)
+            file.write("".join(f"{event.id}\n" for event in events))
+            file.flush()
+
+
+async def serve(options: argparse.Namespace) -> None:
+    directory: Path = options.directory
+    if not (directory / "identity").exists():
+        write_cluster_files(directory, options.cluster)
+    log, generator = build(options)
+    (directory / "manifest.json").write_text(json.dumps(manifest(log)))
+    bulk = options.mode == "bulk"
+    auth = AuthServer(log, cluster=options.cluster, bulk=bulk, faults=Faults(options.unavailable_every))
+    server, port = await auth.start(directory, "127.0.0.1", options.port)
+    ready = {"address": f"127.0.0.1:{port}", "identity": str(directory / "identity"), "events": len(log.events)}
+    print(json.dumps(ready | {"recordings": len(log.recordings)}), flush=True)
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    adding = asyncio.create_task(live(log, generator, options.live, bulk, directory / "live.ids")) if options.live else None
+    await stop.wait()
+    if adding is not None:
+        adding.cancel()
+    server.close()
+    await server.wait_closed()
+
+
+def parser() -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser(prog="python -m event_handler.simulator", description=__doc__)
+    made.add_argument("--directory", type=Path, required=True, help="where credentials and the manifest are written")
+    made.add_argument("--port", type=int, default=0, help="port on loopback, 0 takes a free one")
+    made.add_argument("--cluster", default="sim.test", help="name of the cluster")
+    made.add_argument("--mode", choices=["bulk", "search"], default="bulk", help="which back end to be")
+    made.add_argument("--events", type=int, default=5000, help="events of the past")
+    made.add_argument("--sessions", type=int, default=10, help="sessions among them, each with a recording")
+    made.add_argument("--days", type=float, default=2.0, help="days that the past events are spread over")
+    made.add_argument("--chunk", type=int, default=500, help="events of a chunk")
+    made.add_argument("--seed", type=int, default=1, help="the same seed makes the same events")
+    made.add_argument("--live", type=float, default=0.0, help="new events a second")
+    made.add_argument("--late-chunks", type=int, default=0, help="chunks that appear later")
+    made.add_argument("--late-seconds", type=float, default=3.0, help="how much later")
+    made.add_argument("--late-recordings", type=float, default=0.0, help="seconds until every third recording exists")
+    made.add_argument("--duplicates", type=float, default=0.0, help="share of the events that stand in two chunks")
+    made.add_argument("--unavailable-every", type=int, default=0, help="exported events between two outages in mid-stream")
+    made.add_argument("--large-event", type=int, default=0, help="bytes of one event that is larger than all others")
+    return made
+
+
+if __name__ == "__main__":
+    asyncio.run(serve(parser().parse_args()))
