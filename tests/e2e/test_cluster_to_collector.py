@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import json
-import ssl
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from datetime import timedelta
 from pathlib import Path
 from time import time
 
 import pytest
-from aiohttp import web
-from cryptography.hazmat.primitives.serialization import Encoding
 
 from event_handler.errors import ConnectError
 from event_handler.pipeline.duplicates import DuplicateWindow
 from event_handler.pipeline.engine import Pipeline
 from event_handler.pipeline.select import Selector
-from event_handler.simulator.certificates import _name, issue, make_authority, write_cluster_files, write_secret
+from event_handler.simulator.certificates import write_cluster_files
 from event_handler.simulator.events import Generator, encode, stamp
 from event_handler.simulator.log import AuditLog
 from event_handler.simulator.server import AuthServer, Faults
@@ -31,58 +27,10 @@ from event_handler.teleport.connection import Connection
 from event_handler.teleport.credentials import read_identity
 from event_handler.teleport.dial import direct
 from event_handler.teleport.tls import client_context
+from tests.e2e.conftest import Collector
 
 CLUSTER = "sim.test"
 DAY = 86400.0
-
-
-class Collector:
-    """An HTTPS collector with mutual TLS: it keeps every event by path, and can be told to fail."""
-
-    def __init__(self) -> None:
-        self.events: dict[str, list[dict[str, object]]] = {}
-        self.fail_every = 0
-        self.requests = 0
-
-    async def handle(self, request: web.Request) -> web.Response:
-        body = json.loads(await request.read())
-        self.requests += 1
-        if self.fail_every and self.requests % self.fail_every == 0:
-            return web.Response(status=503, text="scripted failure")
-        self.events.setdefault(request.path, []).extend(body if isinstance(body, list) else [body])
-        return web.Response(text="ok")
-
-    def ids(self) -> Counter[str]:
-        return Counter(str(event["uid"]) for event in self.events.get("/test.log", []))
-
-
-@asynccontextmanager
-async def collecting(directory: Path) -> AsyncIterator[tuple[Collector, FluentdSettings]]:
-    authority = make_authority("collector")
-    server_key, server_cert = issue(authority, _name("server", "collector"), timedelta(days=1), ("localhost",))
-    key, cert = issue(authority, _name("client", "collector"), timedelta(days=1))
-    write_secret(directory / "ca.crt", authority.certificate.public_bytes(Encoding.PEM))
-    write_secret(directory / "server.pem", server_cert + server_key)
-    write_secret(directory / "client.crt", cert)
-    write_secret(directory / "client.key", key)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(directory / "server.pem")
-    context.load_verify_locations(directory / "ca.crt")
-    context.verify_mode = ssl.CERT_REQUIRED
-    collector = Collector()
-    app = web.Application(client_max_size=32 * 1024 * 1024)
-    app.router.add_post("/{path:.*}", collector.handle)
-    runner = web.AppRunner(app, shutdown_timeout=0.1)
-    await runner.setup()
-    site = web.TCPSite(runner, "localhost", 0, ssl_context=context)
-    await site.start()
-    port = runner.addresses[0][1]
-    ca_file, cert_file, key_file = (str(directory / name) for name in ("ca.crt", "client.crt", "client.key"))
-    url = f"https://localhost:{port}"
-    try:
-        yield collector, FluentdSettings(f"{url}/test.log", f"{url}/session", ca_file, cert_file, key_file, "array")
-    finally:
-        await runner.cleanup()
 
 
 @asynccontextmanager
@@ -143,16 +91,16 @@ async def run(connect: Callable[[], Client], settings: FluentdSettings, state: P
 
 
 @pytest.mark.parametrize("bulk", [True, False], ids=["bulk", "search"])
-async def test_every_event_and_recording_arrives_once_and_a_second_run_sends_nothing(tmp_path: Path, bulk: bool) -> None:
+async def test_every_event_and_recording_arrives_once(tmp_path: Path, collector: Collector, bulk: bool) -> None:
     log = a_log(3000, sessions=6)
     log.cut_chunks(400, late=2, late_seconds=0.3, duplicates=0.05)
-    async with collecting(tmp_path) as (collector, settings), cluster(tmp_path / "sim", log, bulk=bulk, faults=Faults()) as connect:
-        await run(connect, settings, tmp_path / "state", following(time() - 2 * DAY - 60))
+    async with cluster(tmp_path / "sim", log, bulk=bulk, faults=Faults()) as connect:
+        await run(connect, collector.settings, tmp_path / "state", following(time() - 2 * DAY - 60))
         if bulk:  # the late chunks may appear after the first run ended
             for chunks in log.chunks.values():
                 for chunk in chunks:
                     chunk.visible = 0.0
-            await run(connect, settings, tmp_path / "state", following(time() - 2 * DAY - 60))
+            await run(connect, collector.settings, tmp_path / "state", following(time() - 2 * DAY - 60))
         expected = Counter(event.id for event in log.events)
         assert collector.ids() == expected
         recordings = {path: events for path, events in collector.events.items() if path.startswith("/session.")}
@@ -161,64 +109,64 @@ async def test_every_event_and_recording_arrives_once_and_a_second_run_sends_not
             kinds = [event["event"] for event in recordings[f"/session.{sid}.log"]]
             assert kinds == [event.type for event in recorded if event.type != "print"]
         requests = collector.requests
-        await run(connect, settings, tmp_path / "state", following(time() - 2 * DAY - 60))
+        await run(connect, collector.settings, tmp_path / "state", following(time() - 2 * DAY - 60))
         assert collector.requests == requests
 
 
 @pytest.mark.parametrize("bulk", [True, False], ids=["bulk", "search"])
-async def test_a_failing_collector_and_a_failing_cluster_lose_nothing(tmp_path: Path, bulk: bool) -> None:
+async def test_a_failing_collector_and_a_failing_cluster_lose_nothing(tmp_path: Path, collector: Collector, bulk: bool) -> None:
     log = a_log(3000)
     log.cut_chunks(500, late=0, late_seconds=0.0, duplicates=0.0)
     faults = Faults(unavailable_every=900)
-    async with collecting(tmp_path) as (collector, settings), cluster(tmp_path / "sim", log, bulk=bulk, faults=faults) as connect:
+    async with cluster(tmp_path / "sim", log, bulk=bulk, faults=faults) as connect:
         collector.fail_every = 3
-        await run(connect, settings, tmp_path / "state", following(time() - 2 * DAY - 60))
+        await run(connect, collector.settings, tmp_path / "state", following(time() - 2 * DAY - 60))
         assert collector.ids() == Counter(event.id for event in log.events)
 
 
-async def test_an_event_of_six_mebibytes_passes(tmp_path: Path) -> None:
+async def test_an_event_of_six_mebibytes_passes(tmp_path: Path, collector: Collector) -> None:
     log = a_log(10)
     log.add(Generator(CLUSTER, seed=9).large_event(time() - 3600, 6 * 1024 * 1024))
     log.cut_chunks(100, late=0, late_seconds=0.0, duplicates=0.0)
-    async with collecting(tmp_path) as (collector, settings), cluster(tmp_path / "sim", log, bulk=True, faults=Faults()) as connect:
-        await run(connect, settings, tmp_path / "state", following(time() - 2 * DAY - 60))
+    async with cluster(tmp_path / "sim", log, bulk=True, faults=Faults()) as connect:
+        await run(connect, collector.settings, tmp_path / "state", following(time() - 2 * DAY - 60))
         assert collector.ids() == Counter(event.id for event in log.events)
 
 
-async def test_an_event_over_a_page_hides_nothing_that_follows_it(tmp_path: Path) -> None:
+async def test_an_event_over_a_page_hides_nothing_that_follows_it(tmp_path: Path, collector: Collector) -> None:
     log = a_log(50)
     large = Generator(CLUSTER, seed=9).large_event(time() - DAY / 2, 2 * 1024 * 1024)
     log.add(large)
-    async with collecting(tmp_path) as (collector, settings), cluster(tmp_path / "sim", log, bulk=False, faults=Faults()) as connect:
-        await run(connect, settings, tmp_path / "state", following(time() - 2 * DAY - 60))
+    async with cluster(tmp_path / "sim", log, bulk=False, faults=Faults()) as connect:
+        await run(connect, collector.settings, tmp_path / "state", following(time() - 2 * DAY - 60))
         assert collector.ids() == Counter(event.id for event in log.events if event is not large)
 
 
-async def test_a_saved_key_that_the_server_lost_is_survived(tmp_path: Path) -> None:
+async def test_a_saved_key_that_the_server_lost_is_survived(tmp_path: Path, collector: Collector) -> None:
     log = a_log(200)
     begin = time() - 2 * DAY - 10
     saved = {"from": begin, "to": begin + DAY, "key": "00000000-0000-4000-8000-000000000000/1"}
     store = Store(tmp_path / "state")
     store.commit(Commit({"search": json.dumps(saved)}))
     store.close()
-    async with collecting(tmp_path) as (collector, settings), cluster(tmp_path / "sim", log, bulk=False, faults=Faults()) as connect:
-        await run(connect, settings, tmp_path / "state", following(begin))
+    async with cluster(tmp_path / "sim", log, bulk=False, faults=Faults()) as connect:
+        await run(connect, collector.settings, tmp_path / "state", following(begin))
         assert collector.ids() == Counter(event.id for event in log.events)
 
 
-async def test_a_late_event_within_the_look_back_is_found(tmp_path: Path) -> None:
+async def test_a_late_event_within_the_look_back_is_found(tmp_path: Path, collector: Collector) -> None:
     log = a_log(20)
-    async with collecting(tmp_path) as (collector, settings), cluster(tmp_path / "sim", log, bulk=False, faults=Faults()) as connect:
-        await run(connect, settings, tmp_path / "state", following(time() - 2 * DAY - 60))
+    async with cluster(tmp_path / "sim", log, bulk=False, faults=Faults()) as connect:
+        await run(connect, collector.settings, tmp_path / "state", following(time() - 2 * DAY - 60))
         moment = time() - 100
         content = {"event": "user.login", "uid": "late-one", "ei": 0, "code": "T1000I", "time": stamp(moment)}
         log.add(encode(content, moment))
-        await run(connect, settings, tmp_path / "state", following(time() - 2 * DAY - 60))
+        await run(connect, collector.settings, tmp_path / "state", following(time() - 2 * DAY - 60))
         assert collector.ids()["late-one"] == 1
         assert max(collector.ids().values()) == 1
 
 
-async def test_a_cluster_that_is_away_is_an_error_only_after_the_startup_timeout(tmp_path: Path) -> None:
+async def test_a_cluster_that_is_away_is_an_error_only_after_the_startup_timeout(tmp_path: Path, collector: Collector) -> None:
     log = a_log(1)
     async with cluster(tmp_path / "sim", log, bulk=True, faults=Faults()) as connect:
         del connect
@@ -229,7 +177,7 @@ async def test_a_cluster_that_is_away_is_an_error_only_after_the_startup_timeout
         await run(lambda: Client(Connection(nowhere, context)), settings, tmp_path / "state", following(time(), startup_timeout=1.0))
 
 
-async def test_another_clusters_server_is_not_trusted_and_said_so(tmp_path: Path) -> None:
+async def test_another_clusters_server_is_not_trusted_and_said_so(tmp_path: Path, collector: Collector) -> None:
     write_cluster_files(tmp_path / "other", "other.test")
     context = client_context(read_identity(str(tmp_path / "other" / "identity")))
     log = AuditLog()

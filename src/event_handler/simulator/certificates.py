@@ -36,15 +36,16 @@ def _pem(key: ec.EllipticCurvePrivateKey) -> bytes:
     return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
 
 
-def _name(common: str, organization: str) -> x509.Name:
+def name(common: str, organization: str) -> x509.Name:
+    """A subject with a common name and an organization."""
     return x509.Name([x509.NameAttribute(NameOID.ORGANIZATION_NAME, organization), x509.NameAttribute(NameOID.COMMON_NAME, common)])
 
 
 def make_authority(cluster: str) -> Authority:
     key = ec.generate_private_key(ec.SECP256R1())
     now = datetime.now(UTC)
-    name = _name(cluster, cluster)
-    builder = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+    subject = name(cluster, cluster)
+    builder = x509.CertificateBuilder(subject, subject, key.public_key(), x509.random_serial_number())
     builder = builder.not_valid_before(now - timedelta(minutes=1)).not_valid_after(now + timedelta(days=3650))
     builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
     return Authority(key, builder.sign(key, hashes.SHA256()))
@@ -59,7 +60,7 @@ def issue(authority: Authority, subject: x509.Name, lifetime: timedelta, names: 
     usages = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
     builder = builder.add_extension(x509.ExtendedKeyUsage(usages), critical=False)
     if names:
-        builder = builder.add_extension(x509.SubjectAlternativeName([x509.DNSName(name) for name in names]), critical=False)
+        builder = builder.add_extension(x509.SubjectAlternativeName([x509.DNSName(dns) for dns in names]), critical=False)
     return _pem(key), builder.sign(authority.key, hashes.SHA256()).public_bytes(Encoding.PEM)
 
 
@@ -74,8 +75,8 @@ def write_cluster_files(directory: Path, cluster: str, lifetime: timedelta = tim
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     host, user = make_authority(cluster), make_authority(cluster)
     host_pem = host.certificate.public_bytes(Encoding.PEM)
-    server_key, server_cert = issue(host, _name("auth", cluster), lifetime, NAMES)
-    key, cert = issue(user, _name(USER, USER), lifetime)
+    server_key, server_cert = issue(host, name("auth", cluster), lifetime, NAMES)
+    key, cert = issue(user, name(USER, USER), lifetime)
     loaded = x509.load_pem_x509_certificate(cert).public_key()
     if not isinstance(loaded, ec.EllipticCurvePublicKey):
         raise TypeError("the simulator issues ECDSA keys only")

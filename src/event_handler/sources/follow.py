@@ -9,7 +9,7 @@ from time import time
 
 import structlog
 
-from event_handler.errors import ConnectError, RpcError
+from event_handler.errors import ConnectError, CredentialsError, RpcError
 from event_handler.pipeline.engine import Pipeline, backoff
 from event_handler.sources.bulk import BulkSource
 from event_handler.sources.recordings import RecordingSource
@@ -63,18 +63,20 @@ class Follower:
         Raises ConnectError when the cluster was not reached within the startup timeout.
         """
         while True:
-            client = self._connect()
+            client: Client | None = None
             try:
+                client = self._connect()
                 cluster = await client.ping()
                 bulk = await client.has_bulk_export(time() + PROBE_AHEAD)
                 log.info("connected to Teleport", cluster=cluster.name, version=cluster.version, reading="bulk" if bulk else "search")
                 self._reached, self._attempt, self._reminded = True, 0, 0.0
                 await self._read(client, bulk)
                 return
-            except* (RpcError, ConnectError) as group:
+            except* (RpcError, ConnectError, CredentialsError) as group:
                 await self._wait(group.exceptions[0])
             finally:
-                client.close()
+                if client is not None:
+                    client.close()
             # What was read before is delivered first: the next source starts at the remembered positions, and its ledgers must
             # not move past events that are still in flight under the old ones.
             await self._pipeline.drain_all()

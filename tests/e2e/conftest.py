@@ -1,0 +1,69 @@
+"""A collector that demands a client certificate, for every test that delivers over the network."""
+
+from __future__ import annotations
+
+import json
+import ssl
+from collections import Counter
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from pathlib import Path
+from time import monotonic
+
+import pytest
+from aiohttp import web
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from event_handler.simulator.certificates import issue, make_authority, name, write_secret
+from event_handler.sinks.fluentd import FluentdSettings
+
+
+class Collector:
+    """Keeps every event by path, with the request that brought it, and can be told to fail."""
+
+    def __init__(self) -> None:
+        self.events: dict[str, list[dict[str, object]]] = {}
+        self.fail_every = 0
+        self.requests = 0
+        self.settings = FluentdSettings("", "")
+        self.last_request = monotonic()
+
+    async def handle(self, request: web.Request) -> web.Response:
+        body = json.loads(await request.read())
+        self.requests += 1
+        self.last_request = monotonic()
+        if self.fail_every and self.requests % self.fail_every == 0:
+            return web.Response(status=503, text="scripted failure")
+        self.events.setdefault(request.path, []).extend(body if isinstance(body, list) else [body])
+        return web.Response(text="ok")
+
+    def ids(self) -> Counter[str]:
+        return Counter(str(event["uid"]) for event in self.events.get("/test.log", []))
+
+
+@pytest.fixture
+async def collector(tmp_path: Path) -> AsyncIterator[Collector]:
+    directory = tmp_path / "collector"
+    directory.mkdir()
+    authority = make_authority("collector")
+    server_key, server_cert = issue(authority, name("server", "collector"), timedelta(days=1), ("localhost",))
+    key, cert = issue(authority, name("client", "collector"), timedelta(days=1))
+    write_secret(directory / "ca.crt", authority.certificate.public_bytes(Encoding.PEM))
+    write_secret(directory / "server.pem", server_cert + server_key)
+    write_secret(directory / "client.crt", cert)
+    write_secret(directory / "client.key", key)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(directory / "server.pem")
+    context.load_verify_locations(directory / "ca.crt")
+    context.verify_mode = ssl.CERT_REQUIRED
+    made = Collector()
+    app = web.Application(client_max_size=32 * 1024 * 1024)
+    app.router.add_post("/{path:.*}", made.handle)
+    runner = web.AppRunner(app, shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, "localhost", 0, ssl_context=context).start()
+    url = f"https://localhost:{runner.addresses[0][1]}"
+    ca_file, cert_file, key_file = (str(directory / file) for file in ("ca.crt", "client.crt", "client.key"))
+    made.settings = FluentdSettings(f"{url}/test.log", f"{url}/session", ca_file, cert_file, key_file, "array")
+    yield made
+    await runner.cleanup()

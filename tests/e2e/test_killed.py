@@ -1,0 +1,129 @@
+"""The real process, killed with SIGKILL at random moments and started again: nothing lost, and repeated only what was in flight."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import signal
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.e2e.conftest import Collector
+
+EVENTS = 20_000
+KILLS = 20
+
+
+@asynccontextmanager
+async def simulated(directory: Path, *options: str) -> AsyncIterator[dict[str, Any]]:
+    """The simulated cluster as a process; yields the line it prints when it is ready."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "event_handler.simulator",
+        f"--directory={directory}",
+        *options,
+        stdout=asyncio.subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    yield json.loads(await process.stdout.readline())
+    process.terminate()
+    await process.wait()
+
+
+def configuration(directory: Path, cluster: dict[str, Any], collector: Collector) -> Path:
+    settings = collector.settings
+    path = directory / "teleport-event-handler.toml"
+    path.write_text(
+        f"""
+storage = "{directory}/storage"
+timeout = "200ms"
+start-time = "2020-01-01T00:00:00Z"
+window-size = "8760h"
+
+[forward.fluentd]
+url = "{settings.url}"
+session-url = "{settings.session_url}"
+ca = "{settings.ca}"
+cert = "{settings.cert}"
+key = "{settings.key}"
+format = "array"
+
+[teleport]
+addr = "{cluster["address"]}"
+identity = "{cluster["identity"]}"
+"""
+    )
+    return path
+
+
+async def handler(config: Path, *more: str) -> asyncio.subprocess.Process:
+    command = (sys.executable, "-m", "event_handler", "start", "-c", str(config), *more)
+    return await asyncio.create_subprocess_exec(*command, stderr=asyncio.subprocess.PIPE)
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("mode", ["bulk", "search"])
+async def test_twenty_kills_lose_nothing(tmp_path: Path, collector: Collector, mode: str) -> None:
+    options = (f"--mode={mode}", f"--events={EVENTS}", "--sessions=10", "--duplicates=0.02", "--unavailable-every=7000", "--days=3")
+    dice = random.Random(20)
+    async with simulated(tmp_path / "sim", *options) as ready:
+        config = configuration(tmp_path, ready, collector)
+        for _ in range(KILLS):
+            before = collector.requests
+            process = await handler(config)
+            target = before + dice.randrange(1, 4)
+            while collector.requests < target and process.returncode is None:
+                if before and collector.ids().total() >= EVENTS:
+                    break
+                await asyncio.sleep(0.005)
+            await asyncio.sleep(dice.random() * 0.05)
+            process.kill()
+            await process.communicate()
+        process = await handler(config, "--exit-on-last-event")
+        _, errors = await process.communicate()
+        assert process.returncode == 0, errors.decode()[-2000:]
+    manifest = json.loads((tmp_path / "sim" / "manifest.json").read_text())
+    delivered = collector.ids()
+    assert set(manifest["events"]) - set(delivered) == set()
+    repeated = delivered.total() - len(delivered)
+    in_flight = 10 * 500  # requests in flight times events of an array, the most that one kill can repeat
+    assert repeated <= KILLS * in_flight
+    assert {path for path in collector.events if path.startswith("/session.")} == {f"/session.{s}.log" for s in manifest["recordings"]}
+
+
+async def test_sigterm_finishes_what_is_in_flight_and_the_next_start_repeats_nothing(tmp_path: Path, collector: Collector) -> None:
+    async with simulated(tmp_path / "sim", "--events=5000", "--sessions=0") as ready:
+        config = configuration(tmp_path, ready, collector)
+        process = await handler(config)
+        while collector.requests < 3:
+            await asyncio.sleep(0.005)
+        process.send_signal(signal.SIGTERM)
+        _, errors = await process.communicate()
+        assert process.returncode == 0, errors.decode()[-2000:]
+        assert b"Successfully shut down" in errors
+        process = await handler(config, "--exit-on-last-event")
+        await process.communicate()
+    manifest = json.loads((tmp_path / "sim" / "manifest.json").read_text())
+    assert sorted(collector.ids().elements()) == sorted(manifest["events"])
+
+
+async def test_an_expired_or_absent_identity_is_one_line_and_no_traceback(tmp_path: Path, collector: Collector) -> None:
+    ready = {"address": "127.0.0.1:1", "identity": str(tmp_path / "absent")}
+    process = await handler(configuration(tmp_path, ready, collector))
+    _, errors = await process.communicate()
+    assert process.returncode == 80
+    assert b"absent does not exist" in errors
+    assert b"Traceback" not in errors
+    expired = Path(__file__).parents[1] / "data" / "golden" / "credentials" / "tbot-directory" / "identity"
+    process = await handler(configuration(tmp_path, ready | {"identity": str(expired)}, collector))
+    _, errors = await process.communicate()
+    assert process.returncode == 80
+    assert b"expired at" in errors
+    assert b"Traceback" not in errors
