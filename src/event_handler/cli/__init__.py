@@ -1,18 +1,23 @@
-"""The command line: `start` and `version`. Every flag of `start` comes from the settings model."""
+"""The command line: `configure`, `start` and `version`. Every flag of `start` comes from the settings model."""
 
 from __future__ import annotations
 
 import os
 import platform
+import secrets
 import sys
 from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import click
 
 from event_handler import __version__, logs
 from event_handler.cli.start import run
-from event_handler.errors import EventHandlerError
+from event_handler.configure import Request, configure
+from event_handler.errors import EventHandlerError, UsageError
+from event_handler.settings import durations
 from event_handler.settings.load import load
 from event_handler.settings.model import Option, StartSettings, options
 
@@ -45,6 +50,58 @@ def cli() -> None:
 @cli.command(help="Print the version.")
 def version() -> None:
     click.echo(f"{PROGRAM} v{__version__} python {platform.python_version()}")
+
+
+@cli.command("configure", help="Make certificates, role and configuration files in OUT.")
+@click.argument("out", type=click.Path(path_type=Path))
+@click.argument("addr", default="localhost:3025")
+@click.argument("ca_name", default="ca")
+@click.argument("server_name", default="server")
+@click.argument("client_name", default="client")
+@click.option("--output", type=click.Choice(["fluentd"]), default="fluentd", help="collector to configure")
+@click.option("--ttl", default="87600h", metavar="DURATION", help="validity of the certificates [default: 87600h]")
+@click.option("--dns-names", multiple=True, help="host names of the collector [default: localhost]")
+@click.option("--ip", multiple=True, help="IP addresses of the collector")
+@click.option("--length", type=click.Choice(["2048", "3072", "4096"]), default="4096", help="bits of the RSA keys [default: 4096]")
+@click.option("--force", is_flag=True, help="make files anew that are there already")
+def configure_command(
+    out: Path,
+    addr: str,
+    ca_name: str,
+    server_name: str,
+    client_name: str,
+    output: str,
+    ttl: str,
+    dns_names: tuple[str, ...],
+    ip: tuple[str, ...],
+    length: str,
+    force: bool,
+) -> None:
+    try:
+        lifetime = timedelta(seconds=durations.parse(ttl))
+    except ValueError as error:
+        raise UsageError(f"--ttl: {error}") from None
+    split = [name for text in dns_names for name in text.split(",")] or ["localhost"]
+    addresses = [address for text in ip for address in text.split(",")]
+    request = Request(
+        out, addr, ca_name, server_name, client_name, tuple(split), tuple(addresses), lifetime, int(length), _passphrase(), force
+    )
+    for path in configure(request):
+        click.echo(f"wrote {path}")
+    click.echo(f"""
+For {output}, next:
+  tctl create -f {out / "teleport-event-handler-role.yaml"}
+  tctl auth sign --user=teleport-event-handler --out={out / "identity"} --ttl=8760h
+  {PROGRAM} start --config={out / "teleport-event-handler.toml"}""")
+
+
+def _passphrase() -> str:
+    """Of the server's key: what is piped in, without its last line end, or a random one."""
+    if not sys.stdin.isatty():
+        piped = sys.stdin.readline().rstrip("\r\n")
+        if piped:
+            return piped
+    return secrets.token_hex(32)
 
 
 @cli.command(help="Follow the audit log and deliver every event.")

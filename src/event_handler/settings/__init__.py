@@ -1,1 +1,1 @@
-"""The options of the program: one typed model from which flags, variables, TOML keys, help and the reference page are made."""
+"""The options of the program: from one typed model come flags, variables, TOML keys, help and the reference page."""

@@ -3,35 +3,55 @@
 from __future__ import annotations
 
 import re
+from fractions import Fraction
 
-UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
+# Nanoseconds of each unit, largest first. The two spellings of micro are different characters.
+UNITS = {
+    "h": 3_600_000_000_000,
+    "m": 60_000_000_000,
+    "s": 1_000_000_000,
+    "ms": 1_000_000,
+    "us": 1000,
+    "µs": 1000,
+    "μs": 1000,
+    "ns": 1,
+}
+LONGEST = 2**63 - 1  # nanoseconds: what Go can hold, about 292 years
+_SECOND = UNITS["s"]
 _PART = re.compile(r"([0-9]+\.?[0-9]*|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h)")
 
 
 def parse(text: str) -> float:
     """Seconds of a duration, or ValueError whose message shows the right spelling."""
-    sign, rest = (-1.0, text[1:]) if text.startswith("-") else (1.0, text.removeprefix("+"))
+    return nanoseconds(text) / _SECOND
+
+
+def nanoseconds(text: str) -> int:
+    """The duration as the whole number Go keeps; parts of a nanosecond are dropped."""
+    sign, rest = (-1, text[1:]) if text.startswith("-") else (1, text.removeprefix("+"))
     if rest == "0":
-        return 0.0
-    total, at = 0.0, 0
+        return 0
+    total, at = 0, 0
     for part in _PART.finditer(rest):
         if part.start() != at:
             break
-        total += float(part[1]) * UNITS[part[2]]
+        total += int(Fraction(part[1].rstrip(".")) * UNITS[part[2]])
         at = part.end()
     if at != len(rest) or not rest:
-        example = f'"{rest}s" or "{rest}m"' if rest.isdigit() else '"10s", "1m30s" or "24h"'
+        plain = rest.isascii() and rest.isdigit()
+        example = f'"{rest}s" or "{rest}m"' if plain else '"10s", "1m30s" or "24h"'
         raise ValueError(f"{text!r} is no duration; write a number and a unit, for example {example}")
+    if total > LONGEST:
+        raise ValueError(f"{text!r} is longer than the longest duration, {render(LONGEST / _SECOND)}")
     return sign * total
 
 
 def render(seconds: float) -> str:
-    """The shortest spelling: 86400 becomes `24h`."""
-    if seconds <= 0:
-        return "0"
-    left, parts = round(seconds * 1000), []
-    for unit, size in (("h", 3_600_000), ("m", 60_000), ("s", 1000), ("ms", 1)):
-        count, left = divmod(left, size)
+    """The shortest spelling that `parse` and Go read back as the same value: 86400 becomes `24h`."""
+    whole = round(Fraction(seconds) * _SECOND)
+    left, parts = min(abs(whole), LONGEST), []
+    for unit in ("h", "m", "s", "ms", "us", "ns"):
+        count, left = divmod(left, UNITS[unit])
         if count:
             parts.append(f"{count}{unit}")
-    return "".join(parts) or "1ms"
+    return ("-" if whole < 0 else "") + ("".join(parts) or "0")

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import os
+import re
+import stat
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,10 +17,14 @@ from pydantic import ValidationError
 
 from event_handler.errors import ConfigurationError
 from event_handler.settings import durations
-from event_handler.settings.model import Option, StartSettings, options
+from event_handler.settings.model import Option, StartSettings, allowed_text, options, spell
 
 TRUE, FALSE = frozenset({"true", "1", "yes"}), frozenset({"false", "0", "no"})
 CONFIG_VARIABLE = "FDFWD_CONFIG"
+EXIT_NOT_COMMAND_LINE = 1  # as the Go plugin: a wrong value in the file or the environment is no usage error
+_PATH_HINT = "Check the path; relative paths start at the working directory."
+_NUMBER = re.compile(r"[+-]?(0[xX](_?[0-9a-fA-F])+|0[bB](_?[01])+|0[oO]?(_?[0-7])+|0|[1-9](_?[0-9])*)")
+_RFC3339 = re.compile(r"[0-9]{4}(-[0-9]{2}){2}T([0-9]{2}:){2}[0-9]{2}(\.[0-9]+)?(Z|[+-][0-9]{2}:[0-9]{2})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,98 +35,142 @@ class Loaded:
     warnings: list[str]
 
 
-def load(command_line: Mapping[str, Any], environment: Mapping[str, str], config: str = "") -> Loaded:
-    """Build the settings. `command_line` has raw text by field name, only for flags that were given.
+@dataclass(frozen=True, slots=True)
+class _Given:
+    """A value as it was written, `where` it stands, and whether that is the command line."""
 
-    Raises ConfigurationError, which names the flag, variable or key.
+    raw: Any
+    where: str
+    typed: bool
+
+    def problem(self, text: str, hint: str = "") -> ConfigurationError:
+        return _problem(f"{self.where}: {text}", hint, typed=self.typed)
+
+
+def load(command_line: Mapping[str, Any], environment: Mapping[str, str], config: str = "") -> Loaded:
+    """Build the settings. `command_line` has raw text, or several, by field name, only for flags that were given.
+
+    Raises ConfigurationError, which names the flag, variable or key and where it stands. Its exit code is 80 for the
+    command line and for missing flags, 1 for the file and the environment.
     """
-    warnings: list[str] = []
-    path = config or environment.get(CONFIG_VARIABLE, "")
-    table = _read(path) if path else {}
     known = options()
-    values: dict[str, Any] = {}
-    used: set[str] = set()
+    if strange := sorted(set(command_line) - set(known)):
+        raise TypeError(f"no such settings: {', '.join(strange)}")
+    path = config or environment.get(CONFIG_VARIABLE, "")
+    table = _read(path, typed=bool(config)) if path else {}
+    warnings: list[str] = []
+    found: dict[str, _Given] = {}
     shadowed: list[str] = []
     for name, option in known.items():
         variable = next((v for v in option.variables if v in environment), "")
-        key, raw = _find(table, option)
-        used.update(option.keys)
+        keys = [key for key in option.keys if _find(table, key) is not None]
+        if len(keys) > 1:
+            warnings.append(f"{path}: {' and '.join(keys)} mean the same; {keys[0]} is used")
         if name in command_line:
-            values[name] = _convert(option, command_line[name], f"--{option.flag}")
-        elif key:
-            values[name] = _convert(option, raw, f"{key} in {path}")
-            if variable:
-                shadowed.append(variable)
+            found[name] = _Given(command_line[name], f"--{option.flag}", typed=True)
+        elif keys:
+            found[name] = _Given(_find(table, keys[0]), f"{keys[0]} in {path}", typed=False)
+            shadowed += [variable] if variable else []
         elif variable:
-            values[name] = _convert(option, environment[variable], variable)
+            found[name] = _Given(environment[variable], variable, typed=False)
     if shadowed:
-        warnings.append(f"{path} overrides the environment: {', '.join(shadowed)}")
-    for key in _leaves(table):
-        if key not in used:
-            near = difflib.get_close_matches(key, used, n=1, cutoff=0.4)
-            warnings.append(f"{path}: the key {key} is not known" + (f"; did you mean {near[0]}?" if near else ""))
-    settings = _validate(values)
+        warnings.insert(0, f"{path} overrides the environment: {', '.join(shadowed)}")
+    warnings += _unknown(table, path, [key for option in known.values() for key in option.keys])
+    settings = _validate({name: _convert(known[name], given) for name, given in found.items()}, found)
     missing = [f"--{o.flag}=STRING" for n, o in known.items() if o.required and not getattr(settings, n)]
     if missing:
-        raise ConfigurationError(f"missing flags: {', '.join(sorted(missing))}", "Set them, or name a file with --config.")
-    for name, option in known.items():
-        if option.kind == "file" and getattr(settings, name):
-            _check_file(option, getattr(settings, name))
+        names = ", ".join(sorted(missing))
+        raise ConfigurationError(f"missing flags: {names}", "Set them, or name a file with --config.")
+    for name, given in found.items():
+        if known[name].kind == "file" and getattr(settings, name):
+            _check_file(known[name], getattr(settings, name), given)
     return Loaded(settings, warnings)
 
 
-def _read(path: str) -> dict[str, Any]:
+def _problem(text: str, hint: str = "", *, typed: bool) -> ConfigurationError:
+    error = ConfigurationError(text, hint)
+    if not typed:
+        error.exit_code = EXIT_NOT_COMMAND_LINE
+    return error
+
+
+def _read(path: str, *, typed: bool) -> dict[str, Any]:
+    source = "--config" if typed else CONFIG_VARIABLE
     try:
-        with Path(path).open("rb") as file:
-            return tomllib.load(file)
-    except OSError as error:
-        raise ConfigurationError(f"the file {path} cannot be read ({error.strerror})", "Check --config.") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"{path} is not TOML: {error}", "Mend the line that is named.") from None
+        data = Path(path).expanduser().read_bytes()
+    except (OSError, RuntimeError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise _problem(f"the file {path} cannot be read ({reason})", f"Check {source}.", typed=typed) from None
+    try:
+        return tomllib.loads(data.decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        text = f"{path} is not TOML: not UTF-8 text (at line {line})"
+    except tomllib.TOMLDecodeError as error:
+        text = f"{path} is not TOML: {error}"
+    raise _problem(text, "Mend the line that is named.", typed=False)
 
 
-def _find(table: dict[str, Any], option: Option) -> tuple[str, Any]:
-    for key in option.keys:
-        value: Any = table
-        for part in key.split("."):
-            value = value.get(part) if isinstance(value, dict) else None
-        if value is not None and not isinstance(value, dict):
-            return key, value
-    return "", None
+def _find(table: dict[str, Any], key: str) -> Any:
+    value: Any = table
+    for part in key.split("."):
+        value = value.get(part) if isinstance(value, dict) else None
+    return None if isinstance(value, dict) else value
 
 
 def _leaves(table: dict[str, Any], prefix: str = "") -> list[str]:
     found: list[str] = []
     for key, value in table.items():
-        found += _leaves(value, f"{prefix}{key}.") if isinstance(value, dict) else [f"{prefix}{key}"]
+        name = f'{prefix}"{key}"' if "." in key else f"{prefix}{key}"
+        found += _leaves(value, f"{name}.") if isinstance(value, dict) else [name]
     return found
 
 
-def _convert(option: Option, raw: Any, where: str) -> Any:
+def _unknown(table: dict[str, Any], path: str, known: list[str]) -> list[str]:
+    warnings = []
+    for key in _leaves(table):
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1, cutoff=0.4)
+            advice = f"; did you mean {near[0]}?" if near else ""
+            warnings.append(f"{path}: the key {key} is not known{advice}")
+    return warnings
+
+
+def _convert(option: Option, given: _Given) -> Any:
+    raw = given.raw
+    if given.typed and option.kind != "list" and isinstance(raw, list | tuple):
+        raw = raw[-1]
+    elif given.typed and option.kind == "list" and isinstance(raw, list | tuple):
+        return tuple(item for text in raw for item in _split(text))
     try:
         return _VALUE[option.kind](raw)
-    except (ValueError, TypeError) as error:
-        raise ConfigurationError(f"{where}: {error}") from None
+    except ValueError as error:
+        raise given.problem(str(error)) from None
 
 
-def _validate(values: dict[str, Any]) -> StartSettings:
+def _validate(values: dict[str, Any], found: Mapping[str, _Given]) -> StartSettings:
     try:
         return StartSettings(**values)
     except ValidationError as error:
         problem = error.errors()[0]
-        option = options()[str(problem["loc"][0])]
-        given = problem["input"]
-        raise ConfigurationError(f"--{option.flag}: {given!r} is not allowed ({problem['msg'].lower()})") from None
+    name = str(problem["loc"][0])
+    shown = spell(options()[name], problem["input"])
+    raise found[name].problem(f"{shown} is not allowed; allowed is {allowed_text(name)}")
 
 
-def _check_file(option: Option, path: str) -> None:
-    if path != "-" and not Path(path).is_file():
-        problem = "is a directory" if Path(path).is_dir() else "does not exist"
-        if option.flag == "teleport-identity" and Path(path).is_dir() and (Path(path) / "identity").is_file():
-            problem = "is a directory; name the file identity in it"
-        raise ConfigurationError(
-            f"--{option.flag}: {path} {problem}", "Check the path; relative paths start at the working directory."
-        )
+def _check_file(option: Option, path: str, given: _Given) -> None:
+    if path == "-":
+        return
+    try:
+        directory = stat.S_ISDIR(Path(path).stat().st_mode)
+    except (OSError, ValueError) as error:
+        raise given.problem(f"{path}: {getattr(error, 'strerror', None) or error}", _PATH_HINT) from None
+    if directory and option.flag == "teleport-identity" and (Path(path) / "identity").exists():
+        raise given.problem(f"{path} is a directory", f"Name the file in it: {Path(path) / 'identity'}.")
+    if directory:
+        raise given.problem(f"{path} is a directory", "Name a file.")
+    if not os.access(path, os.R_OK):
+        raise given.problem(f"{path} may not be read by this user", "Change its owner or mode.")
 
 
 def _text(raw: Any) -> str:
@@ -130,7 +181,12 @@ def _text(raw: Any) -> str:
 
 def _file(raw: Any) -> str:
     text = _text(raw)
-    return text if text in ("", "-") else str(Path(text).expanduser().absolute())
+    if text in ("", "-"):
+        return text
+    try:
+        return str((Path(text).expanduser() if text.startswith("~/") else Path(text)).absolute())
+    except RuntimeError as error:
+        raise ValueError(f"{text}: {error}") from None
 
 
 def _flag(raw: Any) -> bool:
@@ -146,38 +202,60 @@ def _number(raw: Any) -> int:
     if isinstance(raw, int) and not isinstance(raw, bool):
         return raw
     text = str(raw)
-    octal = text.lstrip("+-").startswith("0") and text.lstrip("+-").isdigit() and len(text.lstrip("+-")) > 1
-    try:
-        return int(text, 8 if octal else 0)
-    except ValueError:
-        raise ValueError(f"{raw!r} is no whole number") from None
+    if not _NUMBER.fullmatch(text):
+        raise ValueError(f"{raw!r} is no whole number")
+    digits = text.lstrip("+-").replace("_", "")
+    octal = len(digits) > 1 and digits.startswith("0") and digits.isdigit()
+    value = int(digits, 8 if octal else 0)
+    return -value if text.startswith("-") else value
 
 
 def _duration(raw: Any) -> float:
-    if isinstance(raw, int | float) and not isinstance(raw, bool):
+    if isinstance(raw, int | float) and not isinstance(raw, bool) and raw != 0:  # 0 is the same in every unit
         raise ValueError(f'a duration needs a unit: write "{raw}s" for seconds, "{raw}m" for minutes')
-    return durations.parse(str(raw))
+    return durations.parse("0" if raw == 0 and not isinstance(raw, bool) else str(raw))
 
 
 def _list(raw: Any) -> tuple[str, ...]:
-    if isinstance(raw, list | tuple):
-        return tuple(str(item) for part in raw for item in (_list(part) if isinstance(part, str) else [part]))
-    parts = str(raw).replace("\\,", "\0").split(",")
-    if parts[-1] == "":
-        parts.pop()
-    return tuple(part.replace("\0", ",") for part in parts)
+    if isinstance(raw, list | tuple):  # as it stands in the file: a comma does not split
+        return tuple(_text(item) for item in raw)
+    return tuple(_split(_text(raw)))
+
+
+def _split(text: str) -> list[str]:
+    r"""At each comma, except `\,`; an empty last element is dropped, nothing is trimmed."""
+    parts, part, escaped = [], "", False
+    for at, char in enumerate(text):
+        if escaped:
+            part += char if char == "," else f"\\{char}"
+            escaped = False
+        elif char == "\\" and at < len(text) - 1:
+            escaped = True
+        elif char == ",":
+            parts.append(part)
+            part = ""
+        else:
+            part += char
+    return [*parts, part] if part else parts
 
 
 def _time(raw: Any) -> datetime:
-    moment = raw
-    if not isinstance(raw, datetime):
+    if isinstance(raw, datetime):
+        moment = raw
+    else:
+        if not _RFC3339.fullmatch(str(raw)):
+            zone = " without a zone" if _RFC3339.fullmatch(f"{raw}Z") else ""
+            raise ValueError(f"{str(raw)!r} is no time{zone}; write for example 2026-11-23T00:00:00Z")
         try:
             moment = datetime.fromisoformat(str(raw))
-        except ValueError:
-            raise ValueError(f"{raw!r} is no time; write for example 2026-11-23T00:00:00Z") from None
+        except ValueError as error:
+            raise ValueError(f"{raw!r} is no time ({error})") from None
     if moment.tzinfo is None:
-        raise ValueError(f"{raw!r} has no zone; end it with Z for UTC")
-    return datetime.fromtimestamp(int(moment.timestamp()), UTC)
+        raise ValueError(f"{moment.isoformat()!r} has no zone; end it with Z for UTC")
+    try:
+        return moment.replace(microsecond=0).astimezone(UTC)
+    except OverflowError:
+        raise ValueError(f"{str(raw)!r} is outside the years 1 to 9999") from None
 
 
 _VALUE = {

@@ -115,7 +115,16 @@ def read_identity(path: str) -> Credentials:
 
 def read_key_pair(cert: str, key: str, ca: str) -> Credentials:
     """Read certificate, key and CA from three PEM files. Raises CredentialsError."""
-    return _assemble(f"{cert} and {key}", _read(key).encode(), _read(cert).encode(), _read(ca).encode(), "", ())
+    return _assemble(f"{cert} and {key}", _read_pem(key), _read_pem(cert), _read_pem(ca), "", ())
+
+
+def _read_pem(path: str) -> bytes:
+    data = _read(path)
+    if "-----BEGIN" not in data:
+        raise CredentialsError(f"there is no PEM block in {path}", "Is it another file, or a binary (DER) one? Make it anew.")
+    if data.rfind("-----END") < data.rfind("-----BEGIN"):
+        raise CredentialsError(f"{path} ends inside a PEM block", "The file is cut off: was it just being written? Make it anew.")
+    return data.encode()
 
 
 def _read(path: str) -> str:
@@ -137,7 +146,8 @@ def _assemble(source: str, key: bytes, certificate: bytes, authorities: bytes, s
     key_pem, public = _private_key(source, key)
     try:
         leaf = x509.load_pem_x509_certificate(certificate)
-        x509.load_pem_x509_certificates(authorities)
+        # Written anew, so that comments in the file (in any alphabet) never reach OpenSSL.
+        trusted = b"".join(authority.public_bytes(Encoding.PEM) for authority in x509.load_pem_x509_certificates(authorities))
         matches = leaf.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo) == public
         cluster = _cluster(leaf)
     except Exception as error:  # cryptography raises many kinds for odd certificates
@@ -147,7 +157,7 @@ def _assemble(source: str, key: bytes, certificate: bytes, authorities: bytes, s
     return Credentials(
         key_pem,
         leaf.public_bytes(Encoding.PEM),
-        authorities,
+        trusted,
         ssh,
         ssh_cas,
         cluster,
@@ -163,11 +173,8 @@ def _private_key(source: str, pem: bytes) -> tuple[bytes, bytes]:
             f"the key in {source} lives on a hardware token (PIV YUBIKEY PRIVATE KEY)",
             "A service cannot use it: make an identity with tbot or `tctl auth sign`.",
         )
-    loaders: list[Callable[[], PrivateKeyTypes]]
-    if b"OPENSSH PRIVATE KEY" in pem:
-        loaders = [partial(load_ssh_private_key, pem, None)]
-    else:
-        loaders = [partial(load_pem_private_key, pem, None), partial(_wrongly_labelled_key, pem)]
+    loaders: tuple[Callable[[], PrivateKeyTypes], ...]
+    loaders = (partial(load_pem_private_key, pem, None), partial(_wrongly_labelled_key, pem))
     reason = ""
     for load_key in loaders:
         try:
@@ -180,9 +187,13 @@ def _private_key(source: str, pem: bytes) -> tuple[bytes, bytes]:
 
 
 def _wrongly_labelled_key(pem: bytes) -> PrivateKeyTypes:
-    """Some historic files carry the wrong PEM label; the bytes inside are tried as PKCS#8, PKCS#1 and SEC 1."""
+    """Some historic files carry the wrong PEM label; the bytes inside are tried as OpenSSH, PKCS#8, PKCS#1, SEC 1."""
     lines = [line for line in pem.splitlines() if line and not line.startswith(b"-----")]
-    return load_der_private_key(base64.b64decode(b"".join(lines), validate=True), None)
+    content = base64.b64decode(b"".join(lines), validate=True)
+    if content.startswith(b"openssh-key-v1\0"):
+        label = b"OPENSSH PRIVATE KEY-----\n"
+        return load_ssh_private_key(b"-----BEGIN " + label + base64.encodebytes(content) + b"-----END " + label, None)
+    return load_der_private_key(content, None)
 
 
 def _cluster(leaf: x509.Certificate) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import ssl
 from datetime import UTC, datetime
 from pathlib import Path
@@ -82,6 +83,33 @@ def test_a_key_under_the_wrong_label_is_taken() -> None:
     form = serialization.PrivateFormat.PKCS8
     pem = KEYS[0].private_bytes(serialization.Encoding.PEM, form, serialization.NoEncryption())
     assert _private_key("test", pem.replace(b"PRIVATE KEY", b"RSA PRIVATE KEY"))[0] == pem
+
+
+@pytest.mark.parametrize("form", FORMATS, ids=str)
+@pytest.mark.parametrize("label", ["", "RSA ", "EC ", "OPENSSH "])
+def test_the_label_of_a_key_says_nothing(label: str, form: serialization.PrivateFormat) -> None:
+    pem = KEYS[1].private_bytes(serialization.Encoding.PEM, form, serialization.NoEncryption())
+    relabelled = re.sub(rb"(BEGIN|END) .*PRIVATE", lambda found: found[1] + f" {label}PRIVATE".encode(), pem)
+    plain = KEYS[1].private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    assert _private_key("test", relabelled)[0] == plain
+
+
+@pytest.mark.parametrize("which", [0, 1, 2])
+def test_of_three_files_the_faulty_one_is_named(tmp_path: Path, which: int) -> None:
+    paths = [str(GOLDEN / name) for name in ("tls.crt", "tls.key", "tls.cas")]
+    whole = Path(paths[which]).read_text()
+    paths[which] = broken(tmp_path, whole[:100])
+    with pytest.raises(CredentialsError, match=rf"^{re.escape(paths[which])} ends inside a PEM block"):
+        read_key_pair(*paths)
+    broken(tmp_path, "nothing")
+    with pytest.raises(CredentialsError, match=rf"^there is no PEM block in {re.escape(paths[which])}"):
+        read_key_pair(*paths)
+
+
+def test_a_comment_in_any_alphabet_in_the_ca_file_does_not_reach_openssl(tmp_path: Path) -> None:
+    ca = broken(tmp_path, "# Zertifizierungsstelle für Prüfer\n" + (GOLDEN / "tls.cas").read_text())
+    context = client_context(read_key_pair(str(GOLDEN / "tls.crt"), str(GOLDEN / "tls.key"), ca))
+    assert len(context.get_ca_certs()) == 1
 
 
 def broken(tmp_path: Path, text: str) -> str:
