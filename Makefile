@@ -1,9 +1,13 @@
-# `make test` sets up what it needs in .venv first.
+# Two commands matter: `make demo` and `make test`. Each sets up what it needs in .venv first.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: test lock clean
+.PHONY: demo test lock clean
+
+# DEMO="--mode search" or DEMO="--keep" pass options to the demo.
+demo: $(VENV)/ready-run
+	$(BIN)/python -m event_handler.simulator.demo $(DEMO)
 
 test: $(VENV)/ready-dev
 	$(BIN)/ruff check .
@@ -20,6 +24,11 @@ lock: $(VENV)/python-checked
 $(VENV)/python-checked:
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed, and $(PYTHON) is %s. Try: make PYTHON=python3.12 <target>" % sys.version.split()[0])'
 	$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(VENV)/ready-run: $(VENV)/python-checked requirements/run.lock pyproject.toml
+	$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements/run.lock
+	$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps -e .
 	@touch $@
 
 $(VENV)/ready-dev: $(VENV)/python-checked requirements/dev.lock pyproject.toml

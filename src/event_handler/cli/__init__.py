@@ -6,7 +6,6 @@ import os
 import platform
 import secrets
 import sys
-from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -19,27 +18,10 @@ from event_handler.configure import Request, configure
 from event_handler.errors import EventHandlerError, UsageError
 from event_handler.settings import durations
 from event_handler.settings.load import load
-from event_handler.settings.model import Option, StartSettings, options
+from event_handler.settings.options import click_options, given
 
 EXIT_USAGE = 80  # the Go plugin's code for a wrong command line
 PROGRAM = "teleport-event-handler"
-
-
-def _flags(command: Callable[..., None]) -> Callable[..., None]:
-    """Add one flag per field of the settings; values stay raw text, the settings convert them."""
-    for name, option in reversed(options().items()):
-        command = _flag(name, option)(command)
-    return command
-
-
-def _flag(name: str, option: Option) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    default = StartSettings.model_fields[name].default
-    shown = "" if default in ("", None, (), False) else f" [default: {default}]"
-    text = f"{option.help}{shown} (${', $'.join(option.variables)})"
-    short = ["-d"] if name == "debug" else []
-    if option.kind == "flag":
-        return click.option(f"--{option.flag}", *short, name, is_flag=False, flag_value="true", default=None, help=text)
-    return click.option(f"--{option.flag}", name, default=None, help=text, multiple=option.kind == "list", metavar=option.kind.upper())
 
 
 @click.group(help="Forwards the audit log of a Teleport cluster to a log collector.")
@@ -106,10 +88,9 @@ def _passphrase() -> str:
 
 @cli.command(help="Follow the audit log and deliver every event.")
 @click.option("--config", "-c", "config", default="", metavar="FILE", help="TOML file with settings ($FDFWD_CONFIG)")
-@_flags
-def start(config: str, **given: Any) -> None:
-    command_line = {name: value for name, value in given.items() if value not in (None, ())}
-    loaded = load(command_line, os.environ, config)
+@click_options()
+def start(config: str, **parameters: Any) -> None:
+    loaded = load(given(parameters), os.environ, config)
     logs.configure(loaded.settings.debug)
     run(loaded.settings, loaded.warnings)
 

@@ -50,6 +50,8 @@ def run(settings: StartSettings, warnings: Sequence[str]) -> None:
     """Run until done. Raises EventHandlerError."""
     for warning in warnings:
         log.warning(warning)
+    if settings.lock_enabled:
+        log.error("lock-enabled is set, but this version does not lock users yet", next_step="keep the Go plugin for locks")
     signed_in = _credentials(settings)
     signed_in.check_not_expired()
     log.info(
@@ -132,7 +134,7 @@ async def _follow(settings: StartSettings, sink: Sink, store: Store) -> None:
         page=settings.batch,
         types=settings.types if settings.no_session_recordings else (),
         look_back=settings.look_back,
-        poll=min(settings.timeout, 10.0) if settings.timeout else 10.0,
+        poll=min(settings.timeout or settings.poll_interval, settings.poll_interval),
         late_days=settings.late_days,
         concurrency=settings.concurrency,
         missing_ttl=settings.missing_recording_ttl,

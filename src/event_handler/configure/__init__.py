@@ -134,9 +134,7 @@ def _write_all(contents: dict[Path, bytes]) -> None:
             _sync_directory(parent)
     except OSError as error:
         reason = f"{error.filename}: {error.strerror}" if error.filename else str(error)
-        raise ConfigurationError(
-            f"the files cannot be written ({reason})", "Check the directory and free space."
-        ) from None
+        raise ConfigurationError(f"the files cannot be written ({reason})", "Check the directory and free space.") from None
     finally:
         for temporary in staged.values():
             with suppress(OSError):

@@ -130,9 +130,7 @@ def _make_ca(length: int, begin: datetime, end: datetime) -> Pair:
     return Pair(key, builder.sign(key, hashes.SHA256()))
 
 
-def _sign(
-    ca: Pair, common_name: str, purpose: x509.ObjectIdentifier, names: x509.SubjectAlternativeName, length: int
-) -> Pair:
+def _sign(ca: Pair, common_name: str, purpose: x509.ObjectIdentifier, names: x509.SubjectAlternativeName, length: int) -> Pair:
     key = rsa.generate_private_key(65537, length)
     issuer = ca.certificate
     of_issuer = issuer.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value

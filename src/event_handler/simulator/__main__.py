@@ -48,10 +48,12 @@ def manifest(log: AuditLog) -> dict[str, object]:
     }
 
 
-async def live(log: AuditLog, generator: Generator, rate: float, bulk: bool, ids: Path) -> None:
-    """Add events as time passes, and append their ids to a file."""
-    with ids.open("a") as file:
-        while True:
+async def live(log: AuditLog, generator: Generator, options: argparse.Namespace) -> None:
+    """Add events as time passes, for `live_seconds` (0 = for ever), and append their ids to the file `live.ids`."""
+    rate, bulk = options.live, options.mode == "bulk"
+    end = time() + options.live_seconds if options.live_seconds else float("inf")
+    with (options.directory / "live.ids").open("a") as file:
+        while time() < end:
             await asyncio.sleep(LIVE_CHUNK_EVERY)
             count = int(rate * LIVE_CHUNK_EVERY) or int(random.random() < rate * LIVE_CHUNK_EVERY)
             moment = time()
@@ -78,7 +80,7 @@ async def serve(options: argparse.Namespace) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    adding = asyncio.create_task(live(log, generator, options.live, bulk, directory / "live.ids")) if options.live else None
+    adding = asyncio.create_task(live(log, generator, options)) if options.live else None
     await stop.wait()
     if adding is not None:
         adding.cancel()
@@ -98,6 +100,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--chunk", type=int, default=500, help="events of a chunk")
     made.add_argument("--seed", type=int, default=1, help="the same seed makes the same events")
     made.add_argument("--live", type=float, default=0.0, help="new events a second")
+    made.add_argument("--live-seconds", type=float, default=0.0, help="how long new events come, 0 = for ever")
     made.add_argument("--late-chunks", type=int, default=0, help="chunks that appear later")
     made.add_argument("--late-seconds", type=float, default=3.0, help="how much later")
     made.add_argument("--late-recordings", type=float, default=0.0, help="seconds until every third recording exists")

@@ -186,9 +186,7 @@ def test_the_rows_are_the_whole_model() -> None:
 
 
 @pytest.mark.parametrize("row", ROWS + NEW, ids=lambda row: row[0])
-def test_each_way_to_give_a_value(
-    row: tuple[str, list[str], list[str], Any, str, Any], some_file: str, config: Path
-) -> None:
+def test_each_way_to_give_a_value(row: tuple[str, list[str], list[str], Any, str, Any], some_file: str, config: Path) -> None:
     flag, variables, keys, default, text, value = row
     name = flag.replace("-", "_")
     option = options()[name]
@@ -357,9 +355,7 @@ def test_files_that_are_none(tmp_path: Path, config: Path) -> None:
     assert f"--fluentd-ca: {nowhere}: No such file" in refused({**REQUIRED, "fluentd_ca": nowhere}, {}, exit_code=80)
     assert "FDWRD_FLUENTD_KEY" in refused(REQUIRED, {"FDWRD_FLUENTD_KEY": nowhere}, exit_code=1)
     config.write_text(f'[teleport]\nidentity = "{tmp_path}"')
-    assert f"teleport.identity in {config}: {tmp_path} is a directory" in refused(
-        REQUIRED, {}, str(config), exit_code=1
-    )
+    assert f"teleport.identity in {config}: {tmp_path} is a directory" in refused(REQUIRED, {}, str(config), exit_code=1)
     (tmp_path / "identity").write_text("x")
     assert "Name the file in it" in refused(REQUIRED, {}, str(config), exit_code=1)
 
