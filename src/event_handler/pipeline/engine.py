@@ -10,7 +10,7 @@ import asyncio
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from time import monotonic, time
+from time import monotonic
 
 import structlog
 
@@ -268,5 +268,5 @@ class Pipeline:
 
 
 def _recording(announcement: Announcement) -> RecordingItem:
-    due = time() + (0.0 if announcement.uploaded else END_GRACE)
+    due = 0.0 if announcement.uploaded else announcement.time + END_GRACE  # at once, for a session that ended long ago
     return RecordingItem(announcement.session_id, announcement.time, announcement.uploaded, 0, due, 0)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -51,7 +53,17 @@ def test_longer_than_go_can_hold() -> None:
         durations.parse("9223372036854775808ns")
 
 
-@pytest.mark.parametrize(("seconds", "text"), [(86400, "24h"), (90, "1m30s"), (0.5, "500ms"), (0, "0"), (-5, "-5s"), (1e-9, "1ns")])
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (86400, "24h"),
+        (90, "1m30s"),
+        (0.5, "500ms"),
+        (0, "0"),
+        (-5, "-5s"),
+        (1e-9, "1ns"),
+    ],
+)
 def test_the_shortest_spelling(seconds: float, text: str) -> None:
     assert durations.render(seconds) == text
 
@@ -71,7 +83,5 @@ def test_parts_add_up_in_any_order(parts: list[tuple[int, str]]) -> None:
 
 @given(st.text(max_size=20))
 def test_any_text_is_a_duration_or_a_value_error(text: str) -> None:
-    try:
-        durations.parse(text)
-    except ValueError as error:
-        assert str(error)  # noqa: PT017 - either outcome is right, a crash is not
+    with contextlib.suppress(ValueError):
+        assert isinstance(durations.parse(text), float)

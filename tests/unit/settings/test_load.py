@@ -18,7 +18,9 @@ REQUIRED = {"fluentd_url": "https://c/a", "fluentd_session_url": "https://c/s", 
 FILE = "<a file>"  # replaced by one that exists
 
 # flag, variables, TOML keys, default, text, value
-ROWS: list[tuple[str, list[str], list[str], Any, str, Any]] = [
+Row = tuple[str, list[str], list[str], Any, str, Any]
+
+ROWS: list[Row] = [
     ("fluentd-url", ["FDFWD_FLUENTD_URL"], ["forward.fluentd.url"], "", "http://x", "http://x"),
     (
         "fluentd-session-url",
@@ -119,7 +121,7 @@ ROWS: list[tuple[str, list[str], list[str], Any, str, Any]] = [
     ("lock-for", ["FDFWD_LOCKING_FOR"], ["lock.for", "lock-for"], 0.0, "30m", 1800.0),
     ("debug", ["FDFWD_DEBUG"], ["debug"], False, "true", True),
 ]
-NEW: list[tuple[str, list[str], list[str], Any, str, Any]] = [
+NEW: list[Row] = [
     ("fluentd-format", ["FDFWD_FLUENTD_FORMAT"], ["forward.fluentd.format"], "single", "array", "array"),
     (
         "max-in-flight-bytes",
@@ -186,7 +188,7 @@ def test_the_rows_are_the_whole_model() -> None:
 
 
 @pytest.mark.parametrize("row", ROWS + NEW, ids=lambda row: row[0])
-def test_each_way_to_give_a_value(row: tuple[str, list[str], list[str], Any, str, Any], some_file: str, config: Path) -> None:
+def test_each_way_to_give_a_value(row: Row, some_file: str, config: Path) -> None:
     flag, variables, keys, default, text, value = row
     name = flag.replace("-", "_")
     option = options()[name]
@@ -214,7 +216,7 @@ def test_precedence_and_one_warning_for_all_shadowed(config: Path) -> None:
     loaded = load({**REQUIRED, "batch": "100"}, environment, str(config))
     settings = loaded.settings
     assert (settings.batch, settings.concurrency, settings.late_days, settings.timeout) == (100, 20, 4, 3.0)
-    assert loaded.warnings == [f"{config} overrides the environment: FDFWD_CONCURRENCY, FDFWD_TIMEOUT"]
+    assert loaded.warnings == [f"{config} overrides the environment: FDFWD_TIMEOUT, FDFWD_CONCURRENCY"]
 
 
 def test_the_variable_names_the_file_and_the_flag_wins(config: Path) -> None:
@@ -355,7 +357,8 @@ def test_files_that_are_none(tmp_path: Path, config: Path) -> None:
     assert f"--fluentd-ca: {nowhere}: No such file" in refused({**REQUIRED, "fluentd_ca": nowhere}, {}, exit_code=80)
     assert "FDWRD_FLUENTD_KEY" in refused(REQUIRED, {"FDWRD_FLUENTD_KEY": nowhere}, exit_code=1)
     config.write_text(f'[teleport]\nidentity = "{tmp_path}"')
-    assert f"teleport.identity in {config}: {tmp_path} is a directory" in refused(REQUIRED, {}, str(config), exit_code=1)
+    message = refused(REQUIRED, {}, str(config), exit_code=1)
+    assert f"teleport.identity in {config}: {tmp_path} is a directory" in message
     (tmp_path / "identity").write_text("x")
     assert "Name the file in it" in refused(REQUIRED, {}, str(config), exit_code=1)
 

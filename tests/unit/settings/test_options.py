@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import io
 import json
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -80,12 +79,11 @@ def test_the_reference_page_is_up_to_date() -> None:
 
 
 @pytest.fixture
-def stderr(monkeypatch: pytest.MonkeyPatch) -> Iterator[io.StringIO]:
-    stream = io.StringIO()
-    monkeypatch.setattr(sys, "stderr", stream)
+def stderr(capsys: pytest.CaptureFixture[str]) -> Iterator[Callable[[], str]]:
+    """What was written to stderr since the last call."""
     root = logging.getLogger()
     handlers, level = list(root.handlers), root.level
-    yield stream
+    yield lambda: capsys.readouterr().err
     root.handlers[:] = handlers
     root.setLevel(level)
     structlog.reset_defaults()
@@ -98,44 +96,45 @@ def fail() -> None:
         structlog.get_logger().exception("failed", host="a")
 
 
-def test_json_when_nobody_watches(stderr: io.StringIO) -> None:
+def test_json_when_nobody_watches(stderr: Callable[[], str]) -> None:
     logs.configure(False)
     structlog.get_logger().info("hello", n=1)
     structlog.get_logger().debug("hidden")
-    line = json.loads(stderr.getvalue())
+    line = json.loads(stderr())
     assert line["timestamp"].endswith("Z")
     assert {key: line[key] for key in ("event", "level", "n")} == {"event": "hello", "level": "info", "n": 1}
 
 
 @pytest.mark.parametrize("fmt", ["console", "json"])
-def test_tracebacks_only_with_debug(stderr: io.StringIO, fmt: logs.Format) -> None:
+def test_tracebacks_only_with_debug(stderr: Callable[[], str], fmt: logs.Format) -> None:
     logs.configure(False, fmt)
     fail()
     try:
         raise OSError("no route")
     except OSError:
         logging.getLogger("asyncio").exception("Task exception was never retrieved")
-    assert "Traceback" not in stderr.getvalue()
-    assert stderr.getvalue().count("OSError: no route") == 2
-    assert len(stderr.getvalue().splitlines()) == 2
+    written = stderr()
+    assert "Traceback" not in written
+    assert written.count("OSError: no route") == 2
+    assert len(written.splitlines()) == 2
     logs.configure(True, fmt)
     fail()
-    assert "Traceback" in stderr.getvalue()
+    assert "Traceback" in stderr()
 
 
-def test_configuring_twice_writes_each_line_once(stderr: io.StringIO) -> None:
+def test_configuring_twice_writes_each_line_once(stderr: Callable[[], str]) -> None:
     logs.configure(False)
     logs.configure(False)
     logging.getLogger("some.library").warning("once")
-    assert stderr.getvalue().count("once") == 1
+    assert stderr().count("once") == 1
 
 
-def test_colours_on_a_terminal_only(stderr: io.StringIO, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_colours_on_a_terminal_only(stderr: Callable[[], str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NO_COLOR", raising=False)
     logs.configure(False, "console")
     structlog.get_logger().info("plain")
-    assert "\x1b" not in stderr.getvalue()
-    monkeypatch.setattr(stderr, "isatty", lambda: True)
+    assert "\x1b" not in stderr()
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     logs.configure(False)
     structlog.get_logger().info("coloured")
-    assert "\x1b" in stderr.getvalue()
+    assert "\x1b" in stderr()
