@@ -191,3 +191,16 @@ async def test_another_clusters_server_is_not_trusted_and_said_so(tmp_path: Path
         client.close()
         server.close()
         await server.wait_closed()
+
+
+async def test_a_cluster_that_changes_its_back_end_is_read_on_without_loss_or_repeat(tmp_path: Path, collector: Collector) -> None:
+    log = a_log(1500)
+    state, begin = tmp_path / "state", time() - 2 * DAY - 60
+    late = Generator(CLUSTER, seed=11)
+    for bulk in (False, True, False, True):
+        log.add(late.event(time() - 1))
+        log.chunks.clear()
+        log.cut_chunks(200, late=0, late_seconds=0.0, duplicates=0.0)
+        async with cluster(tmp_path / "sim", log, bulk=bulk, faults=Faults()) as connect:
+            await run(connect, collector.settings, state, following(begin))
+        assert collector.ids() == Counter(event.id for event in log.events)

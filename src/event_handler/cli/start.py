@@ -16,7 +16,7 @@ from event_handler.errors import EventHandlerError, StateError
 from event_handler.event import Event
 from event_handler.pipeline.duplicates import DuplicateWindow
 from event_handler.pipeline.engine import Pipeline
-from event_handler.pipeline.select import Selector
+from event_handler.pipeline.select import ANNOUNCING, Selector
 from event_handler.settings.model import StartSettings
 from event_handler.sinks.base import Delivered, Limits, Sink, Verdict
 from event_handler.sinks.fluentd import FluentdSettings, FluentdSink
@@ -111,6 +111,13 @@ def _start_time(settings: StartSettings, store: Store) -> float:
     return float(saved)
 
 
+def _server_types(settings: StartSettings) -> tuple[str, ...]:
+    """The types that the server is asked for: also those that announce recordings, or a filter would turn recordings off."""
+    if not settings.types or settings.no_session_recordings:
+        return settings.types
+    return (*settings.types, *ANNOUNCING)
+
+
 def _connect(settings: StartSettings) -> Client:
     """A client from the newest credentials: they are read again for every connection."""
     fresh = _credentials(settings)
@@ -132,7 +139,7 @@ async def _follow(settings: StartSettings, sink: Sink, store: Store) -> None:
         start=_start_time(settings, store),
         window=settings.window_size,
         page=settings.batch,
-        types=settings.types if settings.no_session_recordings else (),
+        types=_server_types(settings),
         look_back=settings.look_back,
         poll=min(settings.timeout or settings.poll_interval, settings.poll_interval),
         late_days=settings.late_days,

@@ -25,6 +25,8 @@ FIRST_WAIT = 0.25  # seconds before the first repeat, doubled each time
 LONGEST_WAIT = 30.0  # seconds; a collector that is back is noticed within half a minute
 LONGEST_WAIT_MISCONFIGURED = 60.0  # seconds; only a person can mend it
 EVENT_OVERHEAD = 400  # bytes that an event costs in memory beside its body
+REMIND_EVERY = 60.0  # seconds between lines while the collector does not take events
+REFUSALS_IN_A_ROW = 20  # events; when so many are refused with none taken between, the configuration is wrong, not the events
 END_GRACE = 30.0  # seconds that the end of a session waits for the upload event that usually follows
 
 log = structlog.get_logger()
@@ -79,6 +81,8 @@ class Pipeline:
         self._tasks: list[asyncio.Task[None]] = []
         self.counters = Counters()
         self.failing = ""
+        self._warned = 0.0
+        self._refused_in_a_row = 0
 
     @property
     def duplicates(self) -> int:
@@ -175,28 +179,40 @@ class Pipeline:
                 self._acknowledge(entries)
                 return
             if isinstance(verdict, Retry):
-                longest = LONGEST_WAIT_MISCONFIGURED if verdict.misconfigured else LONGEST_WAIT
-                wait = max(verdict.after, backoff(attempt, longest))
-                self._warn(verdict, wait)
-                self.counters.retries += 1
+                await self._wait(verdict, attempt)
                 attempt += 1
-                await asyncio.sleep(wait)
                 continue
-            if len(entries) == 1:
+            if len(entries) == 1 and self._refused_in_a_row < REFUSALS_IN_A_ROW:
+                self._refused_in_a_row += 1
                 self._reject(entries[0], verdict)
                 return
+            if len(entries) == 1:
+                await self._wait(Retry(f"every event is refused: {verdict.reason}; check the format", misconfigured=True), attempt)
+                attempt += 1
+                continue
             middle = len(entries) // 2
             await self._deliver(entries[:middle])
             await self._deliver(entries[middle:])
             return
 
+    async def _wait(self, verdict: Retry, attempt: int) -> None:
+        longest = LONGEST_WAIT_MISCONFIGURED if verdict.misconfigured else LONGEST_WAIT
+        wait = max(verdict.after, backoff(attempt, longest))
+        self._warn(verdict, wait)
+        self.counters.retries += 1
+        await asyncio.sleep(wait)
+
     def _warn(self, verdict: Retry, wait: float) -> None:
-        if verdict.reason != self.failing:
+        """Say what fails when it begins or changes, and every minute while it lasts."""
+        now = monotonic()
+        if verdict.reason != self.failing or now - self._warned >= REMIND_EVERY:
+            self._warned = now
             say = log.error if verdict.misconfigured else log.warning
             say("delivery fails, will repeat until it works", sink=self._sink.name, reason=verdict.reason, wait_s=round(wait, 1))
             self.failing = verdict.reason
 
     def _recovered(self) -> None:
+        self._refused_in_a_row = 0
         if self.failing:
             log.info("delivery works again", sink=self._sink.name)
             self.failing = ""

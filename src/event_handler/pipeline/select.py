@@ -18,6 +18,7 @@ from event_handler.teleport.struct_json import convert, stable_id
 
 UPLOADED = "session.upload"
 ENDED = frozenset({"session.end", "windows.desktop.session.end", "db.session.end"})
+ANNOUNCING = (UPLOADED, *sorted(ENDED))
 
 
 @dataclass(slots=True)
@@ -70,7 +71,7 @@ class Selector:
                 return
             mark = fingerprint(f"{session_id}/{raw.index}/{raw.id}")
         else:
-            announces = raw.type == UPLOADED or raw.type in ENDED
+            announces = raw.type in ANNOUNCING
             if (self._types and raw.type not in self._types) or raw.type in self._skip_types:
                 if announces:
                     self._announce(raw, convert(raw.content)[0], chosen)

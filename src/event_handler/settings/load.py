@@ -107,7 +107,9 @@ def _read(path: str, *, typed: bool) -> dict[str, Any]:
         line = data.count(b"\n", 0, error.start) + 1
         text = f"{path} is not TOML: not UTF-8 text (at line {line})"
     except tomllib.TOMLDecodeError as error:
-        text = f"{path} is not TOML: {error}"
+        last = data.rstrip().count(b"\n") + 1
+        end = f"at line {last}, the end of the file"
+        text = f"{path} is not TOML: {str(error).replace('at end of document', end)}"
     raise _problem(text, "Mend the line that is named.", typed=False)
 
 

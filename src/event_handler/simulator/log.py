@@ -87,7 +87,7 @@ class AuditLog:
             window = window[::-1]
         if key:
             # As on a real file log: a key whose event is not in the window ends the answer, empty and without an error.
-            known = next((at for at, event in enumerate(window) if _key(event) == key), None)
+            known = _place(window, key, newest)
             window = [] if known is None else window[known + 1 :]
         page: list[bytes] = []
         size = 0
@@ -103,6 +103,16 @@ class AuditLog:
             size += len(event.wire)
             last = event
         return page, ""
+
+
+def _place(window: list[LogEvent], key: str, newest: bool) -> int | None:
+    """Where the event of `key` stands in the window."""
+    moment = int(key.rpartition("/")[2] or 0) / 1e9
+    sign = -1.0 if newest else 1.0
+    at = bisect.bisect_left(window, sign * (moment - sign * 1e-3), key=lambda e: sign * e.time)
+    near = range(at, len(window))
+    found = next((n for n in near if _key(window[n]) == key or sign * (window[n].time - moment) > 1e-3), None)
+    return found if found is not None and _key(window[found]) == key else None
 
 
 def _key(event: LogEvent) -> str:

@@ -71,3 +71,13 @@ def new(name: str, **fields: Any) -> Any:
 def parse(name: str, wire: bytes) -> Any:
     """Parse `wire` as the message `name`."""
     return CLASSES[name].FromString(wire)
+
+
+def encoded_length(size: int) -> bytes:
+    """`size` as the protobuf wire format writes lengths."""
+    out = bytearray()
+    while size > 0x7F:
+        out.append(size & 0x7F | 0x80)
+        size >>= 7
+    out.append(size)
+    return bytes(out)

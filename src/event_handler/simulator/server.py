@@ -15,7 +15,7 @@ from grpclib.exceptions import GRPCError
 from grpclib.server import Server, Stream
 
 from event_handler.simulator.log import AuditLog, BadRequest, day_of
-from event_handler.simulator.messages import new, parse
+from event_handler.simulator.messages import encoded_length, new, parse
 
 VERSION = "19.0.0-simulated"
 _AUDIT = "/teleport.auditlog.v1.AuditLogService/"
@@ -90,10 +90,9 @@ class AuthServer:
             events, key = self._log.page(since, until, asked.limit, asked.start_key, frozenset(asked.event_types), asked.order == 1)
         except BadRequest as error:
             raise GRPCError(Status.INVALID_ARGUMENT, str(error)) from None
-        answer = new("EventsUnstructured", last_key=key)
-        for event in events:
-            answer.items.add().ParseFromString(event)
-        await stream.send_message(answer.SerializeToString())
+        # Events are encoded already: put together by hand, a page costs what sending it costs.
+        items = b"".join(b"\x0a" + encoded_length(len(event)) + event for event in events)
+        await stream.send_message(items + new("EventsUnstructured", last_key=key).SerializeToString())
 
     async def _chunks(self, stream: Stream[bytes, bytes]) -> None:
         asked = parse("ChunksRequest", await stream.recv_message() or b"")

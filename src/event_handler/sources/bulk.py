@@ -50,7 +50,7 @@ class BulkSource:
         self._until_caught_up = until_caught_up
         self._slots = asyncio.Semaphore(CHUNKS_AT_ONCE)
         saved = store.fact("bulk_from")
-        self._first = date.fromisoformat(saved) if saved else _day_of(start)
+        self._first = date.fromisoformat(saved) if saved else day_of(start)
         self._known: set[str] = set()
         self._running = 0
 
@@ -77,7 +77,7 @@ class BulkSource:
                 await asyncio.sleep(0.2 if self._until_caught_up and self._running else self._poll if not found else 0.5)
 
     def _days(self, round_number: int) -> list[date]:
-        today = _day_of(time())
+        today = day_of(time())
         days = [self._first + timedelta(days=n) for n in range((today - self._first).days + 1)]
         if round_number % OLD_DAYS_EVERY and not self._until_caught_up:
             return days[-2:]
@@ -85,7 +85,7 @@ class BulkSource:
 
     def _close_old_days(self) -> None:
         """Stop polling days older than the late window once all their chunks are done, and forget their chunks."""
-        oldest_polled = _day_of(time()) - timedelta(days=self._late_days)
+        oldest_polled = day_of(time()) - timedelta(days=self._late_days)
         unfinished = {stream.split("/")[1] for stream, cursor in self._store.positions("bulk/").items() if cursor != DONE}
         while self._first < oldest_polled and str(self._first) not in unfinished and not self._running:
             self._store.remember("bulk_from", str(self._first + timedelta(days=1)))
@@ -142,7 +142,22 @@ class _Interrupted(Exception):
         self.error = error
 
 
-def _day_of(seconds: float) -> date:
+def unfinished_since(store: Store) -> float | None:
+    """The start of the first day that is not known to be delivered whole, None before the first listing.
+
+    Without unfinished chunks that is yesterday: chunks appear minutes after their events.
+    """
+    known = store.positions("bulk/")
+    if not known:
+        return None
+    days = [date.fromisoformat(stream.split("/")[1]) for stream, cursor in known.items() if cursor != DONE]
+    newest = max(date.fromisoformat(stream.split("/")[1]) for stream in known)
+    first = min([*days, newest - timedelta(days=1)])
+    return datetime(first.year, first.month, first.day, tzinfo=UTC).timestamp()
+
+
+def day_of(seconds: float) -> date:
+    """The UTC day of a time in seconds since the epoch."""
     return datetime.fromtimestamp(seconds, UTC).date()
 
 

@@ -11,16 +11,15 @@ import structlog
 
 from event_handler.errors import ConnectError, CredentialsError, RpcError
 from event_handler.pipeline.engine import Pipeline, backoff
-from event_handler.sources.bulk import BulkSource
+from event_handler.sources.bulk import BulkSource, day_of, unfinished_since
 from event_handler.sources.recordings import RecordingSource
-from event_handler.sources.search import SearchSource
-from event_handler.state.store import Store
+from event_handler.sources.search import STREAM, SearchSource, read_position, write_position
+from event_handler.state.store import Commit, Store
 from event_handler.teleport.client import Client
 
 PROBE_AHEAD = 2 * 86400.0  # seconds; a day that has no events yet
 LONGEST_WAIT = 15.0  # seconds between tries to connect
 REMIND_EVERY = 60.0  # seconds between lines while the cluster cannot be reached
-SWITCH_OVERLAP = 86400.0  # seconds read again when the way of reading changes; duplicates are dropped by id
 
 log = structlog.get_logger()
 
@@ -117,17 +116,8 @@ class Follower:
 
     def _source(self, client: Client, bulk: bool) -> BulkSource | SearchSource:
         s = self._settings
-        mode = "bulk" if bulk else "search"
-        before = self._store.fact("mode")
+        carry_over(self._store, "bulk" if bulk else "search", s.look_back)
         start = s.start
-        if before and before != mode:
-            start = max(start, float(self._store.fact(f"{before}_reached") or 0.0) - SWITCH_OVERLAP)
-            log.warning("the cluster is read in another way than before", before=before, now=mode)
-            self._store.forget("search" if mode == "search" else "bulk/")
-            if mode == "bulk":
-                self._store.remember("bulk_from", "")
-        self._store.remember("mode", mode)
-        self._store.remember(f"{mode}_reached", str(max(self._pipeline.counters.newest, start)))
         if bulk:
             return BulkSource(
                 client,
@@ -150,3 +140,25 @@ class Follower:
             poll=s.poll,
             until_caught_up=s.exit_on_last_event,
         )
+
+
+def carry_over(store: Store, mode: str, look_back: float) -> None:
+    """When the cluster is read in another way than before (upgraded, downgraded, moved), hand the position over.
+
+    The two ways know different positions, so up to a day is read again; duplicates are dropped by id.
+    """
+    before = store.fact("mode")
+    if before == mode:
+        return
+    if before == "search":
+        position = read_position(store)
+        if position is not None:
+            store.forget("bulk/")
+            store.remember("bulk_from", str(day_of(position - look_back)))
+    elif before == "bulk":
+        since = unfinished_since(store)
+        if since is not None:
+            store.commit(Commit({STREAM: write_position(since, 0.0, "")}))
+    if before:
+        log.warning("the cluster is read in another way than before; the position was carried over", before=before, now=mode)
+    store.remember("mode", mode)

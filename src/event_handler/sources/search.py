@@ -71,7 +71,7 @@ class SearchSource:
             await self._read(self._from, until, self._key)
             self._key, self._to = "", 0.0
             self._from = until
-            await self._pipeline.put(self._ledger, [], _position(self._from, 0.0, ""))
+            await self._pipeline.put(self._ledger, [], write_position(self._from, 0.0, ""))
         self._newest = max(self._newest, self._from)
         swept = 0.0
         first = True
@@ -85,7 +85,7 @@ class SearchSource:
             seen = await self._read(since, now + AHEAD, "")
             if sweep:
                 swept = now
-            await self._pipeline.put(self._ledger, [], _position(min(self._newest, now), 0.0, ""))
+            await self._pipeline.put(self._ledger, [], write_position(min(self._newest, now), 0.0, ""))
             if self._until_caught_up and not seen and not first:
                 return
             first = False
@@ -106,7 +106,7 @@ class SearchSource:
                 last = max(last, messages.read_event(events[-1]).time)
                 self._newest = max(self._newest, last)
             if page_key:
-                await self._pipeline.put(self._ledger, [], _position(since, until, page_key))
+                await self._pipeline.put(self._ledger, [], write_position(since, until, page_key))
         if keyed_end and (last > since or key):
             # The file back end answers a key whose event it does not know (rotated, another Auth server) with an empty page.
             fresh += await self._read(last if last > since else since, until, "")
@@ -156,5 +156,12 @@ class SearchSource:
             raise
 
 
-def _position(since: float, until: float, key: str) -> str:
+def read_position(store: Store) -> float | None:
+    """The time up to which everything was delivered, None before the first position."""
+    saved = store.positions(STREAM).get(STREAM)
+    return float(orjson.loads(saved)["from"]) if saved else None
+
+
+def write_position(since: float, until: float, key: str) -> str:
+    """The position of a window and of the page in it ("" = its beginning); times in seconds."""
     return orjson.dumps({"from": since, "to": until, "key": key}).decode()

@@ -140,6 +140,22 @@ async def test_a_bad_event_is_isolated_and_kept_and_the_stream_goes_on(store: St
     assert store.positions("s") == {"s": "p"}
 
 
+async def test_when_everything_is_refused_it_waits_and_shouts_and_does_not_bury_the_log(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "FIRST_WAIT", 0.001)
+    sink = ScriptedSink(events=8, requests=1)
+    sink.poison = set(ids(100))
+    async with pipeline(sink, store) as line:
+        await line.put(Ledger("s"), [wire(uid) for uid in ids(100)], "p")
+        await asyncio.sleep(0.1)
+        assert line.counters.dead <= engine.REFUSALS_IN_A_ROW
+        assert "every event is refused" in line.failing
+        sink.poison.clear()
+        await line.drain_all()
+    assert len(sink.delivered) + store.dead_letters() == 100
+
+
 async def test_a_batch_that_is_too_large_is_halved_until_it_fits(store: Store) -> None:
     sink = ScriptedSink(events=16)
     sink.most = 3
