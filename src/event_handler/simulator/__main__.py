@@ -71,12 +71,14 @@ async def serve(options: argparse.Namespace) -> None:
     if not (directory / "identity").exists():
         write_cluster_files(directory, options.cluster)
     log, generator = build(options)
-    (directory / "manifest.json").write_text(json.dumps(manifest(log)))
+    temporary = directory / "manifest.json.new"
+    temporary.write_text(json.dumps(manifest(log)))
+    temporary.replace(directory / "manifest.json")
     bulk = options.mode == "bulk"
     auth = AuthServer(log, cluster=options.cluster, bulk=bulk, faults=Faults(options.unavailable_every))
     server, port = await auth.start(directory, "127.0.0.1", options.port)
-    ready = {"address": f"127.0.0.1:{port}", "identity": str(directory / "identity"), "events": len(log.events)}
-    print(json.dumps(ready | {"recordings": len(log.recordings)}), flush=True)
+    ready = {"address": f"127.0.0.1:{port}", "identity": str(directory / "identity"), "cluster": options.cluster}
+    print(json.dumps(ready | {"events": len(log.events), "recordings": len(log.recordings)}), flush=True)
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
@@ -101,14 +103,22 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--seed", type=int, default=1, help="the same seed makes the same events")
     made.add_argument("--live", type=float, default=0.0, help="new events a second")
     made.add_argument("--live-seconds", type=float, default=0.0, help="how long new events come, 0 = for ever")
-    made.add_argument("--late-chunks", type=int, default=0, help="chunks that appear later")
+    made.add_argument("--late-chunks", type=int, default=0, help="chunks of past days that appear later")
     made.add_argument("--late-seconds", type=float, default=3.0, help="how much later")
     made.add_argument("--late-recordings", type=float, default=0.0, help="seconds until every third recording exists")
     made.add_argument("--duplicates", type=float, default=0.0, help="share of the events that stand in two chunks")
     made.add_argument("--unavailable-every", type=int, default=0, help="exported events between two outages in mid-stream")
-    made.add_argument("--large-event", type=int, default=0, help="bytes of one event that is larger than all others")
+    made.add_argument("--large-event", type=int, default=0, help="bytes of one event that is larger than all others (bulk only)")
     return made
 
 
+def main() -> None:
+    made = parser()
+    options = made.parse_args()
+    if options.large_event and options.mode != "bulk":
+        made.error("--large-event needs --mode bulk: a search page holds 1 MiB")
+    asyncio.run(serve(options))
+
+
 if __name__ == "__main__":
-    asyncio.run(serve(parser().parse_args()))
+    main()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import hashlib
+import json
 import random
 import uuid
 from dataclasses import dataclass
@@ -24,13 +26,17 @@ class LogEvent:
     type: str
     time: float
     wire: bytes
+    index: int = 0
 
 
-def encode(content: dict[str, Any], time: float, fallback_id: str = "") -> LogEvent:
-    message = new("EventUnstructured", type=content["event"], id=content.get("uid", fallback_id), index=int(content["ei"]))
-    message.time.FromMicroseconds(round(time * 1_000_000))
+def encode(content: dict[str, Any], time: float) -> LogEvent:
+    """Encode an event. One without a uid gets the hash of its JSON text as id, as in a recording."""
+    identity = content.get("uid") or hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    message = new("EventUnstructured", type=content["event"], id=identity, index=int(content["ei"]))
+    milliseconds = round(time * 1_000_000) // 1000  # what `stamp` writes: both must tell the same time
+    message.time.FromMilliseconds(milliseconds)
     message.unstructured.update(content)
-    return LogEvent(message.id, message.type, time, message.SerializeToString())
+    return LogEvent(identity, message.type, milliseconds / 1000, message.SerializeToString(), message.index)
 
 
 def stamp(time: float) -> str:
@@ -79,7 +85,9 @@ class Generator:
         end = time + 5.0
         prints = self._random.randrange(2, 12)
         first = self._common("session.start", "T2000I", time) | own | {"size": "80:25", "session_recording": "node"}
-        last = self._common("session.end", "T2004I", end, prints + 2) | own | {"interactive": True, "session_recording": "node"}
+        last = self._common("session.end", "T2004I", end, prints + 3) | own
+        last |= {"interactive": True, "session_recording": "node", "participants": [user]}
+        last |= {"session_start": stamp(time), "session_stop": stamp(end)}
         recording = [encode(first, time)]
         for number in range(1, prints + 1):
             content = {
@@ -89,11 +97,13 @@ class Generator:
                 "ms": number * 40,
                 "offset": number * 7,
                 "time": stamp(time),
+                "sid": sid,
             }
             content |= {"bytes": 7, "data": base64.b64encode(b"output\n").decode()}
-            recording.append(encode(content, time, f"{sid}-{number}"))
+            recording.append(encode(content, time))
         resize = self._common("resize", "T2002I", time, prints + 1) | own | {"size": "100:40"}
-        recording += [encode(resize, time), encode(last, end)]
+        leave = self._common("session.leave", "T2003I", end, prints + 2) | own
+        recording += [encode(resize, time), encode(leave, end), encode(last, end)]
         log = [encode(first, time), encode(last, end)]
         if uploaded:
             upload = self._common("session.upload", "T2005I", end + 1.0, UPLOAD_INDEX) | {

@@ -11,11 +11,12 @@ from datetime import UTC, datetime
 from time import time as now
 
 from event_handler.simulator.events import LogEvent
-from event_handler.simulator.messages import new
+from event_handler.simulator.messages import encoded_length
 
 PAGE_BYTES = 1024 * 1024  # a page ends where the next event would pass it
 DEFAULT_LIMIT = 500
 LARGEST_LIMIT = 10_000
+LIMIT_IN_TEXT = 1000  # the real server refuses above 10 000 but speaks of 1000
 
 
 class BadRequest(Exception):
@@ -39,13 +40,19 @@ class AuditLog:
     chunks: dict[str, list[Chunk]] = field(default_factory=lambda: defaultdict(list))
     recordings: dict[str, tuple[float, list[LogEvent]]] = field(default_factory=dict)
     seed: int = 0
+    _dice: random.Random = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._dice = random.Random(self.seed)
 
     def add(self, event: LogEvent) -> None:
         bisect.insort(self.events, event, key=lambda e: (e.time, e.id))
 
     def cut_chunks(self, size: int, *, late: int, late_seconds: float, duplicates: float) -> None:
-        """Put all events into chunks of about `size`; the last `late` chunks appear later, and some events stand in two chunks."""
-        dice = random.Random(self.seed)
+        """Put all events into chunks of about `size`; the last `late` chunks of past days appear later.
+
+        Of the events of a chunk, the share `duplicates` stands in the next chunk of its day too.
+        """
         days: dict[str, list[LogEvent]] = defaultdict(list)
         for event in self.events:
             days[day_of(event.time)].append(event)
@@ -54,20 +61,23 @@ class AuditLog:
             before: list[LogEvent] = []
             for at in range(0, len(events), size):
                 run = events[at : at + size]
-                repeated = [event for event in before if dice.random() < duplicates]
+                repeated = [event for event in before if self._dice.random() < duplicates]
                 made.append(self.add_chunk(day, run + repeated))
                 before = run
-        for chunk in made[len(made) - late :] if late else []:
+        today = self.chunks.get(day_of(now()), [])
+        past = [chunk for chunk in made if chunk not in today] or made
+        for chunk in past[max(0, len(past) - late) :] if late else []:
             chunk.visible = now() + late_seconds
 
     def add_chunk(self, day: str, events: list[LogEvent]) -> Chunk:
-        name = str(uuid.UUID(int=(int(now() * 1000) << 80 | random.getrandbits(80)) & ~(0xF << 76) | 0x7 << 76))
+        """Encode a chunk once; every export only sends. Its name is a UUIDv7 of the time of its newest event."""
+        milliseconds = int(max((event.time for event in events), default=now()) * 1000)
+        bits = milliseconds << 80 | 7 << 76 | self._dice.getrandbits(12) << 64 | 0b10 << 62 | self._dice.getrandbits(62)
         messages = []
         for number, event in enumerate(events, start=1):
-            message = new("ExportEventUnstructured", cursor=f"a1:{number}")
-            message.event.ParseFromString(event.wire)
-            messages.append(message.SerializeToString())
-        chunk = Chunk(name, messages)
+            cursor = f"a1:{number}".encode()
+            messages.append(b"\x0a" + encoded_length(len(event.wire)) + event.wire + b"\x12" + encoded_length(len(cursor)) + cursor)
+        chunk = Chunk(str(uuid.UUID(int=bits)), messages)
         self.chunks[day].append(chunk)
         return chunk
 
@@ -79,16 +89,14 @@ class AuditLog:
         if since > until:
             raise BadRequest("invalid days")
         if limit > LARGEST_LIMIT:
-            raise BadRequest(f"limit {limit} exceeds max iteration limit {LARGEST_LIMIT}")
-        low = bisect.bisect_left(self.events, since, key=lambda e: e.time)
-        high = bisect.bisect_right(self.events, until, key=lambda e: e.time)
+            raise BadRequest(f"limit {limit} exceeds max iteration limit {LIMIT_IN_TEXT}")
+        low = bisect.bisect_left(self.events, round(since * 1e6), key=_microseconds)
+        high = bisect.bisect_right(self.events, round(until * 1e6), key=_microseconds)
         window = self.events[low:high]
         if newest:
             window = window[::-1]
         if key:
-            # As on a real file log: a key whose event is not in the window ends the answer, empty and without an error.
-            known = _place(window, key, newest)
-            window = [] if known is None else window[known + 1 :]
+            window = window[_place(window, key, since, newest) :]
         page: list[bytes] = []
         size = 0
         last: LogEvent | None = None
@@ -105,18 +113,32 @@ class AuditLog:
         return page, ""
 
 
-def _place(window: list[LogEvent], key: str, newest: bool) -> int | None:
-    """Where the event of `key` stands in the window."""
-    moment = int(key.rpartition("/")[2] or 0) / 1e9
-    sign = -1.0 if newest else 1.0
-    at = bisect.bisect_left(window, sign * (moment - sign * 1e-3), key=lambda e: sign * e.time)
-    near = range(at, len(window))
-    found = next((n for n in near if _key(window[n]) == key or sign * (window[n].time - moment) > 1e-3), None)
-    return found if found is not None and _key(window[found]) == key else None
+def _place(window: list[LogEvent], key: str, since: float, newest: bool) -> int:
+    """How many events of the window a key skips: all, without an error, when its event is not there, as on a real file log.
+
+    A key from before the window skips none.
+    """
+    identity, _, nanoseconds = key.rpartition("/")
+    if not identity or not nanoseconds.isdigit():
+        return len(window)
+    moment = int(nanoseconds) // 1000
+    if moment < round(since * 1e6) and not newest:
+        return 0
+    sign = -1 if newest else 1
+    at = bisect.bisect_left(window, sign * moment, key=lambda e: sign * _microseconds(e))
+    while at < len(window) and _microseconds(window[at]) == moment:
+        if window[at].id == identity:
+            return at + 1
+        at += 1
+    return len(window)
+
+
+def _microseconds(event: LogEvent) -> int:
+    return round(event.time * 1_000_000)
 
 
 def _key(event: LogEvent) -> str:
-    return f"{event.id}/{round(event.time * 1_000_000) * 1000}"
+    return f"{event.id}/{_microseconds(event) * 1000}"
 
 
 def day_of(seconds: float) -> str:

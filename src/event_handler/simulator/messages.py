@@ -35,6 +35,17 @@ _MESSAGES: dict[str, list[tuple[int, str, int, str, bool]]] = {
     "EventExportChunk": [(1, "chunk", _TEXT, "", False)],
     "ExportRequest": [(1, "date", _MESSAGE, _TIME, False), (2, "chunk", _TEXT, "", False), (3, "cursor", _TEXT, "", False)],
     "ExportEventUnstructured": [(1, "event", _MESSAGE, f".{_PACKAGE}.EventUnstructured", False), (2, "cursor", _TEXT, "", False)],
+    "Metadata": [(1, "name", _TEXT, "", False)],
+    "LockTarget": [(1, "user", _TEXT, "", False), (3, "login", _TEXT, "", False)],
+    "LockSpec": [
+        (1, "target", _MESSAGE, f".{_PACKAGE}.LockTarget", False),
+        (2, "message", _TEXT, "", False),
+        (3, "expires", _MESSAGE, _TIME, False),
+    ],
+    "Lock": [
+        (4, "metadata", _MESSAGE, f".{_PACKAGE}.Metadata", False),
+        (5, "spec", _MESSAGE, f".{_PACKAGE}.LockSpec", False),
+    ],
     "RecordingRequest": [(1, "session_id", _TEXT, "", False), (2, "start_index", _INT32, "", False)],
 }
 

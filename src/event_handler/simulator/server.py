@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import ssl
+import struct
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +13,7 @@ from typing import Any
 
 from grpclib.const import Cardinality, Handler, Status
 from grpclib.encoding.base import CodecBase
+from grpclib.events import SendInitialMetadata, listen
 from grpclib.exceptions import GRPCError
 from grpclib.server import Server, Stream
 
@@ -18,6 +21,7 @@ from event_handler.simulator.log import AuditLog, BadRequest, day_of
 from event_handler.simulator.messages import encoded_length, new, parse
 
 VERSION = "19.0.0-simulated"
+BATCH = 256 * 1024  # bytes that are handed to the transport at once
 _AUDIT = "/teleport.auditlog.v1.AuditLogService/"
 
 
@@ -47,6 +51,7 @@ class AuthServer:
         self._bulk = bulk
         self._faults = faults
         self._sent = 0
+        self._locks_file: Path | None = None
         self.locks: list[bytes] = []
 
     def __mapping__(self) -> dict[str, Handler]:
@@ -70,6 +75,8 @@ class AuthServer:
         context.load_verify_locations(directory / "user-ca.pem")
         context.verify_mode = ssl.CERT_REQUIRED
         server = Server([self], codec=_RawCodec())
+        listen(server, SendInitialMetadata, _tell_version)
+        self._locks_file = directory / "locks.jsonl"
         await server.start(host, port, ssl=context)
         listening: Any = server
         return server, int(listening._server.sockets[0].getsockname()[1])
@@ -80,7 +87,14 @@ class AuthServer:
         await stream.send_message(answer.SerializeToString())
 
     async def _lock(self, stream: Stream[bytes, bytes]) -> None:
-        self.locks.append(await stream.recv_message() or b"")
+        wire = await stream.recv_message() or b""
+        self.locks.append(wire)
+        lock = parse("Lock", wire)
+        facts = {"name": lock.metadata.name, "user": lock.spec.target.user, "login": lock.spec.target.login}
+        facts |= {"message": lock.spec.message, "expires": lock.spec.expires.seconds}
+        if self._locks_file is not None:
+            with self._locks_file.open("a") as file:
+                file.write(json.dumps(facts) + "\n")
         await stream.send_message(b"")
 
     async def _search(self, stream: Stream[bytes, bytes]) -> None:
@@ -109,24 +123,43 @@ class AuthServer:
         found = next((chunk for chunk in chunks if chunk.name == asked.chunk), None)
         if found is None:
             raise GRPCError(Status.NOT_FOUND, f'event chunk "{asked.chunk}" not found')
-        for message in found.messages[_position(asked.cursor) :]:
-            self._sent += 1
-            if self._faults.unavailable_every and self._sent % self._faults.unavailable_every == 0:
-                raise GRPCError(Status.UNAVAILABLE, "simulated outage in mid-stream")
-            await stream.send_message(message)
+        rest = found.messages[_position(asked.cursor) :]
+        every = self._faults.unavailable_every
+        left = every - self._sent % every - 1 if every else len(rest)  # messages until the next outage
+        self._sent += min(len(rest), left + 1)
+        await _send_all(stream, rest[:left])
+        if left < len(rest):
+            raise GRPCError(Status.UNAVAILABLE, "simulated outage in mid-stream")
 
     async def _recording(self, stream: Stream[bytes, bytes]) -> None:
         asked = parse("RecordingRequest", await stream.recv_message() or b"")
         visible, events = self._log.recordings.get(asked.session_id, (float("inf"), []))
         if visible > now():
             raise GRPCError(Status.NOT_FOUND, f"a recording for session {asked.session_id} was not found")
-        for event in events:
-            if parse("EventUnstructured", event.wire).index >= asked.start_index:
-                await stream.send_message(event.wire)
+        await _send_all(stream, [event.wire for event in events if event.index >= asked.start_index])
 
     def _need_bulk(self, method: str) -> None:
         if not self._bulk:
             raise GRPCError(Status.UNIMPLEMENTED, f"FileLog does not implement {method}")
+
+
+async def _tell_version(event: SendInitialMetadata) -> None:
+    event.metadata["version"] = VERSION
+
+
+async def _send_all(stream: Stream[bytes, bytes], messages: list[bytes]) -> None:
+    """Send encoded messages many at a time: grpclib itself flushes after each, which is several times slower."""
+    if not messages:
+        return
+    await stream.send_message(messages[0])
+    batch = bytearray()
+    for message in messages[1:]:
+        batch += struct.pack(">BI", 0, len(message)) + message
+        if len(batch) >= BATCH:
+            await stream._stream.send_data(bytes(batch))
+            batch.clear()
+    if batch:
+        await stream._stream.send_data(bytes(batch))
 
 
 def _position(cursor: str) -> int:

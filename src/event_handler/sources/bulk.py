@@ -8,6 +8,7 @@ day still polled.
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from datetime import UTC, date, datetime, timedelta
 from time import time
 
@@ -52,29 +53,31 @@ class BulkSource:
         saved = store.fact("bulk_from")
         self._first = date.fromisoformat(saved) if saved else day_of(start)
         self._known: set[str] = set()
-        self._running = 0
+        self._unfinished: Counter[date] = Counter()
 
     async def run(self) -> None:
         """Raises RpcError or ConnectError when listing fails; chunks retry by themselves. Resumable at any time."""
         cursors = self._store.positions("bulk/")
+        self._known = {stream for stream, cursor in cursors.items() if cursor == DONE}
+        round_number = 0
         async with asyncio.TaskGroup() as chunks:
-            self._known = {stream for stream, cursor in cursors.items() if cursor == DONE}
-            round_number = 0
             while True:
                 found = 0
                 for day in self._days(round_number):
                     async for chunk in self._client.chunks(_noon(day)):
-                        if f"bulk/{day}/{chunk}" not in self._known:
+                        stream = f"bulk/{day}/{chunk}"
+                        if stream not in self._known:
                             found += 1
                             await self._slots.acquire()
-                            self._known.add(f"bulk/{day}/{chunk}")
-                            self._running += 1
-                            chunks.create_task(self._export(day, chunk, cursors.get(f"bulk/{day}/{chunk}", "")))
-                if self._until_caught_up and not found and not self._running:
+                            self._known.add(stream)
+                            self._unfinished[day] += 1
+                            chunks.create_task(self._export(day, chunk, cursors.get(stream, "")))
+                    self._close_if_old(day)
+                busy = self._unfinished.total() > 0
+                if self._until_caught_up and not found and not busy:
                     return
-                self._close_old_days()
                 round_number += 1
-                await asyncio.sleep(0.2 if self._until_caught_up and self._running else self._poll if not found else 0.5)
+                await asyncio.sleep(0.2 if self._until_caught_up and busy else 0.5 if found else self._poll)
 
     def _days(self, round_number: int) -> list[date]:
         today = day_of(time())
@@ -83,15 +86,14 @@ class BulkSource:
             return days[-2:]
         return days
 
-    def _close_old_days(self) -> None:
-        """Stop polling days older than the late window once all their chunks are done, and forget their chunks."""
-        oldest_polled = day_of(time()) - timedelta(days=self._late_days)
-        unfinished = {stream.split("/")[1] for stream, cursor in self._store.positions("bulk/").items() if cursor != DONE}
-        while self._first < oldest_polled and str(self._first) not in unfinished and not self._running:
-            self._store.remember("bulk_from", str(self._first + timedelta(days=1)))
-            self._store.forget(f"bulk/{self._first}/")
-            self._known = {stream for stream in self._known if not stream.startswith(f"bulk/{self._first}/")}
-            self._first += timedelta(days=1)
+    def _close_if_old(self, day: date) -> None:
+        """Stop polling the first day once it is older than the late window and all its chunks are delivered."""
+        if day != self._first or day >= day_of(time()) - timedelta(days=self._late_days) or self._unfinished[day]:
+            return
+        self._first += timedelta(days=1)
+        self._store.remember("bulk_from", str(self._first))
+        self._store.forget(f"bulk/{day}/")
+        self._known = {stream for stream in self._known if not stream.startswith(f"bulk/{day}/")}
 
     async def _export(self, day: date, chunk: str, cursor: str) -> None:
         ledger = Ledger(f"bulk/{day}/{chunk}")
@@ -101,7 +103,7 @@ class BulkSource:
                 try:
                     cursor = await self._read(ledger, day, chunk, cursor)
                     await self._pipeline.put(ledger, [], DONE)
-                    return
+                    break
                 except _Interrupted as stopped:
                     if stopped.cursor != cursor:
                         attempt = 0
@@ -113,8 +115,9 @@ class BulkSource:
                         cursor = ""  # the cursor itself is refused: read the chunk anew, duplicates are dropped by id
                     await asyncio.sleep(wait)
         finally:
-            self._running -= 1
             self._slots.release()
+        await self._pipeline.drain(ledger)
+        self._unfinished[day] -= 1
 
     async def _read(self, ledger: Ledger, day: date, chunk: str, cursor: str) -> str:
         run: list[bytes] = []

@@ -1,0 +1,134 @@
+"""The log of the simulated cluster, against what a real one answered."""
+
+from __future__ import annotations
+
+import base64
+import json
+import uuid
+from datetime import datetime
+from pathlib import Path
+from time import time
+from typing import Any
+
+import pytest
+
+from event_handler.simulator.events import Generator, LogEvent
+from event_handler.simulator.log import PAGE_BYTES, AuditLog, BadRequest, day_of
+from event_handler.simulator.messages import parse
+
+GOLDEN = Path(__file__).parents[2] / "data" / "golden" / "grpc"
+DAY = 86_400.0
+
+
+def golden(name: str) -> tuple[Any, Any, dict[str, Any]]:
+    recorded = json.loads((GOLDEN / f"{name}.json").read_text())
+    answers = [base64.b64decode(answer) for answer in recorded["responses"]] or [b""]
+    return parse("SearchRequest", base64.b64decode(recorded["request"])), parse("EventsUnstructured", answers[0]), recorded
+
+
+def real_log() -> AuditLog:
+    log = AuditLog()
+    for item in golden("search-all")[1].items:
+        log.events.append(LogEvent(item.id, item.type, item.time.ToMicroseconds() / 1e6, item.SerializeToString(), item.index))
+    return log
+
+
+def ask(log: AuditLog, request: Any) -> tuple[list[str], str]:
+    since, until = (field.seconds + field.nanos / 1e9 for field in (request.start_date, request.end_date))
+    page, key = log.page(since, until, request.limit, request.start_key, frozenset(request.event_types), request.order == 1)
+    return [parse("EventUnstructured", event).id for event in page], key
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "search-all",
+        "search-ascending-page1",
+        "search-ascending-page2",
+        "search-ascending-page3",
+        "search-ascending-page4",
+        "search-bad-key",
+        "search-empty-window",
+        "search-lost-key",
+        "search-order1",
+        "search-types",
+    ],
+)
+def test_answers_a_search_as_the_real_cluster_did(name: str) -> None:
+    request, answer, _ = golden(name)
+    assert ask(real_log(), request) == ([item.id for item in answer.items], answer.last_key)
+
+
+@pytest.mark.parametrize("name", ["search-limit-too-large", "search-inverted"])
+def test_refuses_a_search_as_the_real_cluster_did(name: str) -> None:
+    request, _, recorded = golden(name)
+    with pytest.raises(BadRequest) as refused:
+        ask(real_log(), request)
+    assert str(refused.value) == recorded["message"]
+
+
+@pytest.mark.parametrize("newest", [False, True])
+def test_pages_by_bytes_and_loses_nothing(newest: bool) -> None:
+    generator, begin = Generator("c", 1), time() - DAY
+    log = AuditLog(events=[generator.event(begin + number // 3) for number in range(3000)])
+    log.events.sort(key=lambda event: (event.time, event.id))
+    read: list[bytes] = []
+    key = ""
+    while True:
+        page, key = log.page(begin - 1, time(), 10_000, key, frozenset(), newest)
+        assert sum(map(len, page)) <= PAGE_BYTES
+        read += page
+        if not key:
+            break
+    expected = [event.wire for event in log.events]
+    assert read == (expected[::-1] if newest else expected)
+
+
+def test_a_key_from_before_the_window_reads_from_the_start_of_the_window() -> None:
+    generator, begin = Generator("c", 1), time() - DAY
+    log = AuditLog(events=[generator.event(begin + number) for number in range(10)])
+    old = f"{log.events[0].id}/{round(log.events[0].time * 1000) * 1_000_000}"
+    page, _ = log.page(begin + 4.5, time(), 0, old, frozenset(), False)
+    assert page == [event.wire for event in log.events[5:]]
+
+
+def test_chunks_hold_every_event_of_their_day_under_uuid7_names() -> None:
+    generator, begin = Generator("c", 1), time() - 3 * DAY
+    log = AuditLog(events=[generator.event(begin + number * 2 * DAY / 2000) for number in range(2000)], seed=1)
+    log.cut_chunks(300, late=2, late_seconds=60, duplicates=0.1)
+    seen: list[str] = []
+    for day, chunks in log.chunks.items():
+        for chunk in chunks:
+            assert uuid.UUID(chunk.name).version == 7
+            for number, message in enumerate(chunk.messages, start=1):
+                item = parse("ExportEventUnstructured", message)
+                assert item.cursor == f"a1:{number}"
+                assert day_of(item.event.time.seconds) == day
+                seen.append(item.event.id)
+    assert set(seen) == {event.id for event in log.events}
+    assert 2000 * 1.05 < len(seen) < 2000 * 1.15
+    late = [day for day, chunks in log.chunks.items() for chunk in chunks if chunk not in log.visible_chunks(day)]
+    assert len(late) == 2
+    assert day_of(time()) not in late
+
+
+def test_the_same_seed_makes_the_same_events_of_many_types() -> None:
+    begin = time()
+    first, second = (Generator("c", 5) for _ in range(2))
+    events = [first.event(begin) for _ in range(2000)]
+    assert events == [second.event(begin) for _ in range(2000)]
+    assert len({event.type for event in events}) >= 60
+
+
+def test_an_event_tells_one_time_and_a_recording_is_as_a_real_one() -> None:
+    sid, announced, recording = Generator("c", 5).session(time(), uploaded=True)
+    kinds = [event.type for event in recording]
+    assert [kinds[0], *kinds[-3:]] == ["session.start", "resize", "session.leave", "session.end"]
+    assert [event.index for event in recording] == list(range(len(recording)))
+    assert [event.type for event in announced] == ["session.start", "session.end", "session.upload"]
+    for event in recording:
+        message = parse("EventUnstructured", event.wire)
+        assert datetime.fromisoformat(message.unstructured["time"]).timestamp() == message.time.ToMilliseconds() / 1000 == event.time
+        assert message.unstructured["sid"] == sid
+        assert ("uid" in message.unstructured) == (event.type != "print")
+        assert event.type != "print" or len(event.id) == 64
