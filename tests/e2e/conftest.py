@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import ssl
 from collections import Counter
@@ -24,6 +25,7 @@ class Collector:
     def __init__(self) -> None:
         self.events: dict[str, list[dict[str, object]]] = {}
         self.fail_every = 0
+        self.stall_once = 0.0
         self.requests = 0
         self.settings = FluentdSettings("", "")
         self.last_request = monotonic()
@@ -32,6 +34,8 @@ class Collector:
         body = json.loads(await request.read())
         self.requests += 1
         self.last_request = monotonic()
+        stall, self.stall_once = self.stall_once, 0.0
+        await asyncio.sleep(stall)
         if self.fail_every and self.requests % self.fail_every == 0:
             return web.Response(status=503, text="scripted failure")
         self.events.setdefault(request.path, []).extend(body if isinstance(body, list) else [body])

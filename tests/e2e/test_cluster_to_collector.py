@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import json
+import asyncio
+import ssl
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from time import time
+from typing import Any
 
 import pytest
 
@@ -21,7 +23,9 @@ from event_handler.simulator.log import AuditLog
 from event_handler.simulator.server import AuthServer, Faults
 from event_handler.sinks.fluentd import FluentdSettings, FluentdSink
 from event_handler.sources.follow import Follower, FollowSettings
-from event_handler.state.store import Commit, Store
+from event_handler.sources.search import read_position
+from event_handler.state.store import Store
+from event_handler.teleport import connection
 from event_handler.teleport.client import Client
 from event_handler.teleport.connection import Connection
 from event_handler.teleport.credentials import read_identity
@@ -66,7 +70,8 @@ def following(start: float, **changes: object) -> FollowSettings:
         "page": 0,
         "types": (),
         "look_back": 300.0,
-        "poll": 0.1,
+        "search_poll": 0.1,
+        "bulk_poll": 0.1,
         "late_days": 3,
         "concurrency": 5,
         "missing_ttl": 3600.0,
@@ -77,13 +82,15 @@ def following(start: float, **changes: object) -> FollowSettings:
     return FollowSettings(**{**values, **changes})  # type: ignore[arg-type] # the values are right, mypy sees objects
 
 
-async def run(connect: Callable[[], Client], settings: FluentdSettings, state: Path, follow: FollowSettings) -> Pipeline:
+async def run(
+    connect: Callable[[], Client], settings: FluentdSettings, state: Path, follow: FollowSettings, in_flight: int = 8 * 1024 * 1024
+) -> Pipeline:
     store = Store(state)
     window = DuplicateWindow()
     window.load(store.delivered_ids())
     selector = Selector("fluentd", window, skip_session_types=("print", "desktop.recording"))
     try:
-        async with Pipeline(FluentdSink(settings), store, selector, 8 * 1024 * 1024) as line:
+        async with Pipeline(FluentdSink(settings), store, selector, in_flight) as line:
             await Follower(connect, line, store, follow).run()
             return line
     finally:
@@ -142,16 +149,76 @@ async def test_an_event_over_a_page_hides_nothing_that_follows_it(tmp_path: Path
         assert collector.ids() == Counter(event.id for event in log.events if event is not large)
 
 
-async def test_a_saved_key_that_the_server_lost_is_survived(tmp_path: Path, collector: Collector) -> None:
+class ForgetfulLog(AuditLog):
+    """Loses the event of every page key that it gives, as a file log does that is rotated while it is read."""
+
+    def page(self, *asked: Any) -> tuple[list[bytes], str]:
+        events, key = super().page(*asked)
+        self.events = [event for event in self.events if event.id != key.partition("/")[0]]
+        return events, key
+
+
+async def test_page_keys_that_the_server_loses_are_survived(tmp_path: Path, collector: Collector) -> None:
     log = a_log(200)
-    begin = time() - 2 * DAY - 10
-    saved = {"from": begin, "to": begin + DAY, "key": "00000000-0000-4000-8000-000000000000/1"}
-    store = Store(tmp_path / "state")
-    store.commit(Commit({"search": json.dumps(saved)}))
-    store.close()
+    expected = Counter(event.id for event in log.events)
+    forgetful = ForgetfulLog(log.events)
+    async with cluster(tmp_path / "sim", forgetful, bulk=False, faults=Faults()) as connect:
+        await run(connect, collector.settings, tmp_path / "state", following(time() - 2 * DAY - 10, page=30))
+    assert len(forgetful.events) < len(log.events)
+    assert collector.ids() == expected
+
+
+@pytest.mark.parametrize("bulk", [True, False], ids=["bulk", "search"])
+async def test_a_collector_that_stalls_for_longer_than_a_stream_may_stops_nothing(
+    tmp_path: Path, collector: Collector, monkeypatch: pytest.MonkeyPatch, bulk: bool
+) -> None:
+    monkeypatch.setattr(connection, "STALL_TIMEOUT", 0.3)
+    log = a_log(6000)
+    log.cut_chunks(3000, late=0, late_seconds=0.0, duplicates=0.0)
+    async with cluster(tmp_path / "sim", log, bulk=bulk, faults=Faults()) as connect:
+        collector.stall_once = 1.0
+        await run(connect, collector.settings, tmp_path / "state", following(time() - 2 * DAY - 60), in_flight=300_000)
+    assert collector.ids() == Counter(event.id for event in log.events)
+
+
+async def test_a_search_that_is_stopped_goes_on_in_the_middle_of_its_window(tmp_path: Path, collector: Collector) -> None:
+    log = a_log(3000)
+    begin = time() - 2 * DAY - 60
+    settings = following(begin, page=100, window=100 * DAY, exit_on_last_event=False)
     async with cluster(tmp_path / "sim", log, bulk=False, faults=Faults()) as connect:
-        await run(connect, collector.settings, tmp_path / "state", following(begin))
-        assert collector.ids() == Counter(event.id for event in log.events)
+        running = asyncio.create_task(run(connect, collector.settings, tmp_path / "state", settings, in_flight=100_000))
+        while collector.ids().total() < 1500:
+            await asyncio.sleep(0.01)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+    store = Store(tmp_path / "state")
+    position = read_position(store)
+    store.close()
+    assert position is not None
+    assert position > log.events[1000].time
+
+
+async def test_a_lost_connection_does_not_look_like_a_wish_to_stop(tmp_path: Path) -> None:
+    write_cluster_files(tmp_path, CLUSTER)
+    server_side = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    server_side.load_cert_chain(tmp_path / "server.pem")
+    server_side.set_alpn_protocols(["h2"])
+
+    async def close_soon(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await asyncio.sleep(0.1)
+        writer.transport.abort()
+
+    server = await asyncio.start_server(close_soon, "127.0.0.1", 0, ssl=server_side)
+    port = server.sockets[0].getsockname()[1]
+    client = Client(Connection(direct(f"127.0.0.1:{port}"), client_context(read_identity(str(tmp_path / "identity")))))
+    with pytest.raises(ConnectError, match="lost during Ping"):
+        await client.ping()
+    task = asyncio.current_task()
+    assert task is not None
+    assert task.cancelling() == 0
+    client.close()
+    server.close()
+    await server.wait_closed()
 
 
 async def test_a_late_event_within_the_look_back_is_found(tmp_path: Path, collector: Collector) -> None:

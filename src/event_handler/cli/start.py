@@ -29,6 +29,8 @@ from event_handler.teleport.dial import direct, split_address
 from event_handler.teleport.tls import client_context
 
 REPORT_EVERY = 60.0  # seconds between counter lines, as the Go plugin prints them
+SEARCH_POLL = 2.0  # seconds; an idle log is searched at that pace at least, and events are late by half of it
+BULK_POLL = 10.0  # seconds; a chunk appears about once a minute, and each listing lists a bucket on the server
 
 log = structlog.get_logger()
 
@@ -141,7 +143,8 @@ async def _follow(settings: StartSettings, sink: Sink, store: Store) -> None:
         page=settings.batch,
         types=_server_types(settings),
         look_back=settings.look_back,
-        poll=min(settings.timeout or settings.poll_interval, settings.poll_interval),
+        search_poll=settings.poll_interval or min(settings.timeout, SEARCH_POLL),
+        bulk_poll=settings.poll_interval or BULK_POLL,
         late_days=settings.late_days,
         concurrency=settings.concurrency,
         missing_ttl=settings.missing_recording_ttl,

@@ -102,6 +102,7 @@ class Pipeline:
 
     async def put(self, ledger: Ledger, wires: Sequence[bytes], position: str | None, session_id: str = "") -> None:
         """Take a run of undecoded events of one stream; `position` is remembered when they and all before them are delivered."""
+        await asyncio.sleep(0)  # a fast source would otherwise never let the deliveries run
         chosen = self._selector.select(wires, session_id)
         segment = Segment(ledger, position, pending=len(chosen.events), announcements=chosen.announcements)
         ledger.add(segment)

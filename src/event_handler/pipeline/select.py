@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -18,6 +19,7 @@ from event_handler.teleport.struct_json import convert, stable_id
 
 UPLOADED = "session.upload"
 ENDED = frozenset({"session.end", "windows.desktop.session.end", "db.session.end"})
+SESSION_ID = re.compile(r"[0-9A-Za-z][0-9A-Za-z-]{0,63}")  # UUIDs on every known server; it becomes part of a URL
 ANNOUNCING = (UPLOADED, *sorted(ENDED))
 
 
@@ -57,8 +59,15 @@ class Selector:
                 self._one(read_event(wire), session_id, chosen)
             except MalformedEventError as error:
                 body = orjson.dumps({"undecodable": base64.b64encode(wire).decode()})
-                chosen.dead.append(DeadLetter(self._sink, str(error), "", stable_id(body), session_id, body))
+                self._bury(DeadLetter(self._sink, str(error), "", stable_id(body), session_id, body), chosen)
         return chosen
+
+    def _bury(self, letter: DeadLetter, chosen: Selection) -> None:
+        """Once only: the tail of a search reads the same events again and again."""
+        mark = fingerprint(f"{letter.sink} dead letter {letter.id}")
+        if mark not in self._window:
+            self._window.add(mark)
+            chosen.dead.append(letter)
 
     def release(self, marks: Iterable[bytes]) -> None:
         """Forget events that were selected but never handed on, so that they count as new when they are read again."""
@@ -95,8 +104,10 @@ class Selector:
     def _announce(self, raw: RawEvent, body: bytes, chosen: Selection) -> None:
         content = orjson.loads(body)
         session = content.get("sid")
-        if not isinstance(session, str) or not session:
-            return
         if content.get("session_recording") == "off" or content.get("recorded") is False:
+            return
+        if not isinstance(session, str) or not SESSION_ID.fullmatch(session):
+            reason = f"the {raw.type} event has no usable session id ({session!r}), so its recording cannot be asked for"
+            self._bury(DeadLetter("recordings", reason, raw.type, raw.id, "", body), chosen)
             return
         chosen.announcements.append(Announcement(session, raw.time, raw.type == UPLOADED))

@@ -228,9 +228,14 @@ class StartSettings(BaseModel):
     ] = 16_777_216
     poll_interval: Annotated[
         float,
-        _option("poll-interval", "duration", "pause between two looks at the log when nothing is new"),
+        _option(
+            "poll-interval",
+            "duration",
+            "pause between two looks at the log when nothing is new",
+            unset="2s, or the timeout where it is shorter; 10s for bulk export",
+        ),
         Field(ge=0.1),
-    ] = 10.0
+    ] = 0.0
     startup_timeout: Annotated[
         Seconds,
         _option("startup-timeout", "duration", "give up when Teleport is not reached in this time, 0 = never"),

@@ -8,7 +8,7 @@ day still polled.
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
+from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from time import time
 
@@ -21,12 +21,28 @@ from event_handler.state.store import Store
 from event_handler.teleport.client import Client
 
 DONE = "done"  # no server cursor looks like that: Athena's are `a1:<number>`
-RUN = 200  # events put into the pipeline at a time: large enough to spread the cost of a hand-over
 CHUNKS_AT_ONCE = 4  # a server downloads each chunk whole; 3 to 8 is what its documentation bears
 LONGEST_WAIT = 60.0  # seconds between tries of a chunk that fails
+FOUND_WAIT = 0.5  # seconds to the next listing when this one brought new chunks
 OLD_DAYS_EVERY = 6  # polls; days before yesterday are listed only at every sixth
+REFUSED_CURSOR_TRIES = 3  # a back end may refuse a good cursor for a moment; after that the chunk is read from its start
 
 log = structlog.get_logger()
+
+
+@dataclass(slots=True, eq=False)
+class _Chunk:
+    """A chunk being read. `cursor` is the place after the last event that was put into the pipeline ("" = its start)."""
+
+    day: date
+    name: str
+    cursor: str
+    ledger: Ledger
+    attempt: int = 0
+
+    @property
+    def stream(self) -> str:
+        return self.ledger.stream
 
 
 class BulkSource:
@@ -49,35 +65,46 @@ class BulkSource:
         self._late_days = late_days
         self._poll = poll
         self._until_caught_up = until_caught_up
-        self._slots = asyncio.Semaphore(CHUNKS_AT_ONCE)
         saved = store.fact("bulk_from")
         self._first = date.fromisoformat(saved) if saved else day_of(start)
+        self._cursors: dict[str, str] = {}
         self._known: set[str] = set()
-        self._unfinished: Counter[date] = Counter()
+        self._open: set[_Chunk] = set()
+        self._waiting: asyncio.Queue[_Chunk] = asyncio.Queue()  # bounded by what the listed days have
 
     async def run(self) -> None:
         """Raises RpcError or ConnectError when listing fails; chunks retry by themselves. Resumable at any time."""
-        cursors = self._store.positions("bulk/")
-        self._known = {stream for stream, cursor in cursors.items() if cursor == DONE}
+        self._cursors = self._store.positions("bulk/")
+        self._known = {stream for stream, cursor in self._cursors.items() if cursor == DONE}
+        async with asyncio.TaskGroup() as group:
+            workers = [group.create_task(self._read_chunks()) for _ in range(CHUNKS_AT_ONCE)]
+            await self._list_for_ever()
+            for worker in workers:
+                worker.cancel()
+
+    async def _list_for_ever(self) -> None:
         round_number = 0
-        async with asyncio.TaskGroup() as chunks:
-            while True:
-                found = 0
-                for day in self._days(round_number):
-                    async for chunk in self._client.chunks(_noon(day)):
-                        stream = f"bulk/{day}/{chunk}"
-                        if stream not in self._known:
-                            found += 1
-                            await self._slots.acquire()
-                            self._known.add(stream)
-                            self._unfinished[day] += 1
-                            chunks.create_task(self._export(day, chunk, cursors.get(stream, "")))
-                    self._close_if_old(day)
-                busy = self._unfinished.total() > 0
-                if self._until_caught_up and not found and not busy:
-                    return
-                round_number += 1
-                await asyncio.sleep(0.2 if self._until_caught_up and busy else 0.5 if found else self._poll)
+        while True:
+            found = 0
+            for day in self._days(round_number):
+                found += await self._list(day)
+                self._close_if_old(day)
+            if self._until_caught_up and not found and not self._unfinished():
+                return
+            round_number += 1
+            await asyncio.sleep(0.2 if self._until_caught_up else FOUND_WAIT if found else self._poll)
+
+    async def _list(self, day: date) -> int:
+        """Queue the chunks of a day that are not known yet and return how many. Never waits for the reading of one."""
+        names = [name async for name in self._client.chunks(_noon(day))]
+        new = [name for name in names if f"bulk/{day}/{name}" not in self._known]
+        for name in new:
+            stream = f"bulk/{day}/{name}"
+            chunk = _Chunk(day, name, self._cursors.pop(stream, ""), Ledger(stream))
+            self._known.add(stream)
+            self._open.add(chunk)
+            self._waiting.put_nowait(chunk)
+        return len(new)
 
     def _days(self, round_number: int) -> list[date]:
         today = day_of(time())
@@ -86,63 +113,45 @@ class BulkSource:
             return days[-2:]
         return days
 
+    def _unfinished(self) -> set[date]:
+        """Days with chunks that are not read and delivered whole."""
+        self._open = {chunk for chunk in self._open if chunk.cursor != DONE or not chunk.ledger.drained}
+        return {chunk.day for chunk in self._open}
+
     def _close_if_old(self, day: date) -> None:
         """Stop polling the first day once it is older than the late window and all its chunks are delivered."""
-        if day != self._first or day >= day_of(time()) - timedelta(days=self._late_days) or self._unfinished[day]:
+        if day != self._first or day >= day_of(time()) - timedelta(days=self._late_days) or day in self._unfinished():
             return
         self._first += timedelta(days=1)
         self._store.remember("bulk_from", str(self._first))
         self._store.forget(f"bulk/{day}/")
         self._known = {stream for stream in self._known if not stream.startswith(f"bulk/{day}/")}
 
-    async def _export(self, day: date, chunk: str, cursor: str) -> None:
-        ledger = Ledger(f"bulk/{day}/{chunk}")
-        attempt = 0
-        try:
-            while True:
-                try:
-                    cursor = await self._read(ledger, day, chunk, cursor)
-                    await self._pipeline.put(ledger, [], DONE)
-                    break
-                except _Interrupted as stopped:
-                    if stopped.cursor != cursor:
-                        attempt = 0
-                    cursor = stopped.cursor
-                    attempt += 1
-                    wait = backoff(attempt, LONGEST_WAIT)
-                    log.warning("chunk interrupted, will go on where it was", day=str(day), chunk=chunk, error=str(stopped.error))
-                    if stopped.error.code == "INVALID_ARGUMENT" and attempt > 3:
-                        cursor = ""  # the cursor itself is refused: read the chunk anew, duplicates are dropped by id
-                    await asyncio.sleep(wait)
-        finally:
-            self._slots.release()
-        await self._pipeline.drain(ledger)
-        self._unfinished[day] -= 1
+    async def _read_chunks(self) -> None:
+        while True:
+            chunk = await self._waiting.get()
+            try:
+                async for events, cursor in self._client.export(_noon(chunk.day), chunk.name, chunk.cursor):
+                    await self._pipeline.put(chunk.ledger, events, cursor)
+                    chunk.cursor, chunk.attempt = cursor, 0
+                await self._pipeline.put(chunk.ledger, [], DONE)
+                chunk.cursor = DONE
+            except (RpcError, ConnectError) as error:
+                self._again(chunk, error)
 
-    async def _read(self, ledger: Ledger, day: date, chunk: str, cursor: str) -> str:
-        run: list[bytes] = []
-        try:
-            async for wire, after in self._client.export(_noon(day), chunk, cursor):
-                run.append(wire)
-                cursor = after
-                if len(run) >= RUN:
-                    full, run = run, []
-                    await self._pipeline.put(ledger, full, cursor)
-        except (RpcError, ConnectError) as error:
-            if run:
-                await self._pipeline.put(ledger, run, cursor)
-            wrapped = error if isinstance(error, RpcError) else RpcError("ExportUnstructuredEvents", "UNAVAILABLE", str(error))
-            raise _Interrupted(cursor, wrapped) from None
-        if run:
-            await self._pipeline.put(ledger, run, cursor)
-        return cursor
-
-
-class _Interrupted(Exception):
-    def __init__(self, cursor: str, error: RpcError) -> None:
-        super().__init__(str(error))
-        self.cursor = cursor
-        self.error = error
+    def _again(self, chunk: _Chunk, error: RpcError | ConnectError) -> None:
+        """Read a chunk on later, where it was interrupted; the other chunks do not wait for it."""
+        code = error.code if isinstance(error, RpcError) else ""
+        log.warning("chunk interrupted, will go on where it was", day=str(chunk.day), chunk=chunk.name, error=str(error))
+        if code == "NOT_FOUND":  # gone from the server, or not there yet: it counts as new when it is listed again
+            self._open.discard(chunk)
+            self._cursors[chunk.stream] = chunk.cursor
+            self._known.discard(chunk.stream)
+            return
+        chunk.attempt += 1
+        if code == "INVALID_ARGUMENT" and chunk.attempt > REFUSED_CURSOR_TRIES:
+            chunk.cursor = ""  # duplicates are dropped by id
+        asyncio.get_running_loop().call_later(backoff(chunk.attempt, LONGEST_WAIT), self._waiting.put_nowait, chunk)
 
 
 def unfinished_since(store: Store) -> float | None:

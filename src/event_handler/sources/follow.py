@@ -13,7 +13,7 @@ from event_handler.errors import ConnectError, CredentialsError, RpcError
 from event_handler.pipeline.engine import Pipeline, backoff
 from event_handler.sources.bulk import BulkSource, day_of, unfinished_since
 from event_handler.sources.recordings import RecordingSource
-from event_handler.sources.search import STREAM, SearchSource, read_position, write_position
+from event_handler.sources.search import STREAM, SearchSource, read_position
 from event_handler.state.store import Commit, Store
 from event_handler.teleport.client import Client
 
@@ -33,7 +33,8 @@ class FollowSettings:
     page: int
     types: tuple[str, ...]
     look_back: float
-    poll: float
+    search_poll: float
+    bulk_poll: float
     late_days: int
     concurrency: int
     missing_ttl: float
@@ -125,7 +126,7 @@ class Follower:
                 self._store,
                 start=start,
                 late_days=s.late_days,
-                poll=s.poll,
+                poll=s.bulk_poll,
                 until_caught_up=s.exit_on_last_event,
             )
         return SearchSource(
@@ -137,7 +138,7 @@ class Follower:
             page=s.page,
             types=s.types,
             look_back=s.look_back,
-            poll=s.poll,
+            poll=s.search_poll,
             until_caught_up=s.exit_on_last_event,
         )
 
@@ -158,7 +159,7 @@ def carry_over(store: Store, mode: str, look_back: float) -> None:
     elif before == "bulk":
         since = unfinished_since(store)
         if since is not None:
-            store.commit(Commit({STREAM: write_position(since, 0.0, "")}))
+            store.commit(Commit({STREAM: repr(since)}))
     if before:
         log.warning("the cluster is read in another way than before; the position was carried over", before=before, now=mode)
     store.remember("mode", mode)

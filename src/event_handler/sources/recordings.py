@@ -16,9 +16,8 @@ from event_handler.pipeline.engine import Pipeline
 from event_handler.pipeline.ledger import Ledger
 from event_handler.state.store import Commit, DeadLetter, RecordingItem, Store
 from event_handler.teleport.client import Client
-from event_handler.teleport.messages import read_event
+from event_handler.teleport.messages import event_index
 
-RUN = 200  # events put into the pipeline at a time
 LOOK_EVERY = 0.5  # seconds between looks at the queue, which is a local table
 WAITS = (10.0, 60.0, 300.0, 1800.0, 7200.0, 21600.0)  # seconds before the 2nd, 3rd, … try; the last is repeated
 LARGEST_INDEX = 2**31 - 1  # start_index is an int32 on the wire; larger indexes are resumed by skipping here
@@ -73,22 +72,11 @@ class RecordingSource:
     async def _stream(self, item: RecordingItem) -> None:
         ledger = Ledger(f"recording/{item.session_id}")
         start = item.next_index if item.next_index <= LARGEST_INDEX else 0
-        run: list[bytes] = []
-        after = start
-        try:
-            async for wire in self._client.recording(item.session_id, start):
-                index = read_event(wire).index
-                if index < item.next_index:
-                    continue
-                run.append(wire)
-                after = max(after, index)
-                if len(run) >= RUN:
-                    full, run = run, []
-                    await self._pipeline.put(ledger, full, str(after), item.session_id)
-        except (RpcError, ConnectError):
-            await self._pipeline.put(ledger, run, str(after), item.session_id)
-            raise
-        await self._pipeline.put(ledger, run, str(after), item.session_id)
+        async for wires in self._client.recording(item.session_id, start):
+            indexes = [event_index(wire) for wire in wires]
+            new = [wire for wire, index in zip(wires, indexes, strict=True) if index < 0 or index >= item.next_index]
+            after = max(start, *indexes)
+            await self._pipeline.put(ledger, new, str(after), item.session_id)
         await self._pipeline.drain(ledger)
 
     def _later(self, item: RecordingItem, error: RpcError | ConnectError) -> None:

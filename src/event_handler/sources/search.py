@@ -1,16 +1,16 @@
 """Reads by search: history in windows, oldest first, then the tail by time with a look-back, so that late events are not missed.
 
-The tail never relies on a saved page key: each poll asks from a little before the newest event seen to the future, and events
-already delivered are dropped by their id. Position: stream `search`, a JSON object {from, to, key}.
+Page keys live within one read only: servers lose them (rotated files, another Auth server). What is remembered is a time: every
+event before it has been delivered. Each poll of the tail asks from a little before the newest event seen to the future, and
+events already delivered are dropped by their id. Position: stream `search`, seconds since the epoch.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from time import time
+from time import monotonic, time
 
-import orjson
 import structlog
 
 from event_handler.errors import RpcError
@@ -25,6 +25,8 @@ SMALLER_PAGE = 500  # events; for back ends that refuse the largest page
 OVERLAP = 10.0  # seconds that every poll of the tail looks back: back ends write with that much delay and round to seconds
 AHEAD = 3600.0  # seconds into the future that a poll reaches: our clock and the server's may differ
 SWEEP_EVERY = 60.0  # seconds between polls of the tail that look back the whole look-back time
+BUSY_PAUSE = 0.5  # seconds between polls while events come; doubled with every poll that finds nothing new
+SERVER_REST = 4.0  # times as long as a search took, the server has rest of us: a file back end sorts the whole day for each
 RUN = 200  # events put into the pipeline at a time
 STREAM = "search"
 
@@ -58,77 +60,80 @@ class SearchSource:
         self._poll = poll
         self._until_caught_up = until_caught_up
         self._ledger = Ledger(STREAM)
-        self._newest = start
-        saved = orjson.loads(store.positions(STREAM).get(STREAM, "{}"))
-        self._from: float = saved.get("from", start)
-        self._to: float = saved.get("to", 0.0)
-        self._key: str = saved.get("key", "")
+        self._call_seconds = 0.0  # how long the server took for the last page
+        self._newest = start  # time of the newest event seen
+        saved = read_position(store)
+        self._from = start if saved is None else saved
 
     async def run(self) -> None:
         """Raises RpcError or ConnectError when a call fails; a new source goes on from what was remembered."""
         while (now := time()) - self._from > max(self._window, OVERLAP):
-            until = self._to if self._key else min(self._from + self._window, now)
-            await self._read(self._from, until, self._key)
-            self._key, self._to = "", 0.0
-            self._from = until
-            await self._pipeline.put(self._ledger, [], write_position(self._from, 0.0, ""))
-        self._newest = max(self._newest, self._from)
-        swept = 0.0
-        first = True
+            until = min(self._from + self._window, now)
+            await self._read(max(self._start, self._from - OVERLAP), until)
+            await self._reached(until)
+        self._newest = self._from
+        swept, pause = 0.0, BUSY_PAUSE
         while True:
             now = time()
-            sweep = first or now - swept >= SWEEP_EVERY
+            sweep = now - swept >= SWEEP_EVERY
             back = self._look_back if sweep else OVERLAP
-            since = max(self._start, min(self._newest, now) - back)
-            if self._key and first:
-                since = min(since, self._from)
-            seen = await self._read(since, now + AHEAD, "")
-            if sweep:
-                swept = now
-            await self._pipeline.put(self._ledger, [], write_position(min(self._newest, now), 0.0, ""))
-            if self._until_caught_up and not seen and not first:
+            seen = await self._read(max(self._start, min(self._newest, now) - back), now + AHEAD)
+            await self._reached(min(self._newest, now))
+            if self._until_caught_up and swept and not seen:
                 return
-            first = False
-            await asyncio.sleep(0.0 if seen or self._until_caught_up else self._poll)
+            swept = now if sweep else swept
+            pause = BUSY_PAUSE if seen else min(pause * 2, self._poll)
+            if not self._until_caught_up:
+                await asyncio.sleep(max(min(pause, self._poll), self._call_seconds * SERVER_REST))
 
-    async def _read(self, since: float, until: float, key: str) -> int:
+    async def _reached(self, moment: float) -> None:
+        """Everything before `moment` has been put into the pipeline."""
+        self._from = max(self._from, moment)
+        await self._pipeline.put(self._ledger, [], repr(self._from))
+
+    async def _read(self, since: float, until: float) -> int:
         """Read one window page by page, the next page requested while this one is delivered. Return how many events were new."""
         fresh = 0
         last = since
-        asked, keyed_end = key, False
-        async for events, page_key in self._pages(since, until, key):
-            before = self._pipeline.duplicates
-            for at in range(0, len(events), RUN):
-                await self._pipeline.put(self._ledger, events[at : at + RUN], None)
-            fresh += len(events) - (self._pipeline.duplicates - before)
-            asked, keyed_end = page_key, not events and bool(asked)
+        page_key, lost = "", False
+        async for events, next_key in self._pages(since, until):
+            lost = bool(page_key) and not events
+            page_key = next_key
+            fresh += await self._put(events)
             if events:
-                last = max(last, messages.read_event(events[-1]).time)
-                self._newest = max(self._newest, last)
-            if page_key:
-                await self._pipeline.put(self._ledger, [], write_position(since, until, page_key))
-        if keyed_end and (last > since or key):
+                last = max(last, min(messages.event_time(events[-1]), until))
+                await self._reached(min(last, time()))
+        if lost and last > since:
             # The file back end answers a key whose event it does not know (rotated, another Auth server) with an empty page.
-            fresh += await self._read(last if last > since else since, until, "")
+            fresh += await self._read(last, until)
         elif not fresh:
             fresh += await self._look_from_the_end(last, until)
         return fresh
 
+    async def _put(self, events: list[bytes]) -> int:
+        """Put a page into the pipeline and return how many of its events were new."""
+        before = self._pipeline.duplicates
+        for at in range(0, len(events), RUN):
+            await self._pipeline.put(self._ledger, events[at : at + RUN], None)
+        if events:
+            self._newest = max(self._newest, messages.event_time(events[0]), messages.event_time(events[-1]))
+        return len(events) - (self._pipeline.duplicates - before)
+
     async def _look_from_the_end(self, since: float, until: float) -> int:
         """Ask newest first: an event over 1 MiB hides all that follow it from a search that is oldest first (PostgreSQL)."""
-        events, key = await self._search(since, until, "", messages.NEWEST_FIRST)
         fresh = 0
-        while events:
-            before = self._pipeline.duplicates
-            await self._pipeline.put(self._ledger, events, None)
-            page_fresh = len(events) - (self._pipeline.duplicates - before)
+        key = ""
+        while True:
+            events, next_key = await self._search(since, until, key, messages.NEWEST_FIRST)
+            page_fresh = await self._put(events)
             fresh += page_fresh
-            if not page_fresh or not key:
-                break
-            events, key = await self._search(since, until, key, messages.NEWEST_FIRST)
-        return fresh
+            if not page_fresh or not next_key or next_key == key:
+                return fresh
+            key = next_key
 
-    async def _pages(self, since: float, until: float, key: str) -> AsyncIterator[tuple[list[bytes], str]]:
+    async def _pages(self, since: float, until: float) -> AsyncIterator[tuple[list[bytes], str]]:
+        """Pages with the key of the next one, which is requested before the page is handed on."""
+        key = ""
         events, next_key = await self._search(since, until, key)
         while next_key and next_key != key:
             key = next_key
@@ -141,8 +146,11 @@ class SearchSource:
         yield events, ""
 
     async def _search(self, since: float, until: float, key: str, order: int = messages.OLDEST_FIRST) -> tuple[list[bytes], str]:
+        begun = monotonic()
         try:
-            return await self._client.search(since, until, limit=self._page, key=key, types=self._types, order=order)
+            page = await self._client.search(since, until, limit=self._page, key=key, types=self._types, order=order)
+            self._call_seconds = monotonic() - begun
+            return page
         except RpcError as error:
             if error.code != "INVALID_ARGUMENT":
                 raise
@@ -159,9 +167,4 @@ class SearchSource:
 def read_position(store: Store) -> float | None:
     """The time up to which everything was delivered, None before the first position."""
     saved = store.positions(STREAM).get(STREAM)
-    return float(orjson.loads(saved)["from"]) if saved else None
-
-
-def write_position(since: float, until: float, key: str) -> str:
-    """The position of a window and of the page in it ("" = its beginning); times in seconds."""
-    return orjson.dumps({"from": since, "to": until, "key": key}).decode()
+    return float(saved) if saved else None

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
-from event_handler.errors import RpcError
+from event_handler.errors import MalformedEventError, RpcError
 from event_handler.teleport import messages as m
 from event_handler.teleport.connection import Connection
 
 _AUDIT = "/teleport.auditlog.v1.AuditLogService/"
 _AUTH = "/proto.AuthService/"
+RUN = 200  # events handed on at a time: large enough to spread the cost of a hand-over, small enough not to block for long
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,14 +48,23 @@ class Client:
 
     async def chunks(self, day: float) -> AsyncIterator[str]:
         """Names of the complete chunks of the UTC day of `day` (seconds since the epoch), in no order."""
-        async for answer in self._connection.stream(_AUDIT + "GetEventExportChunks", m.write_time(1, day)):
-            yield m.read_text_field(answer, 1)
+        async for answers in self._connection.stream(_AUDIT + "GetEventExportChunks", m.write_time(1, day)):
+            for answer in answers:
+                yield m.read_text_field(answer, 1)
 
-    async def export(self, day: float, chunk: str, cursor: str) -> AsyncIterator[tuple[bytes, str]]:
-        """Events of a chunk after `cursor` ("" = from its start), as undecoded bytes, each with the cursor that follows it."""
+    async def export(self, day: float, chunk: str, cursor: str) -> AsyncIterator[tuple[list[bytes], str]]:
+        """Events of a chunk after `cursor` ("" = its start) as undecoded bytes, at most RUN at a time, with the cursor after them."""
         request = m.write_time(1, day) + m.write_text(2, chunk) + m.write_text(3, cursor)
-        async for answer in self._connection.stream(_AUDIT + "ExportUnstructuredEvents", request):
-            yield m.read_exported(answer)
+        async for answers in self._connection.stream(_AUDIT + "ExportUnstructuredEvents", request):
+            for at in range(0, len(answers), RUN):
+                events = []
+                for answer in answers[at : at + RUN]:
+                    try:
+                        event, cursor = m.read_exported(answer)
+                    except MalformedEventError:
+                        event = answer  # whoever selects from the events meets the same error and keeps the bytes
+                    events.append(event)
+                yield events, cursor
 
     async def search(
         self,
@@ -76,10 +86,15 @@ class Client:
             + m.write_text(6, key)
             + m.write_number(7, order)
         )
-        return m.read_page(await self._connection.unary(_AUDIT + "GetUnstructuredEvents", request))
+        answer = await self._connection.unary(_AUDIT + "GetUnstructuredEvents", request)
+        try:
+            return m.read_page(answer)
+        except MalformedEventError as error:
+            raise RpcError("GetUnstructuredEvents", "DATA_LOSS", error.message) from None
 
-    async def recording(self, session_id: str, index: int) -> AsyncIterator[bytes]:
-        """Events of a session recording from `index` on (inclusive), as undecoded bytes."""
+    async def recording(self, session_id: str, index: int) -> AsyncIterator[list[bytes]]:
+        """Events of a session recording from `index` on (inclusive), as undecoded bytes, at most RUN at a time."""
         request = m.write_text(1, session_id) + m.write_number(2, index)
-        async for answer in self._connection.stream(_AUDIT + "StreamUnstructuredSessionEvents", request):
-            yield answer
+        async for answers in self._connection.stream(_AUDIT + "StreamUnstructuredSessionEvents", request):
+            for at in range(0, len(answers), RUN):
+                yield answers[at : at + RUN]

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 import ssl
-from collections.abc import AsyncIterator
+import struct
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, cast
 
 from grpclib.client import Channel, UnaryStreamMethod, UnaryUnaryMethod
@@ -20,10 +21,12 @@ from event_handler.teleport.dial import Dialer
 SERVER_NAME = "teleport.cluster.local"  # the name in every certificate of an Auth server, whatever its address
 KEEPALIVE = 61.0  # seconds; servers close connections that ping more often than once a minute
 KEEPALIVE_TIMEOUT = 180.0  # seconds, as Teleport's own clients wait
-WINDOW = 8 * 1024 * 1024  # bytes; the default 64 KiB would cap a WAN link of 100 ms at 640 KiB/s
+STREAM_WINDOW = 2 * 1024 * 1024  # bytes; the default 64 KiB would cap a WAN link of 100 ms at 640 KiB/s
+CONNECTION_WINDOW = 24 * 1024 * 1024  # bytes; room for a dozen streams that nobody reads at the moment, or they would stop the others
 TLS_TIMEOUT = 15.0  # seconds; the Proxy's own limit for a handshake
 UNARY_TIMEOUT = 90.0  # seconds; Athena's own query limit is 60
 STALL_TIMEOUT = 120.0  # seconds without a message after which a stream counts as hung
+PREFIX = struct.Struct(">BI")  # before each message: compressed or not, and its length (gRPC over HTTP/2)
 
 
 class _RawCodec(CodecBase):
@@ -38,6 +41,18 @@ class _RawCodec(CodecBase):
         return data
 
 
+class _Protocol(H2Protocol):
+    """Tells why the connection was lost, which grpclib itself forgets: with TLS 1.3 a refused certificate shows up only here."""
+
+    def __init__(self, like: H2Protocol, tell: Callable[[BaseException | None], None]) -> None:
+        super().__init__(like.handler, like.config, like.h2_config)
+        self._tell = tell
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self._tell(exc)
+        super().connection_lost(exc)
+
+
 class _DialedChannel(Channel):
     def __init__(self, dialer: Dialer, context: ssl.SSLContext) -> None:
         super().__init__(
@@ -49,19 +64,24 @@ class _DialedChannel(Channel):
                 _keepalive_timeout=KEEPALIVE_TIMEOUT,
                 _keepalive_permit_without_calls=True,
                 _http2_max_pings_without_data=0,
-                http2_connection_window_size=WINDOW,
-                http2_stream_window_size=WINDOW,
+                http2_connection_window_size=CONNECTION_WINDOW,
+                http2_stream_window_size=STREAM_WINDOW,
             ),
         )
         self._scheme = "https"
         self._dialer = dialer
         self._context = context
+        self.lost: BaseException | None = None
+
+    def _lost(self, reason: BaseException | None) -> None:
+        self.lost = reason
 
     async def _create_connection(self) -> H2Protocol:
+        self.lost = None
         stream = await self._dialer()
         try:
             _, protocol = await asyncio.get_running_loop().create_connection(
-                self._protocol_factory,
+                lambda: _Protocol(self._protocol_factory(), self._lost),
                 sock=stream,
                 ssl=self._context,
                 server_hostname=SERVER_NAME,
@@ -111,37 +131,83 @@ class Connection:
     async def unary(self, method: str, request: bytes, timeout: float = UNARY_TIMEOUT) -> bytes:
         """Call a unary method. Raises RpcError (the server's answer) or ConnectError (no way in, connection lost)."""
         call: UnaryUnaryMethod[bytes, bytes] = UnaryUnaryMethod(self._channel, method, bytes, bytes)
-        try:
+        with self._explained(method):
             return await call(request, timeout=timeout)
-        except Exception as error:
-            raise _explain_call(method, error) from None
 
-    async def stream(self, method: str, request: bytes) -> AsyncIterator[bytes]:
-        """Call a server-streaming method and yield its messages; raises as `unary` does, also in mid-stream."""
+    async def stream(self, method: str, request: bytes) -> AsyncIterator[list[bytes]]:
+        """Call a server-streaming method and yield its messages as they arrive, one or many at a time.
+
+        Raises as `unary` does, also in mid-stream. Only the waiting for the server is timed: a reader may take as long as it likes.
+        """
         call: UnaryStreamMethod[bytes, bytes] = UnaryStreamMethod(self._channel, method, bytes, bytes)
-        clock = asyncio.get_running_loop().time
+        with self._explained(method):
+            async with call.open() as stream:
+                async with asyncio.timeout(STALL_TIMEOUT):
+                    await stream.send_message(request, end=True)
+                while True:
+                    async with asyncio.timeout(STALL_TIMEOUT):
+                        first = await stream.recv_message()
+                    if first is None:
+                        break
+                    yield [first, *take_arrived(stream._stream.buffer)]
+                async with asyncio.timeout(STALL_TIMEOUT):
+                    await stream.recv_trailing_metadata()
+
+    @contextmanager
+    def _explained(self, method: str) -> Iterator[None]:
+        """Turn whatever a call raises into an error of ours.
+
+        grpclib wakes a call whose connection was lost by cancelling its task, and leaves the task marked as being cancelled; a later
+        TaskGroup in that task would then take the failure of a child for a wish to stop. So the mark is taken off here.
+        """
+        task = asyncio.current_task()
+        before = task.cancelling() if task else 0
         try:
-            async with asyncio.timeout(STALL_TIMEOUT) as watchdog, call.open() as stream:
-                await stream.send_message(request, end=True)
-                rearmed = clock()
-                while (message := await stream.recv_message()) is not None:
-                    yield message
-                    now = clock()
-                    if now - rearmed > 1.0:
-                        watchdog.reschedule(now + STALL_TIMEOUT)
-                        rearmed = now
+            yield
         except Exception as error:
-            raise _explain_call(method, error) from None
+            if task and task.cancelling() > before and task.uncancel() > before:
+                raise asyncio.CancelledError from None  # somebody else wants the task to stop as well
+            raise self._explain(method.rpartition("/")[2], error) from None
 
-
-def _explain_call(method: str, error: Exception) -> Exception:
-    name = method.rpartition("/")[2]
-    if isinstance(error, GRPCError):
-        return RpcError(name, error.status.name, error.message or "no details")
-    if isinstance(error, TimeoutError):
-        return RpcError(name, "DEADLINE_EXCEEDED", "no answer in time")
-    if isinstance(error, ConnectError):
+    def _explain(self, call: str, error: Exception) -> Exception:
+        if isinstance(error, GRPCError):
+            return RpcError(call, error.status.name, error.message or "no details")
+        if isinstance(error, TimeoutError):
+            return RpcError(call, "DEADLINE_EXCEEDED", "no answer in time")
+        if isinstance(error, StreamTerminatedError | OSError):
+            if isinstance(self._channel.lost, ssl.SSLError):
+                return explain_tls(self._channel.lost)
+            reason = self._channel.lost or error
+            return ConnectError(f"the connection to Teleport was lost during {call} ({reason or type(reason).__name__})")
         return error
-    if isinstance(error, StreamTerminatedError | socket.error):
-        return ConnectError(f"the connection to Teleport was lost during {name} ({error or type(error).__name__})")
-    return error
+
+
+def take_arrived(buffer: Any) -> list[bytes]:
+    """Take all whole messages out of a stream's buffer (grpclib's protocol.Buffer) without waiting.
+
+    Reading them one by one through grpclib costs several times as much as everything else that is done to an event.
+    """
+    while not buffer._unacked.empty():
+        if not buffer._unacked._queue[0].ack_size:
+            break  # the end of the stream: grpclib's own reader wants to see it
+        data, size, ack_size = buffer._unacked.get_nowait()
+        buffer._acked.append((data, size))
+        buffer._acked_size += size
+        buffer._ack_callback(ack_size)
+    if buffer._acked_size < PREFIX.size:
+        return []
+    arrived = b"".join(data for data, _ in buffer._acked)
+    messages: list[bytes] = []
+    at, end = 0, len(arrived)
+    while end - at >= PREFIX.size:
+        compressed, size = PREFIX.unpack_from(arrived, at)
+        upto = at + PREFIX.size + size
+        if compressed or upto > end:
+            break  # a compressed message is refused where a single one is read
+        messages.append(arrived[at + PREFIX.size : upto])
+        at = upto
+    buffer._acked.clear()
+    buffer._acked_size = end - at
+    if at < end:
+        buffer._acked.append((memoryview(arrived)[at:], end - at))
+    return messages

@@ -140,6 +140,22 @@ def read_event(wire: bytes) -> RawEvent:
     return RawEvent(kind, identity, time, index, content)
 
 
+def event_time(wire: bytes) -> float:
+    """The time of an EventUnstructured in seconds since the epoch, 0 when the message is malformed."""
+    try:
+        return read_event(wire).time
+    except MalformedEventError:
+        return 0.0
+
+
+def event_index(wire: bytes) -> int:
+    """The index of an EventUnstructured within its session, -1 when the message is malformed."""
+    try:
+        return read_event(wire).index
+    except MalformedEventError:
+        return -1
+
+
 def read_exported(wire: bytes) -> tuple[bytes, str]:
     """Split an ExportEventUnstructured into the event's own bytes and the cursor that resumes after it."""
     event, cursor = b"", ""

@@ -168,7 +168,8 @@ async def test_a_batch_that_is_too_large_is_halved_until_it_fits(store: Store) -
 async def test_bytes_that_are_no_event_become_a_dead_letter(store: Store) -> None:
     sink = ScriptedSink()
     async with pipeline(sink, store) as line:
-        await line.put(Ledger("s"), [b"\xff\xff", wire("good"), b"\x2a\x02\x0a\x7f"], "p")
+        for _ in range(3):  # the tail of a search reads the same events again and again
+            await line.put(Ledger("s"), [b"\xff\xff", wire("good"), b"\x2a\x02\x0a\x7f"], "p")
         await line.drain_all()
     assert sink.delivered == ["good"]
     assert store.dead_letters() == 2
@@ -227,6 +228,18 @@ async def test_an_announced_recording_is_queued_even_when_its_event_is_filtered(
         await line.put(Ledger("s"), [wire("u", "session.upload", sid="s-1")], "p")
         await line.drain_all()
     assert [item.session_id for item in store.due_recordings(2e9, 5)] == ["s-1"]
+
+
+@pytest.mark.parametrize("sid", ["", "../../etc", "a/b", 7, "x" * 65])
+async def test_a_recording_that_cannot_be_asked_for_is_kept_as_a_dead_letter(store: Store, sid: object) -> None:
+    sink = ScriptedSink()
+    async with pipeline(sink, store) as line:
+        for _ in range(2):
+            await line.put(Ledger("s"), [wire("u", "session.upload", sid=sid)], "p")
+        await line.drain_all()
+    assert sink.delivered == ["u"]
+    assert store.waiting_recordings() == (0, 0)
+    assert store.dead_letters() == 1
 
 
 async def test_reading_waits_while_too_many_bytes_are_in_flight(store: Store) -> None:

@@ -133,7 +133,7 @@ NEW: list[Row] = [
     ),
     ("late-days", ["FDFWD_LATE_DAYS"], ["late.days", "late-days"], 3, "5", 5),
     ("look-back", ["FDFWD_LOOK_BACK"], ["look.back", "look-back"], 300.0, "1m", 60.0),
-    ("poll-interval", ["FDFWD_POLL_INTERVAL"], ["poll.interval", "poll-interval"], 10.0, "500ms", 0.5),
+    ("poll-interval", ["FDFWD_POLL_INTERVAL"], ["poll.interval", "poll-interval"], 0.0, "500ms", 0.5),
     ("startup-timeout", ["FDFWD_STARTUP_TIMEOUT"], ["startup.timeout", "startup-timeout"], 0.0, "1m", 60.0),
     ("shutdown-timeout", ["FDFWD_SHUTDOWN_TIMEOUT"], ["shutdown.timeout", "shutdown-timeout"], 5.0, "9s", 9.0),
     (
