@@ -1,0 +1,86 @@
+"""What every way in shares: the dialer's type, the form of an address, plain TCP, and a limit on each step's time."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import aiohappyeyeballs
+
+from event_handler.errors import ConfigurationError, ConnectError
+
+Dialer = Callable[[], Awaitable[socket.socket]]
+
+TCP_TIMEOUT = 10.0  # seconds for one address; a firewall that drops packets answers never
+HAPPY_EYEBALLS_DELAY = 0.25  # seconds before the next address of a name is tried beside the first (RFC 8305)
+TCP_KEEPALIVE = 60  # seconds between probes of an idle connection, as Teleport's own clients send them
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """One way into the cluster: `name` for log lines and settings, `dial` to walk it."""
+
+    name: str
+    dial: Dialer
+
+
+def split_address(address: str) -> tuple[str, int]:
+    """Split `host:port` (IPv6 in brackets) or raise ConfigurationError."""
+    host, colon, port = address.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    if not colon or not host or not port.isdigit() or not 0 < int(port) < 65536:
+        raise ConfigurationError(
+            f"the Teleport address {address!r} is not of the form host:port",
+            "Write for example teleport.example.com:443 (Proxy) or auth.example.com:3025 (Auth).",
+        )
+    return host, int(port)
+
+
+def join_address(host: str, port: int) -> str:
+    """`host:port`, an IPv6 address in brackets."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+@asynccontextmanager
+async def within(seconds: float, failure: str, hint: str) -> AsyncIterator[None]:
+    """Run a step for `seconds` at most; then it is cancelled and ConnectError says `failure`."""
+    try:
+        async with asyncio.timeout(seconds):
+            yield
+    except TimeoutError:
+        raise ConnectError(f"{failure} within {seconds:.0f} s", hint) from None
+
+
+async def connect_tcp(host: str, port: int, setting: str = "teleport.addr") -> socket.socket:
+    """Connect to the first address of `host` that answers; `setting` is named where the user has to look.
+
+    Returns a non-blocking socket. Raises ConnectError.
+    """
+    address = join_address(host, port)
+    loop = asyncio.get_running_loop()
+    try:
+        async with within(TCP_TIMEOUT, f"no answer from {address}", "Check the address and that no firewall is between."):
+            found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+            connected = await aiohappyeyeballs.start_connection(found, happy_eyeballs_delay=HAPPY_EYEBALLS_DELAY)
+    except (socket.gaierror, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is no host name"
+        raise ConnectError(f"the name of {address} does not resolve ({reason})", f"Check {setting}.") from None
+    except OSError as error:
+        raise ConnectError(
+            f"cannot connect to {address} ({error.strerror or error})",
+            f"Check {setting} and that {'Teleport' if setting == 'teleport.addr' else 'the proxy'} runs.",
+        ) from None
+    _tune(connected)
+    return connected
+
+
+def _tune(connected: socket.socket) -> None:
+    connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    if sys.platform == "linux":
+        connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, TCP_KEEPALIVE)
+        connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, TCP_KEEPALIVE)
