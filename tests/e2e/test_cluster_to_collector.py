@@ -29,12 +29,17 @@ from event_handler.teleport import connection
 from event_handler.teleport.client import Client
 from event_handler.teleport.connection import Connection
 from event_handler.teleport.credentials import read_identity
-from event_handler.teleport.dial import direct
+from event_handler.teleport.dial import Way, direct
+from event_handler.teleport.entrance import Entrance
 from event_handler.teleport.tls import client_context
 from tests.e2e.conftest import Collector
 
 CLUSTER = "sim.test"
 DAY = 86400.0
+
+
+def client_at(address: str, context: ssl.SSLContext) -> Client:
+    return Client(Connection(Entrance([Way("direct", direct(address))]), context))
 
 
 @asynccontextmanager
@@ -43,7 +48,7 @@ async def cluster(directory: Path, log: AuditLog, *, bulk: bool, faults: Faults)
     server, port = await AuthServer(log, cluster=CLUSTER, bulk=bulk, faults=faults).start(directory, "127.0.0.1", 0)
     context = client_context(read_identity(str(directory / "identity")))
     try:
-        yield lambda: Client(Connection(direct(f"127.0.0.1:{port}"), context))
+        yield lambda: client_at(f"127.0.0.1:{port}", context)
     finally:
         server.close()
         await server.wait_closed()
@@ -65,6 +70,7 @@ def a_log(events: int, sessions: int = 0, days: float = 2.0) -> AuditLog:
 
 def following(start: float, **changes: object) -> FollowSettings:
     values: dict[str, object] = {
+        "cluster": CLUSTER,
         "start": start,
         "window": DAY,
         "page": 0,
@@ -210,7 +216,7 @@ async def test_a_lost_connection_does_not_look_like_a_wish_to_stop(tmp_path: Pat
 
     server = await asyncio.start_server(close_soon, "127.0.0.1", 0, ssl=server_side)
     port = server.sockets[0].getsockname()[1]
-    client = Client(Connection(direct(f"127.0.0.1:{port}"), client_context(read_identity(str(tmp_path / "identity")))))
+    client = client_at(f"127.0.0.1:{port}", client_context(read_identity(str(tmp_path / "identity"))))
     with pytest.raises(ConnectError, match="lost during Ping"):
         await client.ping()
     task = asyncio.current_task()
@@ -238,10 +244,9 @@ async def test_a_cluster_that_is_away_is_an_error_only_after_the_startup_timeout
     async with cluster(tmp_path / "sim", log, bulk=True, faults=Faults()) as connect:
         del connect
         context = client_context(read_identity(str(tmp_path / "sim" / "identity")))
-    nowhere = direct("127.0.0.1:1")
     settings = FluentdSettings("https://localhost:1/a", "https://localhost:1/b")
     with pytest.raises(ConnectError, match=r"not reached within 1 s .*cannot connect to 127\.0\.0\.1:1"):
-        await run(lambda: Client(Connection(nowhere, context)), settings, tmp_path / "state", following(time(), startup_timeout=1.0))
+        await run(lambda: client_at("127.0.0.1:1", context), settings, tmp_path / "state", following(time(), startup_timeout=1.0))
 
 
 async def test_another_clusters_server_is_not_trusted_and_said_so(tmp_path: Path, collector: Collector) -> None:
@@ -250,7 +255,7 @@ async def test_another_clusters_server_is_not_trusted_and_said_so(tmp_path: Path
     log = AuditLog()
     write_cluster_files(tmp_path / "sim", CLUSTER)
     server, port = await AuthServer(log, cluster=CLUSTER, bulk=True, faults=Faults()).start(tmp_path / "sim", "127.0.0.1", 0)
-    client = Client(Connection(direct(f"127.0.0.1:{port}"), context))
+    client = client_at(f"127.0.0.1:{port}", context)
     try:
         with pytest.raises(ConnectError, match="not trusted"):
             await client.ping()

@@ -21,11 +21,14 @@ from event_handler.settings.model import StartSettings
 from event_handler.sinks.base import Delivered, Limits, Sink, Verdict
 from event_handler.sinks.fluentd import FluentdSettings, FluentdSink
 from event_handler.sources.follow import Follower, FollowSettings
+from event_handler.state.directory import FILE, adopt, state_directory
 from event_handler.state.store import Store
 from event_handler.teleport import credentials
 from event_handler.teleport.client import Client
 from event_handler.teleport.connection import Connection
-from event_handler.teleport.dial import direct, split_address
+from event_handler.teleport.dial import Way, direct, split_address
+from event_handler.teleport.entrance import Entrance
+from event_handler.teleport.renewal import CredentialsKeeper
 from event_handler.teleport.tls import client_context
 
 REPORT_EVERY = 60.0  # seconds between counter lines, as the Go plugin prints them
@@ -54,26 +57,38 @@ def run(settings: StartSettings, warnings: Sequence[str]) -> None:
         log.warning(warning)
     if settings.lock_enabled:
         log.error("lock-enabled is set, but this version does not lock users yet", next_step="keep the Go plugin for locks")
-    signed_in = _credentials(settings)
+    keeper = CredentialsKeeper(
+        lambda: _credentials(settings), settings.teleport_refresh_interval if settings.teleport_refresh_enabled else 0.0
+    )
+    signed_in = keeper.current
     signed_in.check_not_expired()
     log.info(
         "starting",
         version=__version__,
-        teleport=settings.teleport_addr,
+        teleport=",".join(settings.teleport_addr),
         cluster=signed_in.cluster,
         identity_expires=signed_in.not_after.isoformat(),
         storage=settings.storage,
         url=settings.fluentd_url,
         format=settings.fluentd_format,
     )
-    host, port = split_address(settings.teleport_addr)
-    directory = Path(settings.storage) / f"{host}_{port}"
+    addresses = [split_address(address.strip()) for address in settings.teleport_addr]
     sink = _sink(settings)
-    store = Store(None, copy_from=directory / "state.db") if settings.dry_run else Store(directory)
+    store = _store(settings, signed_in.cluster, addresses)
     try:
-        asyncio.run(_follow(settings, sink, store))
+        asyncio.run(_follow(settings, sink, store, keeper))
     finally:
         store.close()
+
+
+def _store(settings: StartSettings, cluster: str, addresses: Sequence[tuple[str, int]]) -> Store:
+    directory = state_directory(Path(settings.storage), cluster)
+    if settings.dry_run:
+        return Store(None, copy_from=directory / FILE)
+    adopt(directory, addresses)
+    store = Store(directory)
+    store.claim(cluster)
+    return store
 
 
 def _credentials(settings: StartSettings) -> credentials.Credentials:
@@ -120,14 +135,12 @@ def _server_types(settings: StartSettings) -> tuple[str, ...]:
     return (*settings.types, *ANNOUNCING)
 
 
-def _connect(settings: StartSettings) -> Client:
-    """A client from the newest credentials: they are read again for every connection."""
-    fresh = _credentials(settings)
-    fresh.check_not_expired()
-    return Client(Connection(direct(settings.teleport_addr), client_context(fresh)))
+def _connect(entrance: Entrance, newest: credentials.Credentials) -> Client:
+    newest.check_not_expired()
+    return Client(Connection(entrance, client_context(newest)))
 
 
-async def _follow(settings: StartSettings, sink: Sink, store: Store) -> None:
+async def _follow(settings: StartSettings, sink: Sink, store: Store, keeper: CredentialsKeeper) -> None:
     window = DuplicateWindow()
     window.load(store.delivered_ids())
     selector = Selector(
@@ -138,6 +151,7 @@ async def _follow(settings: StartSettings, sink: Sink, store: Store) -> None:
         skip_session_types=settings.skip_session_types,
     )
     follow = FollowSettings(
+        cluster=keeper.current.cluster,
         start=_start_time(settings, store),
         window=settings.window_size,
         page=settings.batch,
@@ -153,15 +167,16 @@ async def _follow(settings: StartSettings, sink: Sink, store: Store) -> None:
         exit_on_last_event=settings.exit_on_last_event,
     )
     async with Pipeline(sink, store, selector, settings.max_in_flight_bytes) as line:
-        following = asyncio.create_task(Follower(lambda: _connect(settings), line, store, follow).run())
+        entrance = Entrance([Way("direct", direct(address.strip())) for address in settings.teleport_addr])
+        follower = Follower(lambda: _connect(entrance, keeper.current), line, store, follow)
+        following = asyncio.create_task(follower.run())
         stopping = asyncio.create_task(_signalled())
-        reporting = asyncio.create_task(_report(line))
+        beside = [asyncio.create_task(_report(line)), asyncio.create_task(keeper.watch(follower.renew))]
         await asyncio.wait([following, stopping], return_when=asyncio.FIRST_COMPLETED)
         stopped = stopping.done()
-        for task in (following, stopping, reporting):
-            if not (task is following and task.done()):
-                task.cancel()
-        await asyncio.gather(stopping, reporting, return_exceptions=True)
+        for task in (following, stopping, *beside):
+            task.cancel()
+        await asyncio.gather(stopping, *beside, return_exceptions=True)
         if stopped:
             await _finish(line, settings.shutdown_timeout)
         result = (await asyncio.gather(following, return_exceptions=True))[0]

@@ -168,7 +168,7 @@ def _check_file(option: Option, path: str, given: _Given) -> None:
     except (OSError, ValueError) as error:
         raise given.problem(f"{path}: {getattr(error, 'strerror', None) or error}", _PATH_HINT) from None
     if directory and option.flag == "teleport-identity" and (Path(path) / "identity").exists():
-        raise given.problem(f"{path} is a directory", f"Name the file in it: {Path(path) / 'identity'}.")
+        return  # what tbot writes
     if directory:
         raise given.problem(f"{path} is a directory", "Name a file.")
     if not os.access(path, os.R_OK):

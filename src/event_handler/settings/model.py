@@ -124,23 +124,32 @@ class StartSettings(BaseModel):
         _option("fluentd-format", "choice", "one event per request, or a JSON array of many"),
     ] = "single"
     teleport_addr: Annotated[
-        str,
-        _option("teleport-addr", "text", "host:port of the Auth Service or the Proxy"),
-    ] = "localhost:3025"
+        tuple[str, ...],
+        _option("teleport-addr", "list", "host:port of the Auth Service or the Proxy; of several, each is tried"),
+        Field(min_length=1),
+    ] = ("localhost:3025",)
+    teleport_dial: Annotated[
+        Literal["auto", "direct", "tls-routing", "upgrade", "tunnel"],
+        _option("teleport-dial", "choice", "way into the cluster; auto tries all, the likeliest first"),
+    ] = "auto"
+    teleport_insecure_proxy: Annotated[
+        bool,
+        _option("teleport-insecure-proxy", "flag", "do not check the Proxy's public certificate (the cluster's own always is)"),
+    ] = False
     teleport_identity: Annotated[
         str,
         _option("teleport-identity", "file", "identity file"),
     ] = ""
     teleport_refresh_enabled: Annotated[
         bool,
-        _option("teleport-refresh-enabled", "flag", "read the credentials again on every new connection"),
-    ] = False
+        _option("teleport-refresh-enabled", "flag", "use renewed credentials without a restart"),
+    ] = True
     teleport_refresh_interval: Annotated[
         Seconds,
         _option(
             "teleport-refresh-interval",
             "duration",
-            "accepted for the Go plugin's files; credentials are read when needed",
+            "how often the credentials are read again",
         ),
     ] = 60.0
     teleport_ca: Annotated[

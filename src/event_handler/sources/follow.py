@@ -9,13 +9,13 @@ from time import time
 
 import structlog
 
-from event_handler.errors import ConnectError, CredentialsError, RpcError
+from event_handler.errors import ConfigurationError, ConnectError, CredentialsError, RpcError
 from event_handler.pipeline.engine import Pipeline, backoff
 from event_handler.sources.bulk import BulkSource, day_of, unfinished_since
 from event_handler.sources.recordings import RecordingSource
 from event_handler.sources.search import STREAM, SearchSource, read_position
 from event_handler.state.store import Commit, Store
-from event_handler.teleport.client import Client
+from event_handler.teleport.client import Client, Cluster
 
 PROBE_AHEAD = 2 * 86400.0  # seconds; a day that has no events yet
 LONGEST_WAIT = 15.0  # seconds between tries to connect
@@ -26,8 +26,9 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class FollowSettings:
-    """How to read. Times are seconds, `start` since the epoch; `page` 0 means the largest; `startup_timeout` 0 means for ever."""
+    """How to read `cluster`. Times are seconds, `start` since the epoch; `page` 0 is the largest, `startup_timeout` 0 is for ever."""
 
+    cluster: str
     start: float
     window: float
     page: int
@@ -51,6 +52,7 @@ class Follower:
         self._pipeline = pipeline
         self._store = store
         self._settings = settings
+        self._client: Client | None = None
         self._reached = False
         self._first_try = time()
         self._attempt = 0
@@ -63,10 +65,10 @@ class Follower:
         Raises ConnectError when the cluster was not reached within the startup timeout.
         """
         while True:
-            client: Client | None = None
             try:
-                client = self._connect()
+                client = self._client = self._connect()
                 cluster = await client.ping()
+                self._check(cluster)
                 bulk = await client.has_bulk_export(time() + PROBE_AHEAD)
                 log.info("connected to Teleport", cluster=cluster.name, version=cluster.version, reading="bulk" if bulk else "search")
                 self._reached, self._attempt, self._reminded = True, 0, 0.0
@@ -75,11 +77,36 @@ class Follower:
             except* (RpcError, ConnectError, CredentialsError) as group:
                 await self._wait(group.exceptions[0])
             finally:
-                if client is not None:
-                    client.close()
+                if self._client is not None:
+                    self._client.close()
+                    self._client = None
             # What was read before is delivered first: the next source starts at the remembered positions, and its ledgers must
             # not move past events that are still in flight under the old ones.
             await self._pipeline.drain_all()
+
+    async def renew(self) -> None:
+        """Move to a new connection, made from the newest credentials, without interrupting a call.
+
+        Raises ConnectError or RpcError when the new one does not get in; the old one stays then.
+        """
+        old, fresh = self._client, self._connect()
+        try:
+            await fresh.ping()
+            if old is not None and old is self._client:
+                old.take_over(fresh)
+                return
+        except BaseException:
+            fresh.close()
+            raise
+        fresh.close()
+
+    def _check(self, cluster: Cluster) -> None:
+        """Refuse another cluster than the one that the state belongs to: its events would be mixed with those of the first."""
+        if cluster.name == self._settings.cluster:
+            return
+        message = f"this is the cluster {cluster.name}, and the credentials and the state are for {self._settings.cluster}"
+        hint = "Correct teleport.addr, or make an identity in that cluster."
+        raise ConnectError(message, hint, from_cluster=True) if self._reached else ConfigurationError(message, hint)
 
     async def _wait(self, error: Exception) -> None:
         while isinstance(error, ExceptionGroup):

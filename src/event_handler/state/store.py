@@ -78,7 +78,7 @@ class Store:
         try:
             if directory is not None:
                 directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-                self._lock = _take_lock(directory / "lock")
+                self._lock = take_lock(directory / "lock")
                 path = directory / "state.db"
                 self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
                 path.chmod(0o600)
@@ -107,6 +107,17 @@ class Store:
         self._db.close()
         if self._lock >= 0:
             os.close(self._lock)
+
+    def claim(self, cluster: str) -> None:
+        """Note whose state this is. Raises StateError when it belongs to another cluster."""
+        owner = self.fact("cluster")
+        if owner and owner != cluster:
+            raise StateError(
+                f"the state belongs to the cluster {owner}, and the credentials are for {cluster}",
+                "Name another --storage for this cluster, or use the credentials of the other one.",
+            )
+        if not owner:
+            self.remember("cluster", cluster)
 
     def fact(self, name: str) -> str:
         row = self._db.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
@@ -191,7 +202,7 @@ class Store:
         return int(row[0])
 
 
-def _take_lock(path: Path) -> int:
+def take_lock(path: Path) -> int:
     """Hold an exclusive lock on `path` for the life of the process and write our pid into it."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:

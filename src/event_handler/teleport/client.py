@@ -31,6 +31,11 @@ class Client:
     def close(self) -> None:
         self._connection.close()
 
+    def take_over(self, fresh: Client) -> None:
+        """Make new calls on the connection of `fresh`; the old one closes when its last call has ended."""
+        self._connection, old = fresh._connection, self._connection
+        old.retire()
+
     async def ping(self) -> Cluster:
         answer = await self._connection.unary(_AUTH + "Ping", b"", timeout=30.0)
         return Cluster(m.read_text_field(answer, 1), m.read_text_field(answer, 2))

@@ -1,4 +1,4 @@
-"""One gRPC connection to the cluster: a TLS session on the stream of a dialer, HTTP/2 and the calls on top of it."""
+"""One gRPC connection to the cluster: HTTP/2 on the TLS session that the entrance made, and the calls on top of it."""
 
 from __future__ import annotations
 
@@ -16,14 +16,12 @@ from grpclib.exceptions import GRPCError, StreamTerminatedError
 from grpclib.protocol import H2Protocol
 
 from event_handler.errors import ConnectError, RpcError
-from event_handler.teleport.dial import Dialer
+from event_handler.teleport.entrance import SERVER_NAME, Entrance, explain_tls
 
-SERVER_NAME = "teleport.cluster.local"  # the name in every certificate of an Auth server, whatever its address
 KEEPALIVE = 61.0  # seconds; servers close connections that ping more often than once a minute
 KEEPALIVE_TIMEOUT = 180.0  # seconds, as Teleport's own clients wait
 STREAM_WINDOW = 2 * 1024 * 1024  # bytes; the default 64 KiB would cap a WAN link of 100 ms at 640 KiB/s
 CONNECTION_WINDOW = 24 * 1024 * 1024  # bytes; room for a dozen streams that nobody reads at the moment, or they would stop the others
-TLS_TIMEOUT = 15.0  # seconds; the Proxy's own limit for a handshake
 UNARY_TIMEOUT = 90.0  # seconds; Athena's own query limit is 60
 STALL_TIMEOUT = 120.0  # seconds without a message after which a stream counts as hung
 PREFIX = struct.Struct(">BI")  # before each message: compressed or not, and its length (gRPC over HTTP/2)
@@ -53,8 +51,8 @@ class _Protocol(H2Protocol):
         super().connection_lost(exc)
 
 
-class _DialedChannel(Channel):
-    def __init__(self, dialer: Dialer, context: ssl.SSLContext) -> None:
+class _EnteredChannel(Channel):
+    def __init__(self, entrance: Entrance, context: ssl.SSLContext) -> None:
         super().__init__(
             host=SERVER_NAME,
             port=443,
@@ -69,7 +67,7 @@ class _DialedChannel(Channel):
             ),
         )
         self._scheme = "https"
-        self._dialer = dialer
+        self._entrance = entrance
         self._context = context
         self.lost: BaseException | None = None
 
@@ -78,55 +76,26 @@ class _DialedChannel(Channel):
 
     async def _create_connection(self) -> H2Protocol:
         self.lost = None
-        stream = await self._dialer()
-        try:
-            _, protocol = await asyncio.get_running_loop().create_connection(
-                lambda: _Protocol(self._protocol_factory(), self._lost),
-                sock=stream,
-                ssl=self._context,
-                server_hostname=SERVER_NAME,
-                ssl_handshake_timeout=TLS_TIMEOUT,
-            )
-        except BaseException as error:
-            stream.close()
-            if isinstance(error, OSError | ssl.SSLError):
-                raise explain_tls(error) from None
-            raise
-        return protocol
-
-
-def explain_tls(error: Exception) -> ConnectError:
-    """Turn a failed handshake into words and a next step."""
-    text = str(error).lower()
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return ConnectError(
-            f"the certificate of the server is not trusted ({error.verify_message})",
-            "The address belongs to another cluster, or a load balancer ends TLS in front of Teleport: check teleport.addr, "
-            "and issue the identity anew if the cluster's authority was rotated.",
-        )
-    if "expired" in text:
-        return ConnectError(
-            "Teleport refused our certificate: it has expired",
-            "Renew it with tbot, or with `tctl auth sign --user=teleport-event-handler --out=identity`.",
-        )
-    if "alert" in text or "certificate" in text:
-        return ConnectError(f"Teleport refused our certificate ({error})", "Check that the identity belongs to this cluster.")
-    if isinstance(error, ConnectionError) or "eof" in text:
-        return ConnectError(
-            f"the connection was closed during the TLS handshake ({error})",
-            "Check that teleport.addr is the Auth port or a Proxy with TLS routing.",
-        )
-    return ConnectError(f"the TLS handshake failed ({error})", "Check teleport.addr.")
+        protocol = await self._entrance.enter(lambda: _Protocol(self._protocol_factory(), self._lost), self._context)
+        return cast(H2Protocol, protocol)
 
 
 class Connection:
     """Calls over one connection. It reconnects by itself on the next call after it was lost."""
 
-    def __init__(self, dialer: Dialer, context: ssl.SSLContext) -> None:
-        self._channel = _DialedChannel(dialer, context)
+    def __init__(self, entrance: Entrance, context: ssl.SSLContext) -> None:
+        self._channel = _EnteredChannel(entrance, context)
+        self._calls = 0
+        self._retired = False
 
     def close(self) -> None:
         self._channel.close()
+
+    def retire(self) -> None:
+        """Close when the last call has ended: another connection has taken over."""
+        self._retired = True
+        if not self._calls:
+            self.close()
 
     async def unary(self, method: str, request: bytes, timeout: float = UNARY_TIMEOUT) -> bytes:
         """Call a unary method. Raises RpcError (the server's answer) or ConnectError (no way in, connection lost)."""
@@ -162,12 +131,17 @@ class Connection:
         """
         task = asyncio.current_task()
         before = task.cancelling() if task else 0
+        self._calls += 1
         try:
             yield
         except Exception as error:
             if task and task.cancelling() > before and task.uncancel() > before:
                 raise asyncio.CancelledError from None  # somebody else wants the task to stop as well
             raise self._explain(method.rpartition("/")[2], error) from None
+        finally:
+            self._calls -= 1
+            if self._retired and not self._calls:
+                self.close()
 
     def _explain(self, call: str, error: Exception) -> Exception:
         if isinstance(error, GRPCError):

@@ -34,12 +34,15 @@ LONGEST_LINE = 65_536  # bytes; Go's reader refuses longer lines, so no writer m
 CLUSTER_OF_IDENTITY = x509.ObjectIdentifier("1.3.9999.1.7")
 CLUSTER_OF_AUTHORITY = x509.ObjectIdentifier("1.3.9999.4.1")
 _SSH_CERTIFICATE = re.compile(r"[a-z0-9-]+-cert-v[0-9]{2}@openssh\.com")
-_RENEW = "Renew it with tbot, or with `tctl auth sign --user=teleport-event-handler --out=identity --ttl=…`."
+RENEW = "Renew it with tbot, or with `tctl auth sign --user=teleport-event-handler --out=identity --ttl=…`."
 
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """Everything needed to sign in. `not_after` is the expiry of the TLS certificate, `source` names the file for messages."""
+    """Everything needed to sign in.
+
+    `not_before` and `not_after` are those of the TLS certificate, `source` names the file for messages.
+    """
 
     key_pem: bytes
     certificate_pem: bytes
@@ -47,13 +50,14 @@ class Credentials:
     ssh_certificate: str
     ssh_authorities: tuple[str, ...]
     cluster: str
+    not_before: datetime
     not_after: datetime
     source: str
 
     def check_not_expired(self, now: datetime | None = None) -> None:
         """Raise CredentialsError when the certificate has expired."""
         if self.not_after <= (now or datetime.now(UTC)):
-            raise CredentialsError(f"the certificate in {self.source} expired at {self.not_after:%Y-%m-%d %H:%M:%S} UTC", _RENEW)
+            raise CredentialsError(f"the certificate in {self.source} expired at {self.not_after:%Y-%m-%d %H:%M:%S} UTC", RENEW)
 
 
 def load(identity: str, cert: str, key: str, ca: str) -> Credentials:
@@ -79,7 +83,9 @@ def load(identity: str, cert: str, key: str, ca: str) -> Credentials:
 
 
 def read_identity(path: str) -> Credentials:
-    """Read an identity file. Raises CredentialsError."""
+    """Read an identity file, or the one in a directory that tbot writes. Raises CredentialsError."""
+    if Path(path).is_dir():
+        path = str(Path(path) / "identity")
     blocks: list[list[str]] = []
     open_block: list[str] | None = None
     ssh_certificate = ""
@@ -161,6 +167,7 @@ def _assemble(source: str, key: bytes, certificate: bytes, authorities: bytes, s
         ssh,
         ssh_cas,
         cluster,
+        leaf.not_valid_before_utc,
         leaf.not_valid_after_utc,
         source,
     )

@@ -41,15 +41,15 @@ ROWS: list[Row] = [
         "0x10",
         16,
     ),
-    ("teleport-addr", ["FDFWD_TELEPORT_ADDR"], ["teleport.addr", "teleport-addr"], "localhost:3025", "a:1", "a:1"),
+    ("teleport-addr", ["FDFWD_TELEPORT_ADDR"], ["teleport.addr", "teleport-addr"], ("localhost:3025",), "a:1,b:2", ("a:1", "b:2")),
     ("teleport-identity", ["FDFWD_TELEPORT_IDENTITY"], ["teleport.identity", "teleport-identity"], "", FILE, FILE),
     (
         "teleport-refresh-enabled",
         ["FDFWD_TELEPORT_REFRESH_ENABLED"],
         ["teleport.refresh.enabled", "teleport-refresh-enabled", "teleport.refresh-enabled"],
-        False,
-        "yes",
         True,
+        "no",
+        False,
     ),
     (
         "teleport-refresh-interval",
@@ -130,6 +130,15 @@ NEW: list[Row] = [
         16 * 1024 * 1024,
         "1048576",
         1048576,
+    ),
+    ("teleport-dial", ["FDFWD_TELEPORT_DIAL"], ["teleport.dial", "teleport-dial"], "auto", "tunnel", "tunnel"),
+    (
+        "teleport-insecure-proxy",
+        ["FDFWD_TELEPORT_INSECURE_PROXY"],
+        ["teleport.insecure.proxy", "teleport-insecure-proxy", "teleport.insecure-proxy"],
+        False,
+        "yes",
+        True,
     ),
     ("late-days", ["FDFWD_LATE_DAYS"], ["late.days", "late-days"], 3, "5", 5),
     ("look-back", ["FDFWD_LOOK_BACK"], ["look.back", "look-back"], 300.0, "1m", 60.0),
@@ -360,7 +369,7 @@ def test_files_that_are_none(tmp_path: Path, config: Path) -> None:
     message = refused(REQUIRED, {}, str(config), exit_code=1)
     assert f"teleport.identity in {config}: {tmp_path} is a directory" in message
     (tmp_path / "identity").write_text("x")
-    assert "Name the file in it" in refused(REQUIRED, {}, str(config), exit_code=1)
+    assert load(REQUIRED, {}, str(config)).settings.teleport_identity == str(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -136,7 +136,12 @@ def test_each_fault_of_a_file_has_its_message(tmp_path: Path) -> None:
             read_identity(broken(tmp_path, content))
     with pytest.raises(CredentialsError, match="there is no file"):
         read_identity(str(tmp_path / "absent"))
-    with pytest.raises(CredentialsError, match="Is a directory"):
+
+
+def test_a_directory_that_tbot_writes_is_as_good_as_the_identity_file_in_it(tmp_path: Path) -> None:
+    directory = GOLDEN / "tbot-directory"
+    assert read_identity(str(directory)) == read_identity(str(directory / "identity"))
+    with pytest.raises(CredentialsError, match=f"there is no file {tmp_path}/identity"):
         read_identity(str(tmp_path))
 
 

@@ -1,0 +1,54 @@
+"""Finds the directory of a cluster's state: keyed by the cluster's name, so that another address or host name loses nothing."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+from urllib.parse import quote
+
+import structlog
+
+from event_handler.errors import StateError
+from event_handler.state.store import take_lock
+
+FILE = "state.db"
+ADOPTED = "state.db.adopted"
+
+log = structlog.get_logger()
+
+
+def state_directory(storage: Path, cluster: str) -> Path:
+    """`<storage>/<cluster>`; characters that do not belong in a file name are percent-encoded."""
+    name = quote(cluster, safe="")
+    return storage / (name.replace(".", "%2E") if not name.strip(".") else name)
+
+
+def adopt(directory: Path, addresses: Sequence[tuple[str, int]]) -> None:
+    """Take over the state that an earlier version kept under `<host>_<port>`, when `directory` has none yet.
+
+    The old file is kept as state.db.adopted. Raises StateError, also when another process still works there.
+    """
+    if (directory / FILE).exists():
+        return
+    for host, port in addresses:
+        old = directory.parent / f"{host}_{port}" / FILE
+        if old != directory / FILE and old.exists():
+            lock = take_lock(old.parent / "lock")
+            try:
+                directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+                fresh = directory / f"{FILE}.new"
+                fresh.unlink(missing_ok=True)
+                with closing(sqlite3.connect(old)) as source, closing(sqlite3.connect(fresh)) as target:
+                    source.backup(target)
+                fresh.chmod(0o600)
+                fresh.replace(directory / FILE)
+                old.rename(old.with_name(ADOPTED))
+            except (OSError, sqlite3.Error) as error:
+                raise StateError(f"the state in {old} cannot be taken over ({error})", "Check the file and its permissions.") from None
+            finally:
+                os.close(lock)
+            log.info("state taken over from its old place", old=str(old), new=str(directory / FILE))
+            return

@@ -1,0 +1,47 @@
+"""The state is found by the cluster's name, and what an earlier version kept by address is taken over."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from event_handler.errors import StateError
+from event_handler.state.directory import adopt, state_directory
+from event_handler.state.store import Commit, Store
+
+
+@pytest.mark.parametrize(
+    ("cluster", "name"), [("example.test", "example.test"), ("a/b", "a%2Fb"), ("..", "%2E%2E"), ("käse", "k%C3%A4se")]
+)
+def test_a_cluster_name_becomes_one_directory_below_the_storage(tmp_path: Path, cluster: str, name: str) -> None:
+    assert state_directory(tmp_path, cluster) == tmp_path / name
+
+
+def test_state_kept_by_address_is_taken_over_once(tmp_path: Path) -> None:
+    old = Store(tmp_path / "auth.example.test_3025")
+    old.commit(Commit({"search": "5.0"}))
+    old.close()
+    directory = state_directory(tmp_path, "example.test")
+    for _ in range(2):
+        adopt(directory, [("proxy.example.test", 443), ("auth.example.test", 3025)])
+    store = Store(directory)
+    assert store.positions("search") == {"search": "5.0"}
+    store.close()
+    assert sorted(path.name for path in (tmp_path / "auth.example.test_3025").iterdir()) == ["lock", "state.db.adopted"]
+
+
+def test_nothing_is_taken_over_from_another_address(tmp_path: Path) -> None:
+    Store(tmp_path / "other.test_443").close()
+    directory = state_directory(tmp_path, "example.test")
+    adopt(directory, [("auth.example.test", 3025)])
+    assert not directory.exists()
+
+
+def test_the_state_of_another_cluster_is_refused_by_name(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.claim("one.test")
+    store.claim("one.test")
+    with pytest.raises(StateError, match=r"belongs to the cluster one\.test, and the credentials are for two\.test"):
+        store.claim("two.test")
+    store.close()

@@ -1,0 +1,126 @@
+"""Which way gets in: the first that works, without waiting for one that hangs, and a clear reason when none does."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from event_handler.errors import ConnectError
+from event_handler.simulator.certificates import write_cluster_files
+from event_handler.teleport import entrance
+from event_handler.teleport.credentials import read_identity
+from event_handler.teleport.dial import Way, direct
+from event_handler.teleport.entrance import Entrance
+from event_handler.teleport.tls import client_context
+
+
+@dataclass
+class Auth:
+    """A TLS server with the certificate of an Auth server, and what a client of its cluster needs."""
+
+    address: str
+    context: ssl.SSLContext
+    accepted: int = 0
+
+
+@pytest.fixture
+async def auth(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Auth]:
+    monkeypatch.setattr(entrance, "HEAD_START", 0.05)
+    write_cluster_files(tmp_path, "sim.test")
+    server_side = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    server_side.load_cert_chain(tmp_path / "server.pem")
+    made = Auth("", client_context(read_identity(str(tmp_path / "identity"))))
+
+    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        made.accepted += 1
+        await reader.read()
+        writer.close()
+
+    server = await asyncio.start_server(accept, "127.0.0.1", 0, ssl=server_side)
+    made.address = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    yield made
+    server.close()
+    await server.wait_closed()
+
+
+class Protocol(asyncio.Protocol):
+    transport: asyncio.BaseTransport
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = transport
+
+
+def failing(message: str, *, from_cluster: bool = False) -> Callable[[], Awaitable[socket.socket]]:
+    async def dial() -> socket.socket:
+        raise ConnectError(message, "A hint.", from_cluster=from_cluster)
+
+    return dial
+
+
+class Hanging:
+    """A dialer that never comes back, and knows whether it was cancelled."""
+
+    cancelled = False
+
+    async def __call__(self) -> socket.socket:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            self.cancelled = True
+            raise
+        raise AssertionError
+
+
+async def test_a_way_that_hangs_does_not_hold_up_the_one_that_works_and_is_cancelled(auth: Auth) -> None:
+    hanging = Hanging()
+    protocol = await Entrance([Way("hangs", hanging), Way("works", direct(auth.address))]).enter(Protocol, auth.context)
+    assert hanging.cancelled
+    protocol.transport.close()
+
+
+async def test_the_way_that_worked_is_tried_first_the_next_time(auth: Auth) -> None:
+    tried: list[str] = []
+
+    def noted(name: str, dial: Callable[[], Awaitable[socket.socket]]) -> Way:
+        async def dialer() -> socket.socket:
+            tried.append(name)
+            return await dial()
+
+        return Way(name, dialer)
+
+    ways = Entrance([noted("fails", failing("no")), noted("works", direct(auth.address))])
+    for _ in range(2):
+        (await ways.enter(Protocol, auth.context)).transport.close()
+    assert tried == ["fails", "works", "works"]
+
+
+async def test_when_all_fail_each_way_has_its_line_and_the_clusters_own_answer_comes_first(auth: Auth) -> None:
+    ways = [
+        Way("direct", failing("refused")),
+        Way("tunnel", failing("it has expired", from_cluster=True)),
+        Way("upgrade", failing("slow")),
+    ]
+    with pytest.raises(ConnectError) as caught:
+        await Entrance(ways).enter(Protocol, auth.context)
+    lines = [line.strip() for line in caught.value.message.splitlines()]
+    assert lines == ["no way into the cluster:", "tunnel: it has expired", "direct: refused", "upgrade: slow"]
+    assert caught.value.hint == "A hint."
+
+
+async def test_one_cause_for_all_ways_is_told_once(auth: Auth) -> None:
+    with pytest.raises(ConnectError) as caught:
+        await Entrance([Way("a", failing("no such host")), Way("b", failing("no such host"))]).enter(Protocol, auth.context)
+    assert caught.value.message == "no such host"
+
+
+async def test_a_server_that_the_cluster_has_not_signed_is_refused_on_every_way(auth: Auth, tmp_path: Path) -> None:
+    write_cluster_files(tmp_path / "other", "other.test")
+    context = client_context(read_identity(str(tmp_path / "other" / "identity")))
+    with pytest.raises(ConnectError, match="not trusted"):
+        await Entrance([Way("direct", direct(auth.address))]).enter(Protocol, context)
