@@ -1,0 +1,52 @@
+"""How each HTTP sink is built and how its receiver talks: a new sink joins the conformance suite by one entry in ADAPTERS."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal
+
+import orjson
+
+from event_handler.sinks.base import Sink
+from event_handler.sinks.fluentd import FluentdSettings, FluentdSink
+from event_handler.sinks.http import KEEPALIVE, REQUEST_TIMEOUT, TlsFiles
+from tests.contract.receiver import Reply, Request
+
+Build = Callable[[str, TlsFiles, float, float], Sink]  # URL without a path, files, request time-out and keep-alive in seconds
+
+
+@dataclass(frozen=True, slots=True)
+class HttpAdapter:
+    """What the suite must know about a sink.
+
+    `ids` reads the ids of the events from a request, `success` is the receiver's answer that takes all of them.
+    `needs_body` tells that a 2xx status alone does not make the events delivered. `option` begins its option names.
+    """
+
+    name: str
+    build: Build
+    ids: Callable[[Request], list[str]]
+    success: Callable[[Request], Reply]
+    needs_body: bool
+    option: str
+
+    def sink(self, url: str, files: TlsFiles, timeout: float = REQUEST_TIMEOUT, keepalive: float = KEEPALIVE) -> Sink:
+        return self.build(url, files, timeout, keepalive)
+
+
+def _fluentd(body: Literal["single", "array"], url: str, files: TlsFiles, timeout: float, keepalive: float) -> Sink:
+    urls = f"{url}/teleport/test.log", f"{url}/teleport/session"
+    return FluentdSink(FluentdSettings(*urls, files.ca, files.cert, files.key, body, 4, timeout, keepalive))
+
+
+def _fluentd_ids(request: Request) -> list[str]:
+    body = orjson.loads(request.body)
+    return [event["uid"] for event in (body if isinstance(body, list) else [body])]
+
+
+ADAPTERS = [
+    HttpAdapter("fluentd-single", partial(_fluentd, "single"), _fluentd_ids, lambda _: Reply(200, b"ok"), False, "forward.fluentd"),
+    HttpAdapter("fluentd-array", partial(_fluentd, "array"), _fluentd_ids, lambda _: Reply(200, b"ok"), False, "forward.fluentd"),
+]
