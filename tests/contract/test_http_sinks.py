@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from time import monotonic
@@ -13,12 +13,12 @@ import pytest
 
 from event_handler.errors import SinkError
 from event_handler.event import Event
-from event_handler.sinks.base import Delivered, Reject, Retry, Sink, Split, Verdict
+from event_handler.sinks.base import Delivered, Partial, Reject, Retry, Sink, Split, Verdict
 from event_handler.sinks.http import KEEPALIVE, TlsFiles
 from tests.contract import receiver as scripted
-from tests.contract.http_adapters import HttpAdapter
+from tests.contract.http_adapters import ADAPTERS, HttpAdapter
 from tests.contract.pki import Pki
-from tests.contract.receiver import Receiver, Step, answer, receiving, refusing
+from tests.contract.receiver import Receiver, Reply, Request, Step, answer, receiving, refusing
 
 BOUND = 20.0  # seconds that a verdict may take on a loaded machine; below the time-out of the sinks that are not hasty
 
@@ -129,6 +129,27 @@ async def test_a_redirect_is_not_followed_and_is_no_success(receiver: Receiver, 
     assert isinstance(said, Retry)
     assert said.misconfigured
     assert len(receiver.requests) == 1
+
+
+def by_item(item_by_item: Callable[[Request, Mapping[int, int]], Reply], statuses: Mapping[int, int]) -> Step:
+    async def step(exchange: scripted.Exchange) -> None:
+        reply = item_by_item(await exchange.read_body(), statuses)
+        await answer(reply.status, reply.body, pieces=3)(exchange)
+
+    return step
+
+
+@pytest.mark.parametrize("adapter", [adapter for adapter in ADAPTERS if adapter.item_by_item], indirect=True, ids=lambda a: a.name)
+async def test_an_answer_for_each_event_is_kept_apart(adapter: HttpAdapter, receiver: Receiver, sink: Sink) -> None:
+    assert adapter.item_by_item is not None
+    receiver.script.append(by_item(adapter.item_by_item, {1: 429, 2: 400, 4: 503}))
+    said = await verdict(sink, events(6))
+    assert isinstance(said, Partial)
+    assert said.retry == {1, 4}
+    assert list(said.rejected) == [2]
+    assert "because of 2" in said.rejected[2]
+    assert "429" in said.reason
+    assert not said.misconfigured
 
 
 # What the network does
