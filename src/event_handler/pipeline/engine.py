@@ -18,7 +18,7 @@ from event_handler.errors import StateError
 from event_handler.event import Event
 from event_handler.pipeline.ledger import Announcement, Ledger, Segment
 from event_handler.pipeline.select import Selector
-from event_handler.sinks.base import Delivered, Reject, Retry, Sink, Split
+from event_handler.sinks.base import Delivered, Partial, Reject, Retry, Sink, Split
 from event_handler.state.store import Commit, DeadLetter, RecordingItem, Store
 
 FIRST_WAIT = 0.25  # seconds before the first repeat, doubled each time
@@ -175,6 +175,10 @@ class Pipeline:
                 verdict = await self._sink.deliver([entry.event for entry in entries])
             except Exception as error:  # a fault of the sink's own code: nothing is known to be delivered, so keep and repeat
                 verdict = Retry(f"the sink failed ({type(error).__name__}: {error})", misconfigured=True)
+            if isinstance(verdict, Partial):
+                entries, verdict = self._settle(entries, verdict)
+                if not entries:
+                    return
             if isinstance(verdict, Delivered):
                 self._recovered()
                 self._acknowledge(entries)
@@ -195,6 +199,24 @@ class Pipeline:
             await self._deliver(entries[:middle])
             await self._deliver(entries[middle:])
             return
+
+    def _settle(self, entries: list[_Entry], answer: Partial) -> tuple[list[_Entry], Retry]:
+        """Acknowledge what was taken and bury what was refused; return what is to be sent again, and why."""
+        taken = [entry for place, entry in enumerate(entries) if place not in answer.retry and place not in answer.rejected]
+        if taken:
+            self._refused_in_a_row = 0
+            if not answer.retry:
+                self._recovered()
+            self._acknowledge(taken)
+        again, verdict = set(answer.retry), Retry(answer.reason, answer.after, answer.misconfigured)
+        for place, reason in answer.rejected.items():
+            if taken or self._refused_in_a_row < REFUSALS_IN_A_ROW:
+                self._refused_in_a_row += not taken
+                self._reject(entries[place], Reject(reason))
+            else:
+                again.add(place)
+                verdict = Retry(f"every event is refused: {reason}; check the format", misconfigured=True)
+        return [entries[place] for place in sorted(again)], verdict
 
     async def _wait(self, verdict: Retry, attempt: int) -> None:
         longest = LONGEST_WAIT_MISCONFIGURED if verdict.misconfigured else LONGEST_WAIT

@@ -16,7 +16,7 @@ from event_handler.pipeline.duplicates import DuplicateWindow
 from event_handler.pipeline.engine import Pipeline
 from event_handler.pipeline.ledger import Ledger
 from event_handler.pipeline.select import Selector
-from event_handler.sinks.base import Delivered, Limits, Reject, Retry, Split, Verdict
+from event_handler.sinks.base import Delivered, Limits, Partial, Reject, Retry, Split, Verdict
 from event_handler.state.store import Store
 from event_handler.teleport.messages import write_number, write_text, write_varint
 
@@ -35,6 +35,8 @@ class ScriptedSink:
         self.poison: set[str] = set()
         self.failures = 0
         self.most = 0
+        self.itemwise = False
+        self.busy: dict[str, int] = {}
 
     async def deliver(self, events: Sequence[Event]) -> Verdict:
         self.calls += 1
@@ -46,10 +48,21 @@ class ScriptedSink:
             return Retry("scripted outage")
         if self.most and len(events) > self.most:
             return Split("scripted limit")
+        if self.itemwise:
+            return self._item_by_item(events)
         if self.poison & {event.id for event in events}:
             return Reject("scripted refusal")
         self.delivered.extend(event.id for event in events)
         return Delivered()
+
+    def _item_by_item(self, events: Sequence[Event]) -> Verdict:
+        """Take all but the poison, and but what is `busy` for so many more calls."""
+        retry = frozenset(place for place, event in enumerate(events) if self.busy.get(event.id, 0))
+        rejected = {place: f"refused {event.id}" for place, event in enumerate(events) if event.id in self.poison}
+        for place in retry:
+            self.busy[events[place].id] -= 1
+        self.delivered.extend(event.id for place, event in enumerate(events) if place not in retry and place not in rejected)
+        return Partial(retry, rejected, "scripted congestion") if retry or rejected else Delivered()
 
     async def close(self) -> None:
         self.closed = True
@@ -154,6 +167,53 @@ async def test_when_everything_is_refused_it_waits_and_shouts_and_does_not_bury_
         sink.poison.clear()
         await line.drain_all()
     assert len(sink.delivered) + store.dead_letters() == 100
+
+
+async def test_of_a_partial_answer_only_the_rest_is_sent_again(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "FIRST_WAIT", 0.001)
+    sink = ScriptedSink(events=16, requests=1)
+    sink.itemwise, sink.busy, sink.poison = True, {"e3": 2, "e9": 1}, {"e5"}
+    async with pipeline(sink, store) as line:
+        await line.put(Ledger("s"), [wire(uid) for uid in ids(16)], "p")
+        await line.drain_all()
+        assert (line.counters.delivered, line.counters.dead, line.counters.retries) == (15, 1, 2)
+        assert line.failing == ""
+    assert sorted(sink.delivered) == sorted(set(ids(16)) - {"e5"})
+    assert sink.calls == 3
+    assert store.dead_letters() == 1
+    assert store.positions("s") == {"s": "p"}
+
+
+async def test_no_position_passes_what_a_partial_answer_left_out(store: Store) -> None:
+    sink = ScriptedSink(events=4, requests=1)
+    sink.itemwise, sink.busy = True, {"e1": 10**6}
+    async with pipeline(sink, store) as line:
+        ledger = Ledger("s")
+        await line.put(ledger, [wire("e0")], "first")
+        await line.put(ledger, [wire("e1"), wire("e2"), wire("e3")], "second")
+        async with asyncio.timeout(10):
+            while store.positions("s") != {"s": "first"}:
+                await asyncio.sleep(0.01)
+        assert line.counters.delivered == 3
+        assert line.failing == "scripted congestion"
+        assert not ledger.drained
+    assert store.positions("s") == {"s": "first"}
+
+
+async def test_a_partial_answer_that_refuses_everything_does_not_bury_the_log(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "FIRST_WAIT", 0.001)
+    sink = ScriptedSink(events=50, requests=1)
+    sink.itemwise, sink.poison = True, set(ids(100))
+    async with pipeline(sink, store) as line:
+        await line.put(Ledger("s"), [wire(uid) for uid in ids(100)], "p")
+        async with asyncio.timeout(10):
+            while "every event is refused" not in line.failing:
+                await asyncio.sleep(0.01)
+        assert line.counters.dead == engine.REFUSALS_IN_A_ROW
+        sink.poison.clear()
+        await line.drain_all()
+    assert len(sink.delivered) == 100 - engine.REFUSALS_IN_A_ROW
+    assert store.dead_letters() == engine.REFUSALS_IN_A_ROW
 
 
 async def test_a_batch_that_is_too_large_is_halved_until_it_fits(store: Store) -> None:
