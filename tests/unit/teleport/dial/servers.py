@@ -14,6 +14,7 @@ import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from event_handler.simulator.certificates import Authority, issue, make_authority, name
+from event_handler.teleport.dial import Dialer
 
 Reader = asyncio.StreamReader
 Writer = asyncio.StreamWriter
@@ -57,6 +58,20 @@ async def echo(reader: Reader, writer: Writer) -> None:
     while data := await reader.read(65536):
         writer.write(data)
         await writer.drain()
+
+
+async def echoes(dial: Dialer, size: int = 100_000) -> bool:
+    """Whether what is sent comes back on a dialed stream."""
+    stream = await dial()
+    assert not stream.getblocking()
+    reader, writer = await asyncio.open_connection(sock=stream)
+    try:
+        sent = bytes(range(256)) * (size // 256)
+        writer.write(sent)
+        return await asyncio.wait_for(reader.readexactly(len(sent)), 20) == sent
+    finally:
+        writer.close()
+        await writer.wait_closed()
 
 
 async def join(reader: Reader, writer: Writer, port: int) -> None:

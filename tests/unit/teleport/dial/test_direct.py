@@ -8,26 +8,12 @@ import socket
 import pytest
 
 from event_handler.errors import ConfigurationError, ConnectError
-from event_handler.teleport.dial import Dialer, direct
-from tests.unit.teleport.dial.servers import Handler, HttpProxy, PublicAuthority, Reader, SocksProxy, Writer, echo, listening
+from event_handler.teleport.dial import direct
+from tests.unit.teleport.dial.servers import Handler, HttpProxy, PublicAuthority, Reader, SocksProxy, Writer, echo, echoes, listening
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
 FAR = "teleport.example.com:443"
-
-
-async def echoes(dial: Dialer, size: int = 100_000) -> bool:
-    """Whether what is sent comes back on a dialed stream."""
-    stream = await dial()
-    assert not stream.getblocking()
-    reader, writer = await asyncio.open_connection(sock=stream)
-    try:
-        sent = bytes(range(256)) * (size // 256)
-        writer.write(sent)
-        return await asyncio.wait_for(reader.readexactly(len(sent)), 20) == sent
-    finally:
-        writer.close()
-        await writer.wait_closed()
 
 
 async def test_a_local_port_is_reached_with_keep_alive_and_without_delay(monkeypatch: pytest.MonkeyPatch) -> None:
