@@ -19,13 +19,11 @@ from event_handler.simulator.certificates import KeyKind
 from event_handler.simulator.credentials import Credentials, Renewal, write_cluster_files
 from event_handler.simulator.log import AuditLog
 from event_handler.simulator.server import AuthServer, Faults
-
-CLUSTER = "sim.test"
-Stream = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+from tests.unit.simulator.clients import CLUSTER, Stream, auth_answers, connect, user_context
 
 
 class Auth:
-    """An Auth server on the files of a directory, and a TLS client that is no gRPC client."""
+    """An Auth server on the files of a directory, and a TLS client."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -33,22 +31,17 @@ class Auth:
         self.port = 0
 
     def context(self) -> ssl.SSLContext:
-        """The user's TLS settings, read from the files as they are now."""
-        context = ssl.create_default_context(cafile=self.directory / "tls.cas")
-        context.load_cert_chain(self.directory / "tls.crt", self.directory / "tls.key")
-        context.set_alpn_protocols(["h2"])
-        return context
+        return user_context(self.directory)
 
     async def connect(self, context: ssl.SSLContext) -> Stream:
         """Connect and wait for the first bytes of HTTP/2: only they show that the server took our certificate."""
-        reader, writer = await asyncio.open_connection("127.0.0.1", self.port, ssl=context, server_hostname="teleport.cluster.local")
+        stream = await connect(f"127.0.0.1:{self.port}", context)
         try:
-            writer.write(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00")
-            assert len(await reader.readexactly(9)) == 9
+            assert await auth_answers(stream)
         except BaseException:
-            writer.close()
+            stream[1].close()
             raise
-        return reader, writer
+        return stream
 
 
 @pytest.fixture
