@@ -17,7 +17,7 @@ from event_handler.errors import ConnectError
 from event_handler.pipeline.duplicates import DuplicateWindow
 from event_handler.pipeline.engine import Pipeline
 from event_handler.pipeline.select import Selector
-from event_handler.simulator.certificates import write_cluster_files
+from event_handler.simulator.credentials import write_cluster_files
 from event_handler.simulator.events import Generator, encode, stamp
 from event_handler.simulator.log import AuditLog
 from event_handler.simulator.server import AuthServer, Faults

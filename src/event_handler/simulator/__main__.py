@@ -10,7 +10,7 @@ import signal
 from pathlib import Path
 from time import time
 
-from event_handler.simulator.certificates import write_cluster_files
+from event_handler.simulator.credentials import write_cluster_files
 from event_handler.simulator.events import Generator
 from event_handler.simulator.log import AuditLog, day_of
 from event_handler.simulator.server import AuthServer, Faults
@@ -68,8 +68,7 @@ async def live(log: AuditLog, generator: Generator, options: argparse.Namespace)
 
 async def serve(options: argparse.Namespace) -> None:
     directory: Path = options.directory
-    if not (directory / "identity").exists():
-        write_cluster_files(directory, options.cluster)
+    write_cluster_files(directory, options.cluster)
     log, generator = build(options)
     temporary = directory / "manifest.json.new"
     temporary.write_text(json.dumps(manifest(log)))

@@ -19,6 +19,7 @@ from grpclib.server import Server, Stream
 
 from event_handler.simulator.log import AuditLog, BadRequest, day_of
 from event_handler.simulator.messages import encoded_length, new, parse
+from event_handler.simulator.tls import auth_context
 
 VERSION = "19.0.0-simulated"
 BATCH = 256 * 1024  # bytes that are handed to the transport at once
@@ -52,6 +53,7 @@ class AuthServer:
         self._faults = faults
         self._sent = 0
         self._locks_file: Path | None = None
+        self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self.locks: list[bytes] = []
 
     def __mapping__(self) -> dict[str, Handler]:
@@ -68,18 +70,22 @@ class AuthServer:
 
     async def start(self, directory: Path, host: str, port: int) -> tuple[Server, int]:
         """Listen with the certificates in `directory`; return the server and the port it got."""
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
-        context.set_alpn_protocols(["h2"])
-        context.load_cert_chain(directory / "server.pem")
-        context.load_verify_locations(directory / "user-ca.pem")
-        context.verify_mode = ssl.CERT_REQUIRED
+        self.reload(directory)
+        context = auth_context(directory)
+        context.sni_callback = self._choose_context
         server = Server([self], codec=_RawCodec())
         listen(server, SendInitialMetadata, _tell_version)
         self._locks_file = directory / "locks.jsonl"
         await server.start(host, port, ssl=context)
         listening: Any = server
         return server, int(listening._server.sockets[0].getsockname()[1])
+
+    def reload(self, directory: Path) -> None:
+        """Go by the certificates that are in `directory` now, from the next connection on; running ones stay."""
+        self._context = auth_context(directory)
+
+    def _choose_context(self, connection: ssl.SSLObject | ssl.SSLSocket, server_name: str | None, context: ssl.SSLContext) -> None:
+        connection.context = self._context
 
     async def _ping(self, stream: Stream[bytes, bytes]) -> None:
         await stream.recv_message()
