@@ -39,7 +39,7 @@ DAY = 86400.0
 
 
 def client_at(address: str, context: ssl.SSLContext) -> Client:
-    return Client(Connection(Entrance([Way("direct", direct(address))]), context))
+    return Client(Connection(Entrance(lambda: [Way("direct", direct(address))]), context))
 
 
 @asynccontextmanager

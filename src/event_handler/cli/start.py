@@ -12,7 +12,7 @@ from time import monotonic, time
 import structlog
 
 from event_handler import __version__
-from event_handler.errors import EventHandlerError, StateError
+from event_handler.errors import ConfigurationError, EventHandlerError, StateError
 from event_handler.event import Event
 from event_handler.pipeline.duplicates import DuplicateWindow
 from event_handler.pipeline.engine import Pipeline
@@ -26,7 +26,8 @@ from event_handler.state.store import Store
 from event_handler.teleport import credentials
 from event_handler.teleport.client import Client
 from event_handler.teleport.connection import Connection
-from event_handler.teleport.dial import Way, direct, split_address
+from event_handler.teleport.dial import Way, split_address
+from event_handler.teleport.dial.ways import ways_to
 from event_handler.teleport.entrance import Entrance
 from event_handler.teleport.renewal import CredentialsKeeper
 from event_handler.teleport.tls import client_context
@@ -73,6 +74,7 @@ def run(settings: StartSettings, warnings: Sequence[str]) -> None:
         format=settings.fluentd_format,
     )
     addresses = [split_address(address.strip()) for address in settings.teleport_addr]
+    _ways(settings, signed_in)
     sink = _sink(settings)
     store = _store(settings, signed_in.cluster, addresses)
     try:
@@ -135,6 +137,18 @@ def _server_types(settings: StartSettings) -> tuple[str, ...]:
     return (*settings.types, *ANNOUNCING)
 
 
+def _ways(settings: StartSettings, newest: credentials.Credentials) -> list[Way]:
+    """Raises ConfigurationError when the way that was chosen needs what the credentials do not have."""
+    addresses = [address.strip() for address in settings.teleport_addr]
+    found = ways_to(addresses, newest, choice=settings.teleport_dial, insecure_proxy=settings.teleport_insecure_proxy)
+    if not found:
+        raise ConfigurationError(
+            f"teleport.dial = {settings.teleport_dial!r} needs an SSH certificate, and {newest.source} has none",
+            "Use an identity file, or leave teleport.dial out.",
+        )
+    return found
+
+
 def _connect(entrance: Entrance, newest: credentials.Credentials) -> Client:
     newest.check_not_expired()
     return Client(Connection(entrance, client_context(newest)))
@@ -167,7 +181,7 @@ async def _follow(settings: StartSettings, sink: Sink, store: Store, keeper: Cre
         exit_on_last_event=settings.exit_on_last_event,
     )
     async with Pipeline(sink, store, selector, settings.max_in_flight_bytes) as line:
-        entrance = Entrance([Way("direct", direct(address.strip())) for address in settings.teleport_addr])
+        entrance = Entrance(lambda: _ways(settings, keeper.current))
         follower = Follower(lambda: _connect(entrance, keeper.current), line, store, follow)
         following = asyncio.create_task(follower.run())
         stopping = asyncio.create_task(_signalled())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import zip_longest
 from typing import Literal
 
 from event_handler.teleport.credentials import Credentials
@@ -30,3 +32,12 @@ def ways(address: str, credentials: Credentials, *, choice: Choice = "auto", ins
         found.append(Way("tunnel", tunnel(address, credentials, insecure_proxy=insecure_proxy)))
         found.append(Way("tunnel-direct", tunnel_direct(address, credentials)))
     return found
+
+
+def ways_to(addresses: Sequence[str], credentials: Credentials, *, choice: Choice = "auto", insecure_proxy: bool = False) -> list[Way]:
+    """The ways in at any of `addresses`: the likeliest at each address first, so that one that is down does not hold up the next."""
+    by_address = [ways(address, credentials, choice=choice, insecure_proxy=insecure_proxy) for address in addresses]
+    if len(addresses) > 1:
+        named = zip(addresses, by_address, strict=True)
+        by_address = [[Way(f"{way.name} at {address}", way.dial) for way in found] for address, found in named]
+    return [way for rank in zip_longest(*by_address) for way in rank if way is not None]

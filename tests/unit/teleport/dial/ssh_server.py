@@ -12,7 +12,7 @@ from typing import Any
 import asyncssh
 from asyncssh.stream import SSHTCPStreamSession
 
-from event_handler.simulator.certificates import write_cluster_files
+from event_handler.simulator.credentials import write_cluster_files
 from event_handler.teleport.credentials import Credentials, read_identity
 
 PAYLOAD = b'{"address":"@remote-auth-server","conn_type":"node"}'
