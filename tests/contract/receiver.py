@@ -41,6 +41,9 @@ class Exchange:
         return self.request
 
     async def send(self, data: bytes) -> None:
+        await asyncio.sleep(0)  # a transport whose peer is gone takes everything at once, and would keep the loop for ever
+        if self.writer.is_closing():
+            raise ConnectionResetError
         self.writer.write(data)
         await self.writer.drain()
 

@@ -12,17 +12,16 @@ from time import monotonic, time
 import structlog
 
 from event_handler import __version__
+from event_handler.cli.line import Filters, Line, open_line
 from event_handler.errors import ConfigurationError, EventHandlerError, StateError
 from event_handler.event import Event
-from event_handler.pipeline.duplicates import DuplicateWindow
-from event_handler.pipeline.engine import Pipeline
-from event_handler.pipeline.select import ANNOUNCING, Selector
+from event_handler.pipeline.select import ANNOUNCING
 from event_handler.settings.model import StartSettings
 from event_handler.sinks.base import Delivered, Limits, Sink, Verdict
 from event_handler.sinks.fluentd import FluentdSettings, FluentdSink
-from event_handler.sources.follow import Follower, FollowSettings
-from event_handler.state.directory import FILE, adopt, state_directory
-from event_handler.state.store import Store
+from event_handler.sources.follow import FollowSettings
+from event_handler.state.directory import adopt, state_directory
+from event_handler.state.store import FILE, Store
 from event_handler.teleport import credentials
 from event_handler.teleport.client import Client
 from event_handler.teleport.connection import Connection
@@ -88,7 +87,7 @@ def _store(settings: StartSettings, cluster: str, addresses: Sequence[tuple[str,
     if settings.dry_run:
         return Store(None, copy_from=directory / FILE)
     adopt(directory, addresses)
-    store = Store(directory)
+    store = Store(directory, begin_known=settings.start_time is not None)
     store.claim(cluster)
     return store
 
@@ -154,18 +153,9 @@ def _connect(entrance: Entrance, newest: credentials.Credentials) -> Client:
     return Client(Connection(entrance, client_context(newest)))
 
 
-async def _follow(settings: StartSettings, sink: Sink, store: Store, keeper: CredentialsKeeper) -> None:
-    window = DuplicateWindow()
-    window.load(store.delivered_ids())
-    selector = Selector(
-        sink.name,
-        window,
-        types=settings.types,
-        skip_types=settings.skip_event_types,
-        skip_session_types=settings.skip_session_types,
-    )
-    follow = FollowSettings(
-        cluster=keeper.current.cluster,
+def _follow_settings(settings: StartSettings, store: Store, cluster: str) -> FollowSettings:
+    return FollowSettings(
+        cluster=cluster,
         start=_start_time(settings, store),
         window=settings.window_size,
         page=settings.batch,
@@ -180,32 +170,30 @@ async def _follow(settings: StartSettings, sink: Sink, store: Store, keeper: Cre
         startup_timeout=settings.startup_timeout,
         exit_on_last_event=settings.exit_on_last_event,
     )
-    async with Pipeline(sink, store, selector, settings.max_in_flight_bytes) as line:
-        entrance = Entrance(lambda: _ways(settings, keeper.current))
-        follower = Follower(lambda: _connect(entrance, keeper.current), line, store, follow)
-        following = asyncio.create_task(follower.run())
+
+
+async def _follow(settings: StartSettings, sink: Sink, store: Store, keeper: CredentialsKeeper) -> None:
+    filters = Filters(settings.types, settings.skip_event_types, settings.skip_session_types)
+    follow = _follow_settings(settings, store, keeper.current.cluster)
+    entrance = Entrance(lambda: _ways(settings, keeper.current))
+    async with open_line(
+        sink, store, filters, lambda: _connect(entrance, keeper.current), follow, settings.max_in_flight_bytes
+    ) as line:
+        following = asyncio.create_task(line.follower.run())
         stopping = asyncio.create_task(_signalled())
-        beside = [asyncio.create_task(_report(line)), asyncio.create_task(keeper.watch(follower.renew))]
+        beside = [asyncio.create_task(_report(line)), asyncio.create_task(keeper.watch(line.follower.renew))]
         await asyncio.wait([following, stopping], return_when=asyncio.FIRST_COMPLETED)
         stopped = stopping.done()
         for task in (following, stopping, *beside):
             task.cancel()
         await asyncio.gather(stopping, *beside, return_exceptions=True)
-        if stopped:
-            await _finish(line, settings.shutdown_timeout)
         result = (await asyncio.gather(following, return_exceptions=True))[0]
+        if stopped and not await line.finish(settings.shutdown_timeout):
+            log.warning("stopped with events in flight; they are sent again at the next start", waited_s=settings.shutdown_timeout)
         _tell(line)
-    if isinstance(result, BaseException) and not isinstance(result, asyncio.CancelledError):
+    if isinstance(result, BaseException) and not (stopped and isinstance(result, asyncio.CancelledError)):
         raise _cause(result)
     log.info("Successfully shut down")
-
-
-async def _finish(line: Pipeline, seconds: float) -> None:
-    try:
-        async with asyncio.timeout(seconds):
-            await line.drain_all()
-    except TimeoutError:
-        log.warning("stopped with events in flight; they will be sent again at the next start", waited_s=seconds)
 
 
 def _cause(error: BaseException) -> BaseException:
@@ -231,22 +219,22 @@ async def _signalled() -> None:
     await stop.wait()
 
 
-async def _report(line: Pipeline) -> None:
-    before, sessions, at = 0, 0, monotonic()
+async def _report(line: Line) -> None:
+    events, sessions, at = 0, 0, monotonic()
     while True:
         await asyncio.sleep(REPORT_EVERY)
         minutes = (monotonic() - at) / 60
-        log.info("Event processing", events_per_minute=round((line.counters.delivered - before) / minutes))
-        log.info("Session processing", sessions_per_minute=round((line.counters.session_events - sessions) / minutes))
-        before, sessions, at = line.counters.delivered, line.counters.session_events, monotonic()
+        log.info("Event processing", events_per_minute=round((line.audit.counters.delivered - events) / minutes))
+        log.info("Session processing", sessions_per_minute=round((line.recordings.counters.delivered - sessions) / minutes))
+        events, sessions, at = line.audit.counters.delivered, line.recordings.counters.delivered, monotonic()
 
 
-def _tell(line: Pipeline) -> None:
+def _tell(line: Line) -> None:
     log.info(
         "delivered",
-        events=line.counters.delivered,
-        session_events=line.counters.session_events,
-        duplicates_dropped=line.duplicates,
-        dead_letters=line.counters.dead,
-        retries=line.counters.retries,
+        events=line.audit.counters.delivered,
+        session_events=line.recordings.counters.delivered,
+        duplicates_dropped=line.selector.duplicates,
+        dead_letters=line.audit.counters.dead + line.recordings.counters.dead,
+        retries=line.audit.retries + line.recordings.retries,
     )

@@ -12,9 +12,8 @@ from urllib.parse import quote
 import structlog
 
 from event_handler.errors import StateError
-from event_handler.state.store import take_lock
+from event_handler.state.store import FILE, take_lock
 
-FILE = "state.db"
 ADOPTED = "state.db.adopted"
 
 log = structlog.get_logger()
