@@ -30,7 +30,7 @@ MODE = "TELEPORT_TLS_ROUTING_CONN_UPGRADE_MODE"
 
 _YES = frozenset({"yes", "yeah", "y", "true", "1", "on"})
 _NO = frozenset({"no", "nope", "n", "false", "0", "off"})
-_NO_PROTOCOL = ("NO_APPLICATION_PROTOCOL", "BAD_EXTENSION")  # OpenSSL's names for alert 120 and for a protocol not offered
+_NO_PROTOCOL = ("no application protocol", "bad extension")  # OpenSSL's words: alert 120, and a protocol that was not offered
 
 
 def upgrade(address: str, *, always: bool = False, insecure_proxy: bool = False) -> Dialer:
@@ -93,7 +93,8 @@ async def _test(address: str, insecure: bool) -> bool:
             await outer.start()
         return outer.protocol != TUNNEL_PROTOCOL
     except ssl.SSLError as error:
-        return any(name in (error.reason or "") for name in _NO_PROTOCOL)
+        text = str(error).lower().replace("_", " ")  # Python has no name for some of OpenSSL's reasons, only their text
+        return any(reason in text for reason in _NO_PROTOCOL)
     except (ConnectError, OSError):
         return False
     finally:
