@@ -42,9 +42,8 @@ def upgrade(address: str, *, always: bool = False, insecure_proxy: bool = False)
 
     async def dial() -> socket.socket:
         if not always and not await needs_upgrade(address, os.environ, insecure_proxy=insecure_proxy):
-            raise ConnectError(
-                f"{address} needs no connection upgrade", f"Set {FORCED}=yes if a load balancer ends TLS in front of it."
-            )
+            hint = f"If a load balancer ends TLS in front of it, set {FORCED}=yes to be told what is wrong with that."
+            raise ConnectError(f"{address} needs no connection upgrade", hint)
         return as_socket(await open_upgraded(address, insecure_proxy=insecure_proxy))
 
     return dial
@@ -104,15 +103,10 @@ async def _test(address: str, insecure: bool) -> bool:
 
 async def open_upgraded(address: str, *, insecure_proxy: bool) -> Stream:
     """Connect to `address` and have the Proxy take the connection over. Raises ConnectError."""
-    if os.environ.get(MODE, "").strip().lower() == "legacy":
-        return await _request(address, WITHOUT_PINGS, insecure_proxy, legacy=True) or _refused(address)
-    for kind in (WITH_PINGS, WITHOUT_PINGS):
-        if stream := await _request(address, kind, insecure_proxy, legacy=False):
+    legacy = os.environ.get(MODE, "").strip().lower() == "legacy"
+    for kind in (WITHOUT_PINGS,) if legacy else (WITH_PINGS, WITHOUT_PINGS):
+        if stream := await _request(address, kind, insecure_proxy, legacy=legacy):
             return stream
-    return _refused(address)
-
-
-def _refused(address: str) -> Stream:
     raise ConnectError(f"{address} does not take part in a connection upgrade (400)", "Check that teleport.addr is a Teleport Proxy.")
 
 
