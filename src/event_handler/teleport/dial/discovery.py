@@ -6,6 +6,7 @@ Source of the rules: Teleport's api/client/webclient, as restated in its protoco
 from __future__ import annotations
 
 import http.client
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from io import BytesIO
@@ -25,6 +26,7 @@ TUNNEL_PORT = 3024
 WEB_PORT = 443
 TUNNEL_VARIABLE = "TELEPORT_TUNNEL_PUBLIC_ADDR"
 
+_HOST = re.compile(r"[^\s\[\]/@]+")
 _SCHEMES = ("tcp://", "http://", "https://")
 _NO_PROXY_HINT = "Check that teleport.addr is the web address of a Teleport Proxy."
 
@@ -52,9 +54,8 @@ async def find(address: str, *, insecure_proxy: bool) -> Discovery:
         try:
             return parse(address, _body(await _get(stream, address)))
         except (OSError, http.client.HTTPException) as error:
-            raise ConnectError(
-                f"{address} does not answer as a web server ({error or type(error).__name__})", _NO_PROXY_HINT
-            ) from None
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise ConnectError(f"{address} does not answer as a web server ({reason})", _NO_PROXY_HINT) from None
         finally:
             stream.close()
 
@@ -132,7 +133,7 @@ def tunnel_address(found: Discovery, environment: Mapping[str, str]) -> str:
 
 def _join(address: str, default_port: int) -> str:
     host, port = _split(address)
-    if not host:
+    if not _HOST.fullmatch(host):
         raise ConnectError(
             f"the Proxy names no address of its tunnel that can be dialed ({address!r})",
             f"Set proxy_service.public_addr in its configuration, or {TUNNEL_VARIABLE} here.",

@@ -38,7 +38,8 @@ class TlsStream:
                 await self._flush()
                 await self._fill()
             except ssl.SSLError:
-                await self._flush()  # the alert that says why
+                with suppress(OSError):
+                    await self._flush()  # the alert that says why
                 raise
             else:
                 return await self._flush()

@@ -30,7 +30,7 @@ MODE = "TELEPORT_TLS_ROUTING_CONN_UPGRADE_MODE"
 
 _YES = frozenset({"yes", "yeah", "y", "true", "1", "on"})
 _NO = frozenset({"no", "nope", "n", "false", "0", "off"})
-_NO_PROTOCOL = ("NO_APPLICATION_PROTOCOL", "BAD_EXTENSION")  # OpenSSL's names for alert 120 and for a protocol not offered
+_NO_PROTOCOL = ("no application protocol", "bad extension")  # OpenSSL's words: alert 120, and a protocol that was not offered
 
 
 def upgrade(address: str, *, always: bool = False, insecure_proxy: bool = False) -> Dialer:
@@ -42,9 +42,8 @@ def upgrade(address: str, *, always: bool = False, insecure_proxy: bool = False)
 
     async def dial() -> socket.socket:
         if not always and not await needs_upgrade(address, os.environ, insecure_proxy=insecure_proxy):
-            raise ConnectError(
-                f"{address} needs no connection upgrade", f"Set {FORCED}=yes if a load balancer ends TLS in front of it."
-            )
+            hint = f"If a load balancer ends TLS in front of it, set {FORCED}=yes to be told what is wrong with that."
+            raise ConnectError(f"{address} needs no connection upgrade", hint)
         return as_socket(await open_upgraded(address, insecure_proxy=insecure_proxy))
 
     return dial
@@ -93,7 +92,8 @@ async def _test(address: str, insecure: bool) -> bool:
             await outer.start()
         return outer.protocol != TUNNEL_PROTOCOL
     except ssl.SSLError as error:
-        return any(name in (error.reason or "") for name in _NO_PROTOCOL)
+        text = str(error).lower().replace("_", " ")  # Python has no name for some of OpenSSL's reasons, only their text
+        return any(reason in text for reason in _NO_PROTOCOL)
     except (ConnectError, OSError):
         return False
     finally:
@@ -103,15 +103,10 @@ async def _test(address: str, insecure: bool) -> bool:
 
 async def open_upgraded(address: str, *, insecure_proxy: bool) -> Stream:
     """Connect to `address` and have the Proxy take the connection over. Raises ConnectError."""
-    if os.environ.get(MODE, "").strip().lower() == "legacy":
-        return await _request(address, WITHOUT_PINGS, insecure_proxy, legacy=True) or _refused(address)
-    for kind in (WITH_PINGS, WITHOUT_PINGS):
-        if stream := await _request(address, kind, insecure_proxy, legacy=False):
+    legacy = os.environ.get(MODE, "").strip().lower() == "legacy"
+    for kind in (WITHOUT_PINGS,) if legacy else (WITH_PINGS, WITHOUT_PINGS):
+        if stream := await _request(address, kind, insecure_proxy, legacy=legacy):
             return stream
-    return _refused(address)
-
-
-def _refused(address: str) -> Stream:
     raise ConnectError(f"{address} does not take part in a connection upgrade (400)", "Check that teleport.addr is a Teleport Proxy.")
 
 

@@ -14,6 +14,7 @@ from asyncssh.stream import SSHTCPStreamSession
 
 from event_handler.simulator.credentials import write_cluster_files
 from event_handler.teleport.credentials import Credentials, read_identity
+from tests.unit.teleport.dial.servers import take_what_waits
 
 PAYLOAD = b'{"address":"@remote-auth-server","conn_type":"node"}'
 STDERR = asyncssh.EXTENDED_DATA_STDERR
@@ -75,6 +76,7 @@ class TunnelServer:
         try:
             yield acceptor.get_port()
         finally:
+            await take_what_waits()
             acceptor.close()
             for connection in self.connections:
                 connection.abort()
@@ -140,8 +142,8 @@ class _Channel(asyncssh.SSHTCPChannel[bytes]):
         try:
             await asyncio.wait(copies, return_when=asyncio.FIRST_COMPLETED)
         finally:
+            writer.close()
+            far_writer.transport.abort()
             for task in copies:
                 task.cancel()
             await asyncio.gather(*copies, return_exceptions=True)
-            writer.close()
-            far_writer.close()
