@@ -86,7 +86,8 @@ async def serve(options: argparse.Namespace) -> None:
     log, generator = build(options)
     write_manifest(log, directory)
     jobs: list[Job] = []
-    auth = AuthServer(log, cluster=options.cluster, bulk=options.mode == "bulk", faults=Faults(options.unavailable_every))
+    faults = Faults(options.unavailable_every, options.invalid_every)
+    auth = AuthServer(log, cluster=options.cluster, bulk=options.mode == "bulk", faults=faults)
     async with AsyncExitStack() as stack:
         address = await start_auth(options, auth, stack, jobs)
         addresses = {"address": address} | await start_fronts(options, address, stack)
@@ -109,8 +110,10 @@ def ready(options: argparse.Namespace, log: AuditLog) -> dict[str, object]:
 def main() -> None:
     made = parser()
     options = made.parse_args()
-    if options.large_event and options.mode != "bulk":
-        made.error("--large-event needs --mode bulk: a search page holds 1 MiB")
+    if options.back_end != "file" and options.mode != "search":
+        made.error("--back-end needs --mode search: bulk export is Athena's")
+    if options.large_event and options.mode != "bulk" and options.back_end != "postgres":
+        made.error("--large-event needs --mode bulk or --back-end postgres: the others trim what a search page cannot hold")
     asyncio.run(serve(options))
 
 

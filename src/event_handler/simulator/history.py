@@ -9,6 +9,7 @@ import random
 from pathlib import Path
 from time import time
 
+from event_handler.simulator.back_ends import BACK_ENDS
 from event_handler.simulator.events import Generator
 from event_handler.simulator.log import AuditLog, day_of
 
@@ -20,7 +21,7 @@ LIVE_CHUNK_EVERY = 1.0  # seconds; a real cluster closes a chunk after a minute
 def build(options: argparse.Namespace) -> tuple[AuditLog, Generator]:
     """Make the log: `events` over `days`, some of them in sessions with a recording, cut into chunks."""
     generator = Generator(options.cluster, options.seed)
-    log = AuditLog(seed=options.seed)
+    log = AuditLog(seed=options.seed, back_end=BACK_ENDS[options.back_end]())
     begin = time() - options.days * DAY
     span = options.days * DAY - QUIET
     for number in range(options.sessions):

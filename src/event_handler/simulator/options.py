@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from event_handler.simulator import forward_proxy
+from event_handler.simulator.back_ends import BACK_ENDS
 from event_handler.simulator.certificates import KeyKind
 from event_handler.simulator.credentials import Renewal
 from event_handler.simulator.fronts.proxy import Front
@@ -66,7 +67,10 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--directory", type=Path, required=True, help="where credentials and the manifest are written")
     made.add_argument("--port", type=int, default=0, help="Auth's port on loopback, 0 takes a free one")
     made.add_argument("--cluster", default="sim.test", help="name of the cluster")
-    made.add_argument("--mode", choices=["bulk", "search"], default="bulk", help="which back end to be")
+    made.add_argument(
+        "--mode", choices=["bulk", "search"], default="bulk", help="how events can be read: exported in chunks, or searched"
+    )
+    made.add_argument("--back-end", choices=list(BACK_ENDS), default="file", help="which one to search in")
     made.add_argument("--events", type=int, default=5000, help="events of the past")
     made.add_argument("--sessions", type=int, default=10, help="sessions among them, each with a recording")
     made.add_argument("--days", type=float, default=2.0, help="days that the past events are spread over")
@@ -79,7 +83,10 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--late-recordings", type=float, default=0.0, help="seconds until every third recording exists")
     made.add_argument("--duplicates", type=float, default=0.0, help="share of the events that stand in two chunks")
     made.add_argument("--unavailable-every", type=int, default=0, help="exported events between two outages in mid-stream")
-    made.add_argument("--large-event", type=int, default=0, help="bytes of one event that is larger than all others (bulk only)")
+    made.add_argument("--invalid-every", type=int, default=0, help="searches until one gets an INVALID_ARGUMENT that passes")
+    made.add_argument(
+        "--large-event", type=int, default=0, help="bytes of one event that is larger than all others (not with file and dynamodb)"
+    )
     _add_access(made)
     _add_faults(made)
     return made

@@ -18,6 +18,7 @@ import pytest
 from cryptography import x509
 
 from event_handler.simulator.credentials import write_cluster_files
+from event_handler.simulator.fronts import transport_channel
 from event_handler.simulator.fronts.proxy import Front, Fronts
 from event_handler.simulator.log import AuditLog
 from event_handler.simulator.server import AuthServer, Faults
@@ -257,6 +258,16 @@ async def test_the_tunnel_dials_nothing_but_auth_and_says_so(tmp_path: Path, sep
             await connection.run("true")
         with pytest.raises(asyncssh.ChannelOpenError):
             await connection.open_connection("127.0.0.1", 1)
+
+
+async def test_a_channel_on_which_nothing_is_asked_is_closed(
+    tmp_path: Path, separate: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transport_channel, "REQUEST_TIMEOUT", 0.1)
+    async with await open_tunnel(tmp_path, separate["tunnel"]) as connection, asyncio.timeout(30):
+        transport = Transport(connection)
+        await transport.open()
+        await transport.ended()
 
 
 async def test_behind_the_load_balancer_only_the_upgrade_leads_to_auth(tmp_path: Path) -> None:
