@@ -14,7 +14,7 @@ from pathlib import Path
 from event_handler.simulator.authorities import Phase
 from event_handler.simulator.credentials import Credentials
 from event_handler.simulator.faults import FaultyRelay, Trouble
-from event_handler.simulator.fronts.proxy import Front, Fronts
+from event_handler.simulator.fronts import Front
 from event_handler.simulator.history import build, live, write_manifest
 from event_handler.simulator.log import AuditLog
 from event_handler.simulator.options import parser
@@ -60,6 +60,9 @@ async def start_fronts(options: argparse.Namespace, address: str, stack: AsyncEx
     """Start what stands in front of Auth; return the addresses by name."""
     if options.front is None:
         return {}
+    # Loaded only here: asyncssh and aiohttp's server double the time that a cluster without fronts takes to start.
+    from event_handler.simulator.fronts.proxy import Fronts
+
     fronts = Fronts(options.directory, options.cluster, address)
     stack.push_async_callback(fronts.close)
     await fronts.start(Front(options.front), options.web_port)

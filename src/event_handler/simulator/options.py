@@ -10,7 +10,7 @@ from event_handler.simulator import forward_proxy
 from event_handler.simulator.back_ends import BACK_ENDS
 from event_handler.simulator.certificates import KeyKind
 from event_handler.simulator.credentials import Renewal
-from event_handler.simulator.fronts.proxy import Front
+from event_handler.simulator.fronts import Front
 
 HEAD = """\
 # The simulated cluster

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from contextlib import AsyncExitStack
-from enum import StrEnum
 from functools import partial
 from pathlib import Path
 
+from event_handler.simulator.fronts import Front
 from event_handler.simulator.fronts.discovery import Addresses
 from event_handler.simulator.fronts.load_balancer import LoadBalancer
 from event_handler.simulator.fronts.router import Ending, Router
@@ -15,18 +15,6 @@ from event_handler.simulator.fronts.upgrade import PING_EVERY
 from event_handler.simulator.fronts.web_server import WebServer
 from event_handler.simulator.listener import Listener
 from event_handler.simulator.tls import server_context
-
-
-class Front(StrEnum):
-    """What stands in front of Auth.
-
-    `tls-routing`: one port for everything. `separate`: a web port that routes nothing, and the tunnel on a port of its own.
-    `load-balancer`: a load balancer that ends TLS, in front of a Proxy with TLS routing.
-    """
-
-    TLS_ROUTING = "tls-routing"
-    SEPARATE = "separate"
-    LOAD_BALANCER = "load-balancer"
 
 
 class Fronts:
