@@ -141,13 +141,17 @@ async def serve(options: argparse.Namespace) -> None:
     print(json.dumps({"accepted": proxy.accepted, "targets": proxy.targets}), flush=True)
 
 
+def parser() -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser(prog="python -m event_handler.simulator.forward_proxy", description=__doc__)
+    made.add_argument("--kind", choices=list(Kind), required=True, help="which protocol to speak")
+    made.add_argument("--user", default="", help="user that must sign in; without one everybody is let through")
+    made.add_argument("--password", default="", help="that user's password")
+    made.add_argument("--port", type=int, default=0, help="port on loopback, 0 takes a free one")
+    return made
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m event_handler.simulator.forward_proxy", description=__doc__)
-    parser.add_argument("--kind", choices=list(Kind), required=True, help="which protocol to speak")
-    parser.add_argument("--user", default="", help="user that must sign in; none: everybody is let through")
-    parser.add_argument("--password", default="", help="that user's password")
-    parser.add_argument("--port", type=int, default=0, help="port on loopback, 0 takes a free one")
-    asyncio.run(serve(parser.parse_args()))
+    asyncio.run(serve(parser().parse_args()))
 
 
 if __name__ == "__main__":

@@ -17,7 +17,8 @@ from grpclib.events import SendInitialMetadata, listen
 from grpclib.exceptions import GRPCError
 from grpclib.server import Server, Stream
 
-from event_handler.simulator.log import AuditLog, BadRequest, day_of
+from event_handler.simulator.back_ends import BadRequest
+from event_handler.simulator.log import AuditLog, day_of
 from event_handler.simulator.messages import encoded_length, new, parse
 from event_handler.simulator.tls import auth_context
 
@@ -38,9 +39,14 @@ class _RawCodec(CodecBase):
 
 @dataclass(slots=True)
 class Faults:
-    """What goes wrong on purpose: every `unavailable_every`-th event of an export ends the stream (0 = never)."""
+    """What goes wrong on purpose (0 = never).
+
+    `unavailable_every`: every so-many-th event of an export ends the stream. `invalid_every`: every so-many-th search is answered with
+    INVALID_ARGUMENT, which passes, as DynamoDB does when AWS has an internal error.
+    """
 
     unavailable_every: int = 0
+    invalid_every: int = 0
 
 
 class AuthServer:
@@ -52,6 +58,7 @@ class AuthServer:
         self._bulk = bulk
         self._faults = faults
         self._sent = 0
+        self._searches = 0
         self._locks_file: Path | None = None
         self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self.locks: list[bytes] = []
@@ -105,6 +112,9 @@ class AuthServer:
 
     async def _search(self, stream: Stream[bytes, bytes]) -> None:
         asked = parse("SearchRequest", await stream.recv_message() or b"")
+        self._searches += 1
+        if self._faults.invalid_every and self._searches % self._faults.invalid_every == 0:
+            raise GRPCError(Status.INVALID_ARGUMENT, "InternalServerError: simulated")
         since, until = (field.seconds + field.nanos / 1e9 for field in (asked.start_date, asked.end_date))
         try:
             events, key = self._log.page(since, until, asked.limit, asked.start_key, frozenset(asked.event_types), asked.order == 1)
@@ -146,7 +156,7 @@ class AuthServer:
 
     def _need_bulk(self, method: str) -> None:
         if not self._bulk:
-            raise GRPCError(Status.UNIMPLEMENTED, f"FileLog does not implement {method}")
+            raise GRPCError(Status.UNIMPLEMENTED, self._log.back_end.export_error(method))
 
 
 async def _tell_version(event: SendInitialMetadata) -> None:

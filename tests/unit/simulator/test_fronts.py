@@ -9,6 +9,7 @@ import os
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,10 @@ import asyncssh
 import pytest
 from cryptography import x509
 
-from event_handler.simulator.credentials import write_cluster_files
-from event_handler.simulator.fronts.proxy import Front, Fronts
+from event_handler.simulator.authorities import Phase
+from event_handler.simulator.credentials import Credentials, write_cluster_files
+from event_handler.simulator.fronts import Front, transport_channel
+from event_handler.simulator.fronts.proxy import Fronts
 from event_handler.simulator.log import AuditLog
 from event_handler.simulator.server import AuthServer, Faults
 from tests.unit.simulator.clients import (
@@ -246,6 +249,22 @@ async def test_the_tunnel_lets_in_only_certificates_of_the_user_authority_for_th
         await open_tunnel(tmp_path, separate["tunnel"], key=(stranger, forged))
 
 
+async def test_the_tunnel_refuses_an_expired_certificate(tmp_path: Path, separate: dict[str, str]) -> None:
+    Credentials(tmp_path, CLUSTER, lifetime=timedelta(seconds=-5)).renew()
+    with pytest.raises(asyncssh.PermissionDenied):
+        await open_tunnel(tmp_path, separate["tunnel"])
+
+
+async def test_a_rotation_leaves_no_gap_in_the_tunnel_either(tmp_path: Path, separate: dict[str, str]) -> None:
+    credentials = Credentials(tmp_path, CLUSTER)
+    for phase in Phase:
+        assert credentials.advance() is phase
+        async with await open_tunnel(tmp_path, separate["tunnel"]):
+            credentials.renew()
+        async with await open_tunnel(tmp_path, separate["tunnel"]):
+            pass
+
+
 async def test_the_tunnel_dials_nothing_but_auth_and_says_so(tmp_path: Path, separate: dict[str, str]) -> None:
     async with await open_tunnel(tmp_path, separate["tunnel"]) as connection:
         transport = Transport(connection)
@@ -257,6 +276,16 @@ async def test_the_tunnel_dials_nothing_but_auth_and_says_so(tmp_path: Path, sep
             await connection.run("true")
         with pytest.raises(asyncssh.ChannelOpenError):
             await connection.open_connection("127.0.0.1", 1)
+
+
+async def test_a_channel_on_which_nothing_is_asked_is_closed(
+    tmp_path: Path, separate: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transport_channel, "REQUEST_TIMEOUT", 0.1)
+    async with await open_tunnel(tmp_path, separate["tunnel"]) as connection, asyncio.timeout(30):
+        transport = Transport(connection)
+        await transport.open()
+        await transport.ended()
 
 
 async def test_behind_the_load_balancer_only_the_upgrade_leads_to_auth(tmp_path: Path) -> None:

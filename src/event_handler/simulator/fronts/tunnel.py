@@ -11,6 +11,7 @@ import asyncssh
 from event_handler.simulator.fronts.transport_channel import Dialing, TunnelConnection
 from event_handler.simulator.listener import Reader, Writer, copy_both_ways, hand_over
 
+KEEPALIVE = 300  # seconds between the server's keepalive requests; after three without an answer the client is dropped
 REMOTE_AUTH = "@remote-auth-server"  # the address that stands for any Auth server of the cluster
 
 
@@ -42,6 +43,8 @@ class Tunnel:
             server_factory=lambda: _Users(authorities),
             server_host_keys=[(str(directory / "ssh-host"), str(directory / "ssh-host-cert.pub"))],
             server_version="Teleport",
+            keepalive_interval=KEEPALIVE,
+            keepalive_count_max=3,
         )
         return TunnelConnection(options, self._dial)
 
