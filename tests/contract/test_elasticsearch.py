@@ -15,7 +15,7 @@ from event_handler.event import Event
 from event_handler.sinks.base import Delivered, Partial, Retry
 from event_handler.sinks.elasticsearch import ElasticsearchSettings, ElasticsearchSink, document_id, judge_items
 from event_handler.sinks.http import Answer
-from tests.contract.receiver import Receiver, Reply, Request, receiving
+from tests.contract.receiver import Exchange, Receiver, Reply, Request, receiving
 
 LOGIN = Event("user.login", "u-1", 1_790_000_000.25, 0, b'{"event":"user.login","uid":"u-1","user":"\xc3\xa9ve \\"x\\""}')
 PRINT = Event("print", "hash", 1_790_000_001.0, 7, b'{"data":"bHM=","event":"print"}', "f0cd9816")
@@ -39,6 +39,46 @@ async def sent(cluster: Receiver, settings: ElasticsearchSettings, *events: Even
     request = cluster.requests[-1]
     assert request.body.endswith(b"\n")
     return request, [orjson.loads(line) for line in request.body.splitlines()]
+
+
+class Index:
+    """Stores documents as the bulk API's `create` does: an id that is there already is a conflict."""
+
+    def __init__(self) -> None:
+        self.documents: dict[str, bytes] = {}
+        self.conflicts = 0
+
+    def store(self, request: Request) -> Reply:
+        lines = request.body.splitlines()
+        items = [
+            self._create(orjson.loads(action)["create"]["_id"], document)
+            for action, document in zip(lines[::2], lines[1::2], strict=True)
+        ]
+        return Reply(200, orjson.dumps({"items": items}))
+
+    def _create(self, name: str, document: bytes) -> dict[str, Any]:
+        if name in self.documents:
+            self.conflicts += 1
+            return {"create": {"status": 409, "error": {"type": "version_conflict_engine_exception", "reason": "exists"}}}
+        self.documents[name] = document
+        return {"create": {"status": 201}}
+
+    async def lose_answer(self, exchange: Exchange) -> None:
+        self.store(await exchange.read_body())
+        exchange.writer.close()
+
+
+async def test_an_answer_that_gets_lost_makes_no_double() -> None:
+    index = Index()
+    batch = [replace(LOGIN, id=f"u-{number}") for number in range(20)]
+    async with receiving(index.store, None) as cluster:
+        cluster.script.append(index.lose_answer)
+        sink = ElasticsearchSink(ElasticsearchSettings(cluster.url))
+        assert isinstance(await sink.deliver(batch), Retry)
+        assert await sink.deliver(batch) == Delivered()
+        await sink.close()
+    assert list(index.documents) == [event.id for event in batch]
+    assert index.conflicts == 20
 
 
 async def test_an_event_goes_as_text_into_the_data_stream_of_the_teleport_integration(cluster: Receiver) -> None:

@@ -35,8 +35,8 @@ async def verdict(sink: Sink, batch: list[Event] | None = None) -> Verdict:
         return await sink.deliver(batch or events(sink.limits.events if sink.limits.events < 3 else 3))
 
 
-async def eventually(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(BOUND):
+async def eventually(condition: Callable[[], bool], within: float = BOUND) -> None:
+    async with asyncio.timeout(within):
         while not condition():
             await asyncio.sleep(0.01)
 
@@ -209,6 +209,7 @@ async def test_a_receiver_that_is_down_is_repeated_and_found_when_it_is_back(rec
     said = await verdict(sink)
     assert isinstance(said, Retry)
     assert not said.misconfigured
+    assert said.reason.startswith(f"no connection to the receiver at localhost:{receiver.port} (")
     await receiver.start(pki.server_context("localhost"))
     assert await verdict(sink) == Delivered()
 
@@ -244,7 +245,7 @@ async def test_an_idle_connection_is_closed_before_the_receiver_would(adapter: H
     sink = adapter.sink(receiver.url, pki.client_files(), keepalive=0.2)
     assert await verdict(sink) == Delivered()
     assert receiver.open == 1
-    await eventually(lambda: not receiver.open)
+    await eventually(lambda: not receiver.open, within=KEEPALIVE / 2)
     assert await verdict(sink) == Delivered()
     assert receiver.connections == 2
     await sink.close()
@@ -298,6 +299,34 @@ async def test_a_client_certificate_that_is_refused_without_a_word_is_repeated_w
     assert isinstance(said, Retry)
     assert f"{adapter.option}.cert" in said.reason
     assert receiver.requests == []
+
+
+async def test_a_connection_that_is_cut_in_the_handshake_is_an_outage(adapter: HttpAdapter, pki: Pki) -> None:
+    async def cut(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(100)
+        writer.close()
+
+    async with await asyncio.start_server(cut, "127.0.0.1", 0) as server:
+        sink = adapter.sink(f"https://localhost:{server.sockets[0].getsockname()[1]}", pki.client_files())
+        said = await verdict(sink)
+        await sink.close()
+    assert isinstance(said, Retry)
+    assert not said.misconfigured
+
+
+async def test_a_receiver_without_tls_is_a_fault_to_mend(adapter: HttpAdapter, pki: Pki) -> None:
+    async def answer_plainly(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(100)
+        writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        writer.close()
+
+    async with await asyncio.start_server(answer_plainly, "127.0.0.1", 0) as server:
+        sink = adapter.sink(f"https://localhost:{server.sockets[0].getsockname()[1]}", pki.client_files())
+        said = await verdict(sink)
+        await sink.close()
+    assert isinstance(said, Retry)
+    assert said.misconfigured
+    assert "TLS" in said.reason
 
 
 async def test_a_certificate_for_another_name_is_not_accepted(adapter: HttpAdapter, receiver: Receiver, sink: Sink, pki: Pki) -> None:

@@ -102,14 +102,16 @@ class HttpClient:
         if isinstance(error, aiohttp.ClientConnectorCertificateError):
             reason = f"the receiver's certificate is not trusted ({error.certificate_error})"
             return Retry(f"{reason}; check {self._section}.ca and the name in the URL", MISCONFIGURED_WAIT, misconfigured=True)
-        fault = next((cause for cause in _causes(error) if isinstance(cause, ssl.SSLError) or "[SSL: " in str(cause)), None)
-        if fault is not None:
+        fault = next((cause for cause in _causes(error) if isinstance(cause, ssl.SSLError)), None)
+        if fault is not None and (isinstance(error, aiohttp.ClientConnectorError) or "ALERT" in str(fault.reason)):
             reason = f"TLS with the receiver failed ({fault})"
             return Retry(f"{reason}; check {self._section}.cert, key and ca", MISCONFIGURED_WAIT, misconfigured=True)
         if isinstance(error, TimeoutError):
             return Retry(f"the receiver does not answer within {self._timeout:g} s")
-        reason = f"the receiver does not answer ({str(error) or type(error).__name__})"
-        if tls and not isinstance(error, aiohttp.ClientConnectorError):
+        if isinstance(error, aiohttp.ClientConnectorError):
+            return Retry(f"no connection to the receiver at {error.host}:{error.port} ({_words(error.os_error)})")
+        reason = f"the receiver does not answer ({_words(error)})"
+        if tls:
             # Cut after connecting: with TLS 1.3 a reset may overtake the alert that says why, and some servers send none.
             reason += f"; if it stays so, the receiver may refuse the certificate of {self._section}.cert"
         return Retry(reason)
@@ -119,6 +121,10 @@ class HttpClient:
             await self._session.close()
             await asyncio.sleep(0)  # let the transports finish closing
             self._session = None
+
+
+def _words(error: BaseException) -> str:
+    return str(error) or type(error).__name__
 
 
 async def _read(answer: aiohttp.ClientResponse, limit: int) -> tuple[bytes, bool]:
@@ -140,7 +146,7 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
     cause: BaseException | None = error
     while cause is not None:
         yield cause
-        cause = cause.__cause__ or cause.__context__
+        cause = cause.__cause__
 
 
 def judge(answer: Answer) -> Verdict:
