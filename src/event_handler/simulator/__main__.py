@@ -32,7 +32,11 @@ def build(options: argparse.Namespace) -> tuple[AuditLog, Generator]:
         late = options.late_recordings if number % 3 == 0 else 0.0
         log.recordings[sid] = (time() + late if late else 0.0, recording)
     rest = options.events - len(log.events)
-    log.events += [generator.event(begin + span * number / max(1, rest)) for number in range(rest)]
+    distinct = min(options.distinct or rest, rest)
+    times = [begin + span * number / max(1, rest) for number in range(rest)]
+    models = [generator.event(time) for time in times[:distinct]]
+    log.events += models
+    log.events += [generator.again(models[number % distinct], times[number]) for number in range(distinct, rest)]
     if options.large_event:
         log.events.append(generator.large_event(begin + span / 2, options.large_event))
     log.events.sort(key=lambda event: (event.time, event.id))
@@ -97,6 +101,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--cluster", default="sim.test", help="name of the cluster")
     made.add_argument("--mode", choices=["bulk", "search"], default="bulk", help="which back end to be")
     made.add_argument("--events", type=int, default=5000, help="events of the past")
+    made.add_argument("--distinct", type=int, default=0, help="events made one by one, the rest are copies with own ids (0 = all)")
     made.add_argument("--sessions", type=int, default=10, help="sessions among them, each with a recording")
     made.add_argument("--days", type=float, default=2.0, help="days that the past events are spread over")
     made.add_argument("--chunk", type=int, default=500, help="events of a chunk")
