@@ -32,9 +32,12 @@ async def read_bulk(client: Client, days: int, streams: int) -> int:
 
 
 async def read_search(client: Client, days: int) -> int:
-    """Read all pages of the last days, one day after another as the handler does; return the number of events."""
-    count, now = 0, time()
-    for back in range(days, 0, -1):
+    """Read all pages of the last days, one day after another as the handler does; return the number of events.
+
+    Both ends of a search are inclusive, so the ends lie half a millisecond off, where no event is.
+    """
+    count, now = 0, int(time()) + 0.0005
+    for back in range(days + 1, 0, -1):
         key = ""
         while True:
             events, key = await client.search(now - back * 86_400.0, now - (back - 1) * 86_400.0, limit=PAGE, key=key)

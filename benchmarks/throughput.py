@@ -40,7 +40,10 @@ class GoPlugin:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What was measured. `delivered` counts repeated events too, `cpu` is in microseconds an event, `peak` in bytes, `reading` events/s of bare reading in the same run."""
+    """What was measured. `delivered` counts repeated events too, `cpu` is in microseconds an event, `peak` in bytes.
+
+    `reading` is the events/s of bare reading in the same run.
+    """
 
     case: str
     events: int
@@ -120,7 +123,8 @@ async def run(options: argparse.Namespace) -> list[Result]:
                 continue
             with tempfile.TemporaryDirectory() as directory:
                 result = await measure(case, max(1, round(options.events * case.share)), reading, Path(directory))
-            stage.console.print(f"{case.name}: {result.rate:,.0f} events/s, {result.cpu:.0f} µs CPU an event")
+            cost = f"{result.cpu:.0f} µs CPU an event, {result.peak / 1e6:.0f} MB at most"
+            stage.console.print(f"{case.name}: {result.rate:,.0f} events/s, {cost}")
             results.append(result)
     return results
 
