@@ -30,7 +30,11 @@ def build(options: argparse.Namespace) -> tuple[AuditLog, Generator]:
         late = options.late_recordings if number % 3 == 0 else 0.0
         log.recordings[sid] = (time() + late if late else 0.0, recording)
     rest = options.events - len(log.events)
-    log.events += [generator.event(begin + span * number / max(1, rest)) for number in range(rest)]
+    distinct = min(options.distinct or rest, rest)
+    times = [begin + span * number / max(1, rest) for number in range(rest)]
+    models = [generator.event(time) for time in times[:distinct]]
+    log.events += models
+    log.events += [generator.again(models[number % distinct], times[number]) for number in range(distinct, rest)]
     if options.large_event:
         log.events.append(generator.large_event(begin + span / 2, options.large_event))
     log.events.sort(key=lambda event: (event.time, event.id))

@@ -75,6 +75,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--sessions", type=int, default=10, help="sessions among them, each with a recording")
     made.add_argument("--days", type=float, default=2.0, help="days that the past events are spread over")
     made.add_argument("--chunk", type=int, default=500, help="events of a chunk")
+    made.add_argument("--distinct", type=int, default=0, help="events made one by one, the rest are copies with own ids (0 = all)")
     made.add_argument("--seed", type=int, default=1, help="the same seed makes the same events")
     made.add_argument("--live", type=float, default=0.0, help="new events a second")
     made.add_argument("--live-seconds", type=float, default=0.0, help="how long new events come, 0 = for ever")

@@ -187,3 +187,17 @@ def test_an_event_tells_one_time_and_a_recording_is_as_a_real_one() -> None:
         assert message.unstructured["sid"] == sid
         assert ("uid" in message.unstructured) == (event.type != "print")
         assert event.type != "print" or len(event.id) == 64
+
+
+def test_a_copy_differs_from_its_model_in_id_and_time_only() -> None:
+    generator, begin = Generator("c", 5), time()
+    model = generator.event(begin)
+    for later in (begin + 1.0, begin + DAY, float(int(begin))):  # the last has no nanoseconds, which shortens the message
+        copy = generator.again(model, later)
+        before, after = (parse("EventUnstructured", event.wire) for event in (model, copy))
+        assert after.id == after.unstructured["uid"] == copy.id != model.id
+        assert datetime.fromisoformat(after.unstructured["time"]).timestamp() == after.time.ToMilliseconds() / 1000 == copy.time
+        for one in (before, after):
+            one.id, one.unstructured["uid"], one.unstructured["time"] = "", "", ""
+            one.ClearField("time")
+        assert before == after

@@ -78,6 +78,7 @@ class TunnelServer:
         finally:
             await take_what_waits()
             acceptor.close()
+            await asyncio.sleep(0.01)  # a connection that was just accepted shows up in the list only now
             for connection in self.connections:
                 connection.abort()
                 await connection.wait_closed()

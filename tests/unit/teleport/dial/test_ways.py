@@ -9,13 +9,14 @@ from pathlib import Path
 import pytest
 
 from event_handler.errors import ConfigurationError, ConnectError
-from event_handler.simulator.certificates import write_cluster_files
+from event_handler.simulator.credentials import write_cluster_files
 from event_handler.simulator.log import AuditLog
 from event_handler.simulator.server import AuthServer, Faults
 from event_handler.teleport.client import Client
 from event_handler.teleport.connection import Connection
 from event_handler.teleport.credentials import Credentials, read_identity
-from event_handler.teleport.dial import Choice, Dialer, ways
+from event_handler.teleport.dial import Choice, Dialer, Way, ways
+from event_handler.teleport.entrance import Entrance
 from event_handler.teleport.tls import client_context
 from tests.unit.teleport.dial.proxy_server import UpgradingProxy
 from tests.unit.teleport.dial.servers import HttpProxy, PublicAuthority, SocksProxy, listening
@@ -65,7 +66,7 @@ def test_what_is_no_address_is_refused_at_once(credentials: Credentials) -> None
 
 
 async def ping(dial: Dialer, credentials: Credentials) -> str:
-    client = Client(Connection(dial, client_context(credentials)))
+    client = Client(Connection(Entrance(lambda: [Way("tested", dial)]), client_context(credentials)))
     try:
         return (await client.ping()).name
     finally:
