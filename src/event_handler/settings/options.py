@@ -7,7 +7,8 @@ from typing import Any, TypeVar
 
 import click
 
-from event_handler.settings.model import Option, default_text, options
+from event_handler.settings.model import default_text, options
+from event_handler.settings.option import Option
 
 F = TypeVar("F", bound=Callable[..., Any])
 METAVARS = {

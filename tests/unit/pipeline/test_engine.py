@@ -63,6 +63,9 @@ class ScriptedSink:
         self.delivered.extend(event.id for place, event in enumerate(events) if place not in retry and place not in rejected)
         return Partial(retry, rejected, "scripted congestion") if retry or rejected else Delivered()
 
+    async def reopen(self) -> None:
+        return None
+
     async def close(self) -> None:
         return None
 

@@ -94,7 +94,7 @@ async def _test(address: str, insecure: bool) -> bool:
     except ssl.SSLError as error:
         text = str(error).lower().replace("_", " ")  # Python has no name for some of OpenSSL's reasons, only their text
         return any(reason in text for reason in _NO_PROTOCOL)
-    except (ConnectError, OSError):
+    except (ConnectError, OSError, ValueError):
         return False
     finally:
         if below is not None:
@@ -114,7 +114,8 @@ async def _request(address: str, kind: str, insecure: bool, *, legacy: bool) -> 
     """Ask for one kind of upgrade; None when the server does not know this kind. `legacy` is the form before WebSocket."""
     host, _ = split_address(address)
     hint = "Check teleport.addr and the certificate of the load balancer."
-    outer = await start_tls(await proxied.connect(address), public_context(address, insecure=insecure), host, address, hint)
+    context = public_context(address, insecure=insecure)
+    outer = await start_tls(await proxied.connect(address), context, host, address, hint)
     key = base64.b64encode(os.urandom(16)).decode("ascii")
     lines = ["GET /webapi/connectionupgrade HTTP/1.1", f"Host: {address}", "Connection: Upgrade"]
     if legacy:
