@@ -111,6 +111,8 @@ class Selector:
         session = content.get("sid")
         if content.get("session_recording") == "off" or content.get("recorded") is False:
             return
+        if not session and raw.type != UPLOADED:
+            return  # only an upload is certain to have a recording
         if not isinstance(session, str) or not SESSION_ID.fullmatch(session):
             reason = f"the {raw.type} event has no usable session id ({session!r}), so its recording cannot be asked for"
             self._bury(DeadLetter("recordings", reason, raw.type, raw.id, "", body), chosen)
