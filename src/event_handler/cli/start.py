@@ -21,6 +21,7 @@ from event_handler.settings.model import StartSettings
 from event_handler.sinks.base import Delivered, Limits, Sink, Verdict
 from event_handler.sinks.fluentd import FluentdSettings, FluentdSink
 from event_handler.sources.follow import Follower, FollowSettings
+from event_handler.sources.take_over import take_over
 from event_handler.state.directory import FILE, adopt, state_directory
 from event_handler.state.store import Store
 from event_handler.teleport import credentials
@@ -84,10 +85,12 @@ def run(settings: StartSettings, warnings: Sequence[str]) -> None:
 def _store(settings: StartSettings, cluster: str, addresses: Sequence[tuple[str, int]]) -> Store:
     directory = state_directory(Path(settings.storage), cluster)
     if settings.dry_run:
-        return Store(None, copy_from=directory / FILE)
-    adopt(directory, addresses)
-    store = Store(directory)
-    store.claim(cluster)
+        store = Store(None, copy_from=directory / FILE)
+    else:
+        adopt(directory, addresses)
+        store = Store(directory)
+        store.claim(cluster)
+    take_over(store, directory.parent, addresses, settings.start_time)
     return store
 
 

@@ -123,6 +123,11 @@ class Pipeline:
             self._touched[ledger] = None
             self._to_remember.set()
 
+    def skip(self, wires: Sequence[bytes]) -> None:
+        """Count events as delivered that another program has delivered. Raises StateError when it cannot be remembered."""
+        chosen = self._selector.select(wires)
+        self._store.commit(Commit(ids=b"".join(mark for _, mark in chosen.events), dead_letters=chosen.dead))
+
     async def _wait_for_room(self, size: int) -> None:
         async with self._room:
             await self._room.wait_for(lambda: self._bytes + size <= self._max_bytes or not self._bytes)
