@@ -5,9 +5,11 @@ The cluster's log is the recorded one: chunks, pages and recordings are those th
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import shutil
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -82,6 +84,21 @@ async def test_chunks_that_the_plugin_was_killed_in_go_on_after_its_last_event(t
         output = await run(config)
     assert sorted(collector.ids().elements()) == sorted({*rest, new.id})
     assert "taken over" not in output
+
+
+async def test_a_position_given_back_and_taken_over_again_sends_nothing_twice(tmp_path: Path, collector: Collector) -> None:
+    async with cluster(tmp_path, bulk_log(), "bulk-killed-mid-chunk", collector, bulk=True) as config:
+        await run(config)
+        command = (sys.executable, "-m", "event_handler", "storage", "export", "-c", str(config))
+        process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
+        printed, _ = await process.communicate()
+        assert process.returncode == 0
+        shutil.rmtree(tmp_path / "storage" / CLUSTER)
+        sent = collector.ids()
+        output = await run(config)
+    assert b"2 days" in printed
+    assert "position of the Go plugin taken over" in output
+    assert collector.ids() == sent
 
 
 async def test_a_recording_that_the_plugin_had_not_sent_is_sent_and_nothing_else(tmp_path: Path, collector: Collector) -> None:

@@ -1,4 +1,4 @@
-"""The command line: `configure`, `start` and `version`. Every flag of `start` comes from the settings model."""
+"""The command line: `configure`, `start`, `storage` and `version`. Every flag of `start` comes from the settings model."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import click
 
 from event_handler import __version__, logs
 from event_handler.cli.start import run
+from event_handler.cli.storage import storage
 from event_handler.configure import Request, configure
 from event_handler.errors import EventHandlerError, UsageError
 from event_handler.settings import durations
@@ -93,6 +94,9 @@ def start(config: str, **parameters: Any) -> None:
     loaded = load(given(parameters), os.environ, config)
     logs.configure(loaded.settings.debug)
     run(loaded.settings, loaded.warnings)
+
+
+cli.add_command(storage)
 
 
 def main() -> None:

@@ -31,7 +31,7 @@ log = structlog.get_logger()
 def take_over(store: Store, storage: Path, addresses: Sequence[tuple[str, int]], asked: datetime | None) -> None:
     """Go on from the plugin's position when `store` has none yet. `asked` is the start time of the settings.
 
-    Raises StateError when the plugin's files cannot be read or do not tell where it began.
+    Raises StateError when the plugin's files cannot be read, or do not tell where it began, or tell another start time than `asked`.
     """
     directories = [storage / f"{host}_{port}" for host, port in addresses]
     if store.fact("start_time"):
@@ -108,7 +108,13 @@ def _page_begin(state: PluginState, begin: float, now: float) -> float | None:
 
 def _begin(state: PluginState, directory: Path, asked: datetime | None) -> float:
     if state.start_time is not None:
-        return float(int(state.start_time))
+        begin = float(int(state.start_time))
+        if asked is not None and asked.timestamp() != begin:
+            raise StateError(
+                f"--start-time differs from the one that the Go plugin began with ({state.start_text} in {directory / START_TIME})",
+                f"Leave --start-time out to go on from the plugin's position, or move {directory} away to begin anew.",
+            )
+        return begin
     if asked is not None:
         return asked.timestamp()
     if state.days:

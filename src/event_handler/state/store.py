@@ -94,7 +94,7 @@ class Store:
             self._db.executescript(_SCHEMA)
         except sqlite3.DatabaseError as error:
             raise StateError(
-                f"the state in {directory} cannot be used ({error})",
+                f"the state in {directory or copy_from} cannot be used ({error})",
                 "If the file state.db is damaged, move it aside and start with --start-time at the last delivered event.",
             ) from None
         except OSError as error:

@@ -132,6 +132,15 @@ def test_a_start_time_with_half_an_hour_of_offset_is_the_same_instant(tmp_path: 
     assert float(store.fact("start_time")) == START
 
 
+def test_another_start_time_than_the_plugins_is_refused_before_anything_is_taken(tmp_path: Path, store: Store) -> None:
+    golden(tmp_path, "bulk-after-all")
+    with pytest.raises(
+        StateError, match=r"differs from the one that the Go plugin began with \(2026-11-21T00:00:00Z in .*move .* away"
+    ):
+        take_over(store, tmp_path, ADDRESSES, datetime(2026, 11, 22, tzinfo=UTC))
+    assert store.fact("start_time") == ""
+
+
 def test_a_lost_start_time_is_taken_from_the_first_day(tmp_path: Path, store: Store) -> None:
     directory = golden(tmp_path, "bulk-after-all")
     (directory / "start_time").write_bytes(b"")
