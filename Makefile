@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lock clean
+.PHONY: demo test bench lock clean
 
 # DEMO="--mode search" or DEMO="--keep" pass options to the demo.
 demo: $(VENV)/ready-run
@@ -15,6 +15,10 @@ test: $(VENV)/ready-dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/python -m pytest
+
+# BENCH="--events 1000000 --only bulk" passes options to the benchmark; the others are in docs/performance.md.
+bench: $(VENV)/ready-dev
+	$(BIN)/python -m benchmarks.throughput $(BENCH)
 
 lock: $(VENV)/python-checked
 	$(BIN)/python -m pip install -q uv

@@ -13,16 +13,14 @@ from typing import Any
 
 import pytest
 
+from event_handler.cli.line import Filters, open_line
 from event_handler.errors import ConnectError
-from event_handler.pipeline.duplicates import DuplicateWindow
-from event_handler.pipeline.engine import Pipeline
-from event_handler.pipeline.select import Selector
-from event_handler.simulator.certificates import write_cluster_files
+from event_handler.simulator.credentials import write_cluster_files
 from event_handler.simulator.events import Generator, encode, stamp
 from event_handler.simulator.log import AuditLog
 from event_handler.simulator.server import AuthServer, Faults
 from event_handler.sinks.fluentd import FluentdSettings, FluentdSink
-from event_handler.sources.follow import Follower, FollowSettings
+from event_handler.sources.follow import FollowSettings
 from event_handler.sources.search import read_position
 from event_handler.state.store import Store
 from event_handler.teleport import connection
@@ -39,7 +37,7 @@ DAY = 86400.0
 
 
 def client_at(address: str, context: ssl.SSLContext) -> Client:
-    return Client(Connection(Entrance([Way("direct", direct(address))]), context))
+    return Client(Connection(Entrance(lambda: [Way("direct", direct(address))]), context))
 
 
 @asynccontextmanager
@@ -90,15 +88,12 @@ def following(start: float, **changes: object) -> FollowSettings:
 
 async def run(
     connect: Callable[[], Client], settings: FluentdSettings, state: Path, follow: FollowSettings, in_flight: int = 8 * 1024 * 1024
-) -> Pipeline:
+) -> None:
     store = Store(state)
-    window = DuplicateWindow()
-    window.load(store.delivered_ids())
-    selector = Selector("fluentd", window, skip_session_types=("print", "desktop.recording"))
+    filters = Filters((), (), ("print", "desktop.recording"))
     try:
-        async with Pipeline(FluentdSink(settings), store, selector, in_flight) as line:
-            await Follower(connect, line, store, follow).run()
-            return line
+        async with open_line(FluentdSink(settings), store, filters, connect, follow, in_flight) as line:
+            await line.follower.run()
     finally:
         store.close()
 

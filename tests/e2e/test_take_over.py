@@ -15,7 +15,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from time import time
 
-from event_handler.simulator.certificates import write_cluster_files
+from event_handler.simulator.credentials import write_cluster_files
 from event_handler.simulator.events import Generator, LogEvent
 from event_handler.simulator.log import AuditLog, Chunk, day_of
 from event_handler.simulator.server import AuthServer, Faults

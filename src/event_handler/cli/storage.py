@@ -4,26 +4,28 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from urllib.parse import unquote
 
 import click
 
+from event_handler.cli.command_line import Command
 from event_handler.errors import StateError, UsageError
 from event_handler.settings.load import load
 from event_handler.settings.model import StartSettings
 from event_handler.sources.bulk import DONE, FIRST_DAY
 from event_handler.sources.hand_back import hand_back
 from event_handler.sources.search import read_position
-from event_handler.state.directory import FILE, state_directory
+from event_handler.state.directory import state_directory
 from event_handler.state.go_plugin import rfc3339
-from event_handler.state.store import Store
+from event_handler.state.store import FILE, Store
 from event_handler.teleport.dial import split_address
 
 config_option = click.option("--config", "-c", "config", default="", metavar="FILE", help="TOML file of `start`")
 storage_option = click.option("--storage", "storage_directory", metavar="DIR", help="directory for the state, as for `start`")
 cluster_option = click.option("--cluster", default="", metavar="NAME", help="whose state, when there are several")
+sink_option = click.option("--sink", default="", metavar="NAME", help="state of that sink only: fluentd, file or elasticsearch")
 
 
 @click.group("storage", help="Show the remembered position, or give it back to the Go plugin.")
@@ -31,32 +33,52 @@ def storage() -> None:
     """The group."""
 
 
-@storage.command("show", help="Show the position, also while an event handler runs.")
+@storage.command("show", cls=Command, help="Show the position of each sink, also while an event handler runs.")
 @config_option
 @storage_option
 @cluster_option
-def show(config: str, storage_directory: str | None, cluster: str) -> None:
-    directory = _state(_settings(config, storage_directory), cluster)
-    store = Store(None, copy_from=directory / FILE)
-    try:
-        for name, value in _facts(store, directory):
-            click.echo(f"{name:<20} {value}")
-    finally:
-        store.close()
+@sink_option
+@click.pass_obj
+def show(before: Mapping[str, str], /, config: str, storage_directory: str | None, cluster: str, sink: str) -> None:
+    settings = _settings(config or before["config"], storage_directory)
+    for number, directory in enumerate(_states(settings, cluster, sink)):
+        store = Store(None, copy_from=directory / FILE)
+        if number:
+            click.echo()
+        try:
+            for name, value in _facts(store, directory):
+                click.echo(f"{name:<20} {value}")
+        finally:
+            store.close()
 
 
-@storage.command("export", help="Write the position in the Go plugin's format, to return to the plugin.")
+@storage.command("export", cls=Command, help="Write the position in the Go plugin's format, to return to the plugin.")
 @config_option
 @storage_option
 @cluster_option
+@click.option("--sink", default="fluentd", metavar="NAME", help="whose position [default: fluentd, where the plugin delivers to]")
 @click.option("--teleport-addr", metavar="ADDR", help="host:port that the plugin will be given; names its directory")
 @click.option("--to", type=click.Path(path_type=Path), metavar="DIR", help="directory to write [default: <storage>/<host>_<port>]")
 @click.option("--force", is_flag=True, help="replace a newer state of the plugin (it is kept beside)")
-def export(config: str, storage_directory: str | None, cluster: str, teleport_addr: str | None, to: Path | None, force: bool) -> None:
-    settings = _settings(config, storage_directory, teleport_addr)
-    directory = _state(settings, cluster)
+@click.pass_obj
+def export(
+    before: Mapping[str, str],
+    /,
+    config: str,
+    storage_directory: str | None,
+    cluster: str,
+    sink: str,
+    teleport_addr: str | None,
+    to: Path | None,
+    force: bool,
+) -> None:
+    settings = _settings(config or before["config"], storage_directory, teleport_addr)
+    found = _states(settings, cluster, sink)
+    if len(found) > 1:
+        names = ", ".join(_cluster(path) for path in found)
+        raise UsageError(f"{settings.storage} has the state of several clusters: {names}", "Name one with --cluster.")
     target = to.absolute() if to else _plugin_directory(settings)
-    store = Store(directory)
+    store = Store(found[0])
     try:
         state, kept = hand_back(store, target, force=force)
     finally:
@@ -76,18 +98,20 @@ def _settings(config: str, storage_directory: str | None, address: str | None = 
     return load(given, os.environ, config, only=frozenset(line)).settings
 
 
-def _state(settings: StartSettings, cluster: str) -> Path:
+def _states(settings: StartSettings, cluster: str, sink: str) -> list[Path]:
+    """The directories of the states that are meant, at least one."""
     root = Path(settings.storage)
-    found = sorted(path.parent for path in root.glob(f"*/{FILE}"))
+    found = [path.parent for path in sorted(root.glob(f"*/{sink or '*'}/{FILE}"))]
     if cluster:
-        found = [path for path in found if path == state_directory(root, cluster)]
+        found = [path for path in found if path == state_directory(root, cluster, path.name)]
     if not found:
-        whose = f" of the cluster {cluster}" if cluster else ""
+        whose = f" of the cluster {cluster}" * bool(cluster) + f" of the sink {sink}" * bool(sink)
         raise StateError(f"there is no state{whose} in {root}", "Check --storage; there is one after the first start.")
-    if len(found) > 1:
-        names = ", ".join(unquote(path.name) for path in found)
-        raise UsageError(f"{root} has the state of several clusters: {names}", "Name one with --cluster.")
-    return found[0]
+    return found
+
+
+def _cluster(directory: Path) -> str:
+    return unquote(directory.parent.name)
 
 
 def _plugin_directory(settings: StartSettings) -> Path:
@@ -98,7 +122,8 @@ def _plugin_directory(settings: StartSettings) -> Path:
 
 
 def _facts(store: Store, directory: Path) -> Iterator[tuple[str, str]]:
-    yield "cluster", store.fact("cluster") or unquote(directory.name)
+    yield "cluster", _cluster(directory)
+    yield "sink", directory.name
     yield "file", str(directory / FILE)
     begin, mode, position = store.fact("start_time"), store.fact("mode"), read_position(store)
     yield "start time", rfc3339(float(begin)) if begin else "not started yet"

@@ -18,6 +18,7 @@ from event_handler.teleport.struct_json import convert, stable_id
 
 UPLOADED = "session.upload"
 ENDED = frozenset({"session.end", "windows.desktop.session.end", "db.session.end"})
+UNDECODABLE = "undecodable"  # key of a dead letter's body that holds the bytes as they came
 ANNOUNCING = (UPLOADED, *sorted(ENDED))
 
 
@@ -56,13 +57,17 @@ class Selector:
             try:
                 self._one(read_event(wire), session_id, chosen)
             except MalformedEventError as error:
-                body = orjson.dumps({"undecodable": base64.b64encode(wire).decode()})
+                body = orjson.dumps({UNDECODABLE: base64.b64encode(wire).decode()})
                 self._bury(DeadLetter(self._sink, str(error), "", stable_id(body), session_id, body), chosen)
         return chosen
 
+    def release_letters(self, letters: Iterable[DeadLetter]) -> None:
+        """Forget dead letters that were never handed on."""
+        self.release(_letter_mark(letter) for letter in letters)
+
     def _bury(self, letter: DeadLetter, chosen: Selection) -> None:
         """Once only: the tail of a search reads the same events again and again."""
-        mark = fingerprint(f"{letter.sink} dead letter {letter.id}")
+        mark = _letter_mark(letter)
         if mark not in self._window:
             self._window.add(mark)
             chosen.dead.append(letter)
@@ -109,3 +114,7 @@ class Selector:
             self._bury(DeadLetter("recordings", reason, raw.type, raw.id, "", body), chosen)
             return
         chosen.announcements.append(Announcement(session, raw.time, raw.type == UPLOADED))
+
+
+def _letter_mark(letter: DeadLetter) -> bytes:
+    return fingerprint(f"{letter.sink} dead letter {letter.id}")

@@ -39,6 +39,13 @@ def encode(content: dict[str, Any], time: float) -> LogEvent:
     return LogEvent(identity, message.type, milliseconds / 1000, message.SerializeToString(), message.index)
 
 
+def _time_field(milliseconds: int) -> bytes:
+    """Field 3 of an EventUnstructured as it stands in the wire bytes."""
+    message = new("EventUnstructured")
+    message.time.FromMilliseconds(milliseconds)
+    return bytes(message.SerializeToString())
+
+
 def stamp(time: float) -> str:
     return datetime.fromtimestamp(time, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
@@ -73,6 +80,14 @@ class Generator:
         if self._random.random() < 0.2:
             content["user_traits"] = {"logins": ["root", "ubuntu"], "note": 'quote " and \\ and <tag> and 日本'}
         return encode(content, time)
+
+    def again(self, model: LogEvent, time: float) -> LogEvent:
+        """A copy of `model`, which must have a uid, with an id and a time of its own: three times faster than a new event."""
+        identity, milliseconds = self.uuid(), round(time * 1_000_000) // 1000
+        wire = model.wire.replace(model.id.encode(), identity.encode())
+        wire = wire.replace(stamp(model.time).encode(), stamp(time).encode())
+        wire = wire.replace(_time_field(round(model.time * 1000)), _time_field(milliseconds), 1)
+        return LogEvent(identity, model.type, milliseconds / 1000, wire, model.index)
 
     def large_event(self, time: float, size: int) -> LogEvent:
         return encode(self._common("db.session.query", "TDB02I", time) | {"db_query": "x" * size}, time)

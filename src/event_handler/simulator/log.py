@@ -1,4 +1,4 @@
-"""The audit log behind the simulated server: pages and keys as the file back end has them, chunks as Athena has them."""
+"""The audit log behind the simulated server: pages as the search back ends have them, chunks as Athena has them."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from time import time as now
 
+from event_handler.simulator.back_ends import BackEnd, BadRequest, FileBackEnd
 from event_handler.simulator.events import LogEvent
 from event_handler.simulator.messages import encoded_length
 
@@ -17,10 +18,6 @@ PAGE_BYTES = 1024 * 1024  # a page ends where the next event would pass it
 DEFAULT_LIMIT = 500
 LARGEST_LIMIT = 10_000
 LIMIT_IN_TEXT = 1000  # the real server refuses above 10 000 but speaks of 1000
-
-
-class BadRequest(Exception):
-    """What the server answers with INVALID_ARGUMENT."""
 
 
 @dataclass(slots=True)
@@ -40,6 +37,7 @@ class AuditLog:
     chunks: dict[str, list[Chunk]] = field(default_factory=lambda: defaultdict(list))
     recordings: dict[str, tuple[float, list[LogEvent]]] = field(default_factory=dict)
     seed: int = 0
+    back_end: BackEnd = field(default_factory=FileBackEnd)
     _dice: random.Random = field(init=False)
 
     def __post_init__(self) -> None:
@@ -90,13 +88,11 @@ class AuditLog:
             raise BadRequest("invalid days")
         if limit > LARGEST_LIMIT:
             raise BadRequest(f"limit {limit} exceeds max iteration limit {LIMIT_IN_TEXT}")
-        low = bisect.bisect_left(self.events, round(since * 1e6), key=_microseconds)
-        high = bisect.bisect_right(self.events, round(until * 1e6), key=_microseconds)
-        window = self.events[low:high]
+        window = self.back_end.window(self.events, since, until)
         if newest:
             window = window[::-1]
         if key:
-            window = window[_place(window, key, since, newest) :]
+            window = window[self.back_end.place(window, key, since, newest) :]
         page: list[bytes] = []
         size = 0
         last: LogEvent | None = None
@@ -104,41 +100,13 @@ class AuditLog:
             if types and event.type not in types:
                 continue
             if page and (len(page) >= (limit or DEFAULT_LIMIT) or size + len(event.wire) > PAGE_BYTES):
-                return page, _key(last) if last else ""
+                return page, self.back_end.key(last) if last else ""
             if not page and len(event.wire) > PAGE_BYTES:
                 return [], ""
             page.append(event.wire)
             size += len(event.wire)
             last = event
         return page, ""
-
-
-def _place(window: list[LogEvent], key: str, since: float, newest: bool) -> int:
-    """How many events of the window a key skips: all, without an error, when its event is not there, as on a real file log.
-
-    A key from before the window skips none.
-    """
-    identity, _, nanoseconds = key.rpartition("/")
-    if not identity or not nanoseconds.isdigit():
-        return len(window)
-    moment = int(nanoseconds) // 1000
-    if moment < round(since * 1e6) and not newest:
-        return 0
-    sign = -1 if newest else 1
-    at = bisect.bisect_left(window, sign * moment, key=lambda e: sign * _microseconds(e))
-    while at < len(window) and _microseconds(window[at]) == moment:
-        if window[at].id == identity:
-            return at + 1
-        at += 1
-    return len(window)
-
-
-def _microseconds(event: LogEvent) -> int:
-    return round(event.time * 1_000_000)
-
-
-def _key(event: LogEvent) -> str:
-    return f"{event.id}/{_microseconds(event) * 1000}"
 
 
 def day_of(seconds: float) -> str:

@@ -17,8 +17,10 @@ from grpclib.events import SendInitialMetadata, listen
 from grpclib.exceptions import GRPCError
 from grpclib.server import Server, Stream
 
-from event_handler.simulator.log import AuditLog, BadRequest, day_of
+from event_handler.simulator.back_ends import BadRequest
+from event_handler.simulator.log import AuditLog, day_of
 from event_handler.simulator.messages import encoded_length, new, parse
+from event_handler.simulator.tls import auth_context
 
 VERSION = "19.0.0-simulated"
 BATCH = 256 * 1024  # bytes that are handed to the transport at once
@@ -37,9 +39,14 @@ class _RawCodec(CodecBase):
 
 @dataclass(slots=True)
 class Faults:
-    """What goes wrong on purpose: every `unavailable_every`-th event of an export ends the stream (0 = never)."""
+    """What goes wrong on purpose (0 = never).
+
+    `unavailable_every`: every so-many-th event of an export ends the stream. `invalid_every`: every so-many-th search is answered with
+    INVALID_ARGUMENT, which passes, as DynamoDB does when AWS has an internal error.
+    """
 
     unavailable_every: int = 0
+    invalid_every: int = 0
 
 
 class AuthServer:
@@ -51,7 +58,9 @@ class AuthServer:
         self._bulk = bulk
         self._faults = faults
         self._sent = 0
+        self._searches = 0
         self._locks_file: Path | None = None
+        self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self.locks: list[bytes] = []
 
     def __mapping__(self) -> dict[str, Handler]:
@@ -68,18 +77,22 @@ class AuthServer:
 
     async def start(self, directory: Path, host: str, port: int) -> tuple[Server, int]:
         """Listen with the certificates in `directory`; return the server and the port it got."""
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
-        context.set_alpn_protocols(["h2"])
-        context.load_cert_chain(directory / "server.pem")
-        context.load_verify_locations(directory / "user-ca.pem")
-        context.verify_mode = ssl.CERT_REQUIRED
+        self.reload(directory)
+        context = auth_context(directory)
+        context.sni_callback = self._choose_context
         server = Server([self], codec=_RawCodec())
         listen(server, SendInitialMetadata, _tell_version)
         self._locks_file = directory / "locks.jsonl"
         await server.start(host, port, ssl=context)
         listening: Any = server
         return server, int(listening._server.sockets[0].getsockname()[1])
+
+    def reload(self, directory: Path) -> None:
+        """Go by the certificates that are in `directory` now, from the next connection on; running ones stay."""
+        self._context = auth_context(directory)
+
+    def _choose_context(self, connection: ssl.SSLObject | ssl.SSLSocket, server_name: str | None, context: ssl.SSLContext) -> None:
+        connection.context = self._context
 
     async def _ping(self, stream: Stream[bytes, bytes]) -> None:
         await stream.recv_message()
@@ -99,6 +112,9 @@ class AuthServer:
 
     async def _search(self, stream: Stream[bytes, bytes]) -> None:
         asked = parse("SearchRequest", await stream.recv_message() or b"")
+        self._searches += 1
+        if self._faults.invalid_every and self._searches % self._faults.invalid_every == 0:
+            raise GRPCError(Status.INVALID_ARGUMENT, "InternalServerError: simulated")
         since, until = (field.seconds + field.nanos / 1e9 for field in (asked.start_date, asked.end_date))
         try:
             events, key = self._log.page(since, until, asked.limit, asked.start_key, frozenset(asked.event_types), asked.order == 1)
@@ -140,7 +156,7 @@ class AuthServer:
 
     def _need_bulk(self, method: str) -> None:
         if not self._bulk:
-            raise GRPCError(Status.UNIMPLEMENTED, f"FileLog does not implement {method}")
+            raise GRPCError(Status.UNIMPLEMENTED, self._log.back_end.export_error(method))
 
 
 async def _tell_version(event: SendInitialMetadata) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -40,7 +40,21 @@ class Split:
     reason: str
 
 
-Verdict = Delivered | Retry | Reject | Split
+@dataclass(frozen=True, slots=True)
+class Partial:
+    """The receiver has answered event by event: all are delivered but those named, by their place in the batch from 0.
+
+    `retry` are to be sent again, as a Retry with the same fields would; `rejected` will never be taken, each for its reason.
+    """
+
+    retry: frozenset[int]
+    rejected: Mapping[int, str]
+    reason: str = ""
+    after: float = 0.0
+    misconfigured: bool = False
+
+
+Verdict = Delivered | Retry | Reject | Split | Partial
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,4 +75,12 @@ class Sink(Protocol):
 
     async def deliver(self, events: Sequence[Event]) -> Verdict: ...
 
+    async def reopen(self) -> None:
+        """Files that the sink has open or has read may have changed (SIGHUP)."""
+
     async def close(self) -> None: ...
+
+
+def with_fields(body: bytes, fields: bytes) -> bytes:
+    """Return the JSON object `body` with `fields` (`"name":value,…`) before its own."""
+    return b"{" + fields + (b"}" if body == b"{}" else b"," + body[1:])

@@ -15,7 +15,8 @@ from time import time
 import structlog
 
 from event_handler.errors import ConnectError, RpcError
-from event_handler.pipeline.engine import Pipeline, backoff
+from event_handler.pipeline.delivery import backoff
+from event_handler.pipeline.engine import Pipeline
 from event_handler.pipeline.ledger import Ledger
 from event_handler.state.store import Store
 from event_handler.teleport.client import Client

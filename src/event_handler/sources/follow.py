@@ -9,8 +9,9 @@ from time import time
 
 import structlog
 
-from event_handler.errors import ConfigurationError, ConnectError, CredentialsError, RpcError
-from event_handler.pipeline.engine import Pipeline, backoff
+from event_handler.errors import ConfigurationError, ConnectError, CredentialsError, RpcError, StateError
+from event_handler.pipeline.delivery import backoff
+from event_handler.pipeline.engine import Pipeline
 from event_handler.sources.bulk import CLOSED_DAYS, FIRST_DAY, BulkSource, day_of, unfinished_since
 from event_handler.sources.recordings import RecordingSource
 from event_handler.sources.search import STREAM, SearchSource, read_position
@@ -45,11 +46,17 @@ class FollowSettings:
 
 
 class Follower:
-    """Runs the sources of one cluster for one pipeline. `connect` makes a new client from the newest credentials."""
+    """Runs the sources of one cluster for one sink: `audit` and `recordings` are the lines into it.
 
-    def __init__(self, connect: Callable[[], Client], pipeline: Pipeline, store: Store, settings: FollowSettings) -> None:
+    `connect` makes a new client from the newest credentials.
+    """
+
+    def __init__(
+        self, connect: Callable[[], Client], audit: Pipeline, recordings: Pipeline, store: Store, settings: FollowSettings
+    ) -> None:
         self._connect = connect
-        self._pipeline = pipeline
+        self._audit = audit
+        self._recordings = recordings
         self._store = store
         self._settings = settings
         self._client: Client | None = None
@@ -57,7 +64,6 @@ class Follower:
         self._first_try = time()
         self._attempt = 0
         self._reminded = 0.0
-        self.recordings_delivered = 0
 
     async def run(self) -> None:
         """Return when `exit_on_last_event` is set and all is delivered; otherwise run until cancelled.
@@ -74,7 +80,7 @@ class Follower:
                 self._reached, self._attempt, self._reminded = True, 0, 0.0
                 await self._read(client, bulk)
                 return
-            except* (RpcError, ConnectError, CredentialsError) as group:
+            except* (RpcError, ConnectError, CredentialsError, StateError) as group:
                 await self._wait(group.exceptions[0])
             finally:
                 if self._client is not None:
@@ -82,7 +88,12 @@ class Follower:
                     self._client = None
             # What was read before is delivered first: the next source starts at the remembered positions, and its ledgers must
             # not move past events that are still in flight under the old ones.
-            await self._pipeline.drain_all()
+            await self.drain()
+
+    async def drain(self) -> None:
+        """Wait until everything that was read has been delivered and remembered."""
+        await self._audit.drain_all()
+        await self._recordings.drain_all()
 
     async def renew(self) -> None:
         """Move to a new connection, made from the newest credentials, without interrupting a call.
@@ -116,7 +127,7 @@ class Follower:
         if limit and not self._reached and now - self._first_try > limit:
             raise ConnectError(f"Teleport was not reached within {limit:.0f} s ({error})")
         if now - self._reminded > REMIND_EVERY:
-            log.warning("Teleport cannot be read now, will try again", error=str(error))
+            log.warning("cannot read now, will try again", error=str(error))
             self._reminded = now
         self._attempt += 1
         await asyncio.sleep(0.2 + backoff(self._attempt, LONGEST_WAIT))
@@ -125,7 +136,7 @@ class Follower:
         source = self._source(client, bulk)
         recordings = RecordingSource(
             client,
-            self._pipeline,
+            self._recordings,
             self._store,
             concurrency=self._settings.concurrency,
             missing_ttl=self._settings.missing_ttl,
@@ -133,14 +144,12 @@ class Follower:
         async with asyncio.TaskGroup() as group:
             fetching = group.create_task(recordings.run()) if self._settings.recordings else None
             await source.run()
-            await self._pipeline.drain_all()
+            await self.drain()
             if fetching is not None:
+                missing = await recordings.finish()
                 fetching.cancel()
-        if self._settings.recordings:
-            missing = await recordings.finish()
-            await self._pipeline.drain_all()
-            if missing:
-                log.warning("recordings not yet available stay queued for the next start", recordings=missing)
+                if missing:
+                    log.warning("recordings not yet available stay queued for the next start", recordings=missing)
 
     def _source(self, client: Client, bulk: bool) -> BulkSource | SearchSource:
         s = self._settings
@@ -149,7 +158,7 @@ class Follower:
         if bulk:
             return BulkSource(
                 client,
-                self._pipeline,
+                self._audit,
                 self._store,
                 start=start,
                 late_days=s.late_days,
@@ -158,7 +167,7 @@ class Follower:
             )
         return SearchSource(
             client,
-            self._pipeline,
+            self._audit,
             self._store,
             start=start,
             window=s.window,

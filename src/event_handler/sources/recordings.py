@@ -9,17 +9,22 @@ from __future__ import annotations
 import asyncio
 from time import time
 
+import orjson
 import structlog
 
 from event_handler.errors import ConnectError, RpcError
 from event_handler.pipeline.engine import Pipeline
 from event_handler.pipeline.ledger import Ledger
+from event_handler.pipeline.letters import RECORDINGS
 from event_handler.state.store import Commit, DeadLetter, RecordingItem, Store
 from event_handler.teleport.client import Client
 from event_handler.teleport.messages import event_index
 
 LOOK_EVERY = 0.5  # seconds between looks at the queue, which is a local table
 WAITS = (10.0, 60.0, 300.0, 1800.0, 7200.0, 21600.0)  # seconds before the 2nd, 3rd, … try; the last is repeated
+PASSING = frozenset(
+    {"UNAVAILABLE", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED", "CANCELLED", "ABORTED"}
+)  # of the cluster, not of one recording
 LARGEST_INDEX = 2**31 - 1  # start_index is an int32 on the wire; larger indexes are resumed by skipping here
 
 log = structlog.get_logger()
@@ -35,7 +40,6 @@ class RecordingSource:
         self._concurrency = concurrency
         self._missing_ttl = missing_ttl
         self._running: set[str] = set()
-        self.delivered = 0
 
     async def run(self) -> None:
         async with asyncio.TaskGroup() as group:
@@ -47,22 +51,18 @@ class RecordingSource:
                 await asyncio.sleep(LOOK_EVERY)
 
     async def finish(self) -> int:
-        """Try everything that was never tried, wait for what runs, and return how many recordings are still missing."""
+        """Wait, while run() runs, until everything was tried; return how many recordings are still missing."""
+        self._store.recordings_due_now()
         while True:
             waiting, untried = self._store.waiting_recordings()
             if not self._running and not untried:
                 return waiting
-            for item in self._store.due_recordings(time() + 3600.0, self._concurrency * 2):
-                if item.attempts == 0 and item.session_id not in self._running and len(self._running) < self._concurrency:
-                    self._running.add(item.session_id)
-                    await self._fetch(item)
             await asyncio.sleep(0.05)
 
     async def _fetch(self, item: RecordingItem) -> None:
         try:
             await self._stream(item)
             self._store.recording_done(item.session_id)
-            self.delivered += 1
             log.info("recording delivered", session=item.session_id)
         except (RpcError, ConnectError) as error:
             self._later(item, error)
@@ -80,16 +80,19 @@ class RecordingSource:
         await self._pipeline.drain(ledger)
 
     def _later(self, item: RecordingItem, error: RpcError | ConnectError) -> None:
+        """Ask again, ever less often; what the cluster still refuses after the missing-recording time is given up, not forgotten."""
         now = time()
-        missing = isinstance(error, RpcError) and error.code == "NOT_FOUND"
-        if missing and now - item.announced > self._missing_ttl and item.attempts >= len(WAITS):
-            body = b'{"sid":"' + item.session_id.encode() + b'"}'
-            letter = DeadLetter("recordings", f"the recording never appeared ({error})", "", "", item.session_id, body)
+        refused = isinstance(error, RpcError) and error.code not in PASSING
+        if refused and now - item.announced > self._missing_ttl and item.attempts >= len(WAITS):
+            body = orjson.dumps({"sid": item.session_id, "announced": item.announced})
+            reason = f"the recording could not be read in {item.attempts + 1} tries ({error})"
+            letter = DeadLetter(RECORDINGS, reason, "", item.session_id, item.session_id, body)
             self._store.commit(Commit(dead_letters=[letter]))
             self._store.recording_done(item.session_id)
             log.error("recording given up; kept as dead letter", session=item.session_id, error=str(error))
             return
-        wait = WAITS[min(item.attempts, len(WAITS) - 1)]
-        self._store.recording_later(item.session_id, now + wait)
+        wait = WAITS[min(item.attempts, len(WAITS) - 1)] if refused else WAITS[0]
+        self._store.recording_later(item.session_id, now + wait, counted=refused)
+        missing = isinstance(error, RpcError) and error.code == "NOT_FOUND"
         say = log.info if missing else log.warning
         say("recording not available, will ask again", session=item.session_id, wait_s=wait, error=str(error))

@@ -132,13 +132,13 @@ class SearchSource:
         return fresh
 
     async def _put(self, events: list[bytes]) -> int:
-        """Put a page into the pipeline and return how many of its events were new."""
-        before = self._pipeline.duplicates
+        """Put a page into the pipeline and return how many of its events go to the sink for the first time."""
+        fresh = 0
         for at in range(0, len(events), RUN):
-            await self._pipeline.put(self._ledger, events[at : at + RUN], None)
+            fresh += await self._pipeline.put(self._ledger, events[at : at + RUN], None)
         if events:
             self._newest = max(self._newest, messages.event_time(events[0]), messages.event_time(events[-1]))
-        return len(events) - (self._pipeline.duplicates - before)
+        return fresh
 
     async def _look_from_the_end(self, since: float, until: float) -> int:
         """Ask newest first: an event over 1 MiB hides all that follow it from a search that is oldest first (PostgreSQL)."""

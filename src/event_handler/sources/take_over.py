@@ -53,7 +53,7 @@ def take_over(store: Store, storage: Path, addresses: Sequence[tuple[str, int]],
         log.warning(
             "the storage has a position of the Go plugin for another address, which is not used",
             directories=others,
-            next_step="to go on from it, stop, remove this cluster's new directory, and name that address first in teleport.addr",
+            next_step="to go on from it, stop, remove the new directory of this cluster, and name that address first in teleport.addr",
         )
 
 

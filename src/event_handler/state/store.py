@@ -10,13 +10,19 @@ from __future__ import annotations
 import fcntl
 import os
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from time import time
+from typing import Any
+
+import structlog
 
 from event_handler.errors import StateError
 
+FILE = "state.db"
 SCHEMA_VERSION = "1"
 REMEMBERED_IDS = 250_000  # ids; covers minutes of a busy cluster's tail in 8 bytes each
 _SCHEMA = """
@@ -28,8 +34,10 @@ CREATE TABLE IF NOT EXISTS recordings (
   next_try REAL NOT NULL, next_index INTEGER NOT NULL DEFAULT 0, done REAL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS dead_letters (
   number INTEGER PRIMARY KEY, time REAL NOT NULL, sink TEXT NOT NULL, reason TEXT NOT NULL,
-  type TEXT NOT NULL, id TEXT NOT NULL, session_id TEXT NOT NULL, body BLOB NOT NULL);
+  type TEXT NOT NULL, id TEXT NOT NULL, session_id TEXT NOT NULL, body BLOB NOT NULL, retry INTEGER NOT NULL DEFAULT 0);
 """
+
+log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,45 +77,53 @@ class Commit:
 
 
 class Store:
-    """The state of one cluster in `directory` (made 0700 when missing), or in memory only (`directory` None, a dry run).
+    """The state of one sink in `directory` (made 0700 when missing), or in memory only (`directory` None, a dry run).
 
-    Raises StateError when the directory is not writable, the file is damaged, or another process works there.
+    Every method raises StateError when the state cannot be read or written (disk full, read-only); nothing is half done then.
+    The constructor raises it also when another process works there, or the file is damaged and the user has not said where to begin
+    (`begin_known`).
     """
 
-    def __init__(self, directory: Path | None, copy_from: Path | None = None) -> None:
+    def __init__(self, directory: Path | None, copy_from: Path | None = None, *, begin_known: bool = False) -> None:
         self._lock = -1
         try:
             if directory is not None:
                 directory.mkdir(mode=0o700, parents=True, exist_ok=True)
                 self._lock = take_lock(directory / "lock")
-                path = directory / "state.db"
-                self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-                path.chmod(0o600)
+                self._db = _open(directory / FILE, begin_known)
             else:
-                self._db = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
+                self._db = sqlite3.connect(":memory:", isolation_level=None)
                 if copy_from is not None and copy_from.exists():
-                    with sqlite3.connect(f"file:{copy_from}?mode=ro", uri=True) as saved:
+                    with closing(sqlite3.connect(f"file:{copy_from}?mode=ro", uri=True)) as saved:
                         saved.backup(self._db)
-                    saved.close()
-            self._db.execute("PRAGMA journal_mode=WAL")
-            self._db.execute("PRAGMA synchronous=NORMAL")
             self._db.executescript(_SCHEMA)
-        except sqlite3.DatabaseError as error:
+        except (sqlite3.Error, OSError) as error:
+            self._unlock()
+            reason = error.strerror if isinstance(error, OSError) else error
             raise StateError(
-                f"the state in {directory or copy_from} cannot be used ({error})",
-                "If the file state.db is damaged, move it aside and start with --start-time at the last delivered event.",
+                f"the storage {directory or copy_from} is not usable ({reason})",
+                "Point --storage to a directory that this user can write, on a disk that has room.",
             ) from None
-        except OSError as error:
-            raise StateError(
-                f"the storage directory {directory} is not usable ({error.strerror})",
-                "Point --storage to a directory that this user can write.",
-            ) from None
+        except StateError:
+            self._unlock()
+            raise
         self.remember("schema", SCHEMA_VERSION)
 
     def close(self) -> None:
         self._db.close()
+        self._unlock()
+
+    def _unlock(self) -> None:
         if self._lock >= 0:
             os.close(self._lock)
+            self._lock = -1
+
+    def _do(self, statement: str, parameters: Sequence[object] = ()) -> list[Any]:
+        """Run one statement and return its rows."""
+        try:
+            return self._db.execute(statement, parameters).fetchall()
+        except sqlite3.Error as error:
+            raise _unusable(error) from None
 
     def claim(self, cluster: str) -> None:
         """Note whose state this is. Raises StateError when it belongs to another cluster."""
@@ -121,28 +137,27 @@ class Store:
             self.remember("cluster", cluster)
 
     def fact(self, name: str) -> str:
-        row = self._db.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
-        return row[0] if row else ""
+        rows = self._do("SELECT value FROM facts WHERE name = ?", (name,))
+        return str(rows[0][0]) if rows else ""
 
     def remember(self, name: str, value: str) -> None:
-        self._db.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (name, value))
+        self._do("INSERT OR REPLACE INTO facts VALUES (?, ?)", (name, value))
 
     def positions(self, prefix: str) -> dict[str, str]:
         """Positions of all streams whose key starts with `prefix`."""
-        rows = self._db.execute("SELECT stream, position FROM positions WHERE substr(stream, 1, ?) = ?", (len(prefix), prefix))
-        return dict(rows.fetchall())
+        return dict(self._do("SELECT stream, position FROM positions WHERE substr(stream, 1, ?) = ?", (len(prefix), prefix)))
 
     def forget(self, prefix: str) -> None:
         """Drop the positions of all streams whose key starts with `prefix`."""
-        self._db.execute("DELETE FROM positions WHERE substr(stream, 1, ?) = ?", (len(prefix), prefix))
+        self._do("DELETE FROM positions WHERE substr(stream, 1, ?) = ?", (len(prefix), prefix))
 
     def delivered_ids(self) -> Iterable[bytes]:
         """Packed 8-byte ids of delivered events, oldest group first."""
-        for row in self._db.execute("SELECT ids FROM delivered ORDER BY number"):
+        for row in self._do("SELECT ids FROM delivered ORDER BY number"):
             yield row[0]
 
     def commit(self, group: Commit) -> None:
-        """Remember a group in one transaction. Raises StateError (disk full, read-only); nothing is remembered then."""
+        """Remember a group in one transaction."""
         try:
             self._db.execute("BEGIN IMMEDIATE")
             self._db.executemany("INSERT OR REPLACE INTO facts VALUES (?, ?)", group.facts.items())
@@ -169,7 +184,7 @@ class Store:
         except sqlite3.Error as error:
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
-            raise StateError(f"the state could not be written ({error})", "Free space on the storage directory's disk.") from None
+            raise _unusable(error) from None
 
     def _prune(self, newest: int) -> None:
         if newest % 64:
@@ -182,27 +197,93 @@ class Store:
                 return
 
     def due_recordings(self, now: float, limit: int) -> list[RecordingItem]:
-        rows = self._db.execute(
+        rows = self._do(
             "SELECT session_id, announced, uploaded, attempts, next_try, next_index FROM recordings"
             " WHERE done IS NULL AND next_try <= ? ORDER BY next_try LIMIT ?",
             (now, limit),
         )
-        return [RecordingItem(s, a, bool(u), t, n, i) for s, a, u, t, n, i in rows.fetchall()]
+        return [RecordingItem(s, a, bool(u), t, n, i) for s, a, u, t, n, i in rows]
 
     def waiting_recordings(self) -> tuple[int, int]:
         """How many recordings are not finished, and how many of them were never tried."""
-        row = self._db.execute("SELECT count(*), coalesce(sum(attempts = 0), 0) FROM recordings WHERE done IS NULL").fetchone()
+        row = self._do("SELECT count(*), coalesce(sum(attempts = 0), 0) FROM recordings WHERE done IS NULL")[0]
         return row[0], row[1]
 
     def recording_done(self, session_id: str) -> None:
-        self._db.execute("UPDATE recordings SET done = ? WHERE session_id = ?", (time(), session_id))
+        self._do("UPDATE recordings SET done = ? WHERE session_id = ?", (time(), session_id))
 
-    def recording_later(self, session_id: str, next_try: float) -> None:
-        self._db.execute("UPDATE recordings SET attempts = attempts + 1, next_try = ? WHERE session_id = ?", (next_try, session_id))
+    def recording_later(self, session_id: str, next_try: float, *, counted: bool) -> None:
+        """Try again at `next_try`; `counted` when it was the recording that failed, not the whole cluster."""
+        self._do("UPDATE recordings SET attempts = attempts + ?, next_try = ? WHERE session_id = ?", (counted, next_try, session_id))
+
+    def recordings_due_now(self) -> None:
+        """Do not wait any longer for the upload events of sessions that have ended."""
+        self._do("UPDATE recordings SET next_try = 0 WHERE done IS NULL AND attempts = 0")
+
+    def recording_again(self, session_id: str) -> None:
+        """Ask for a recording that was given up, from now on."""
+        self._do("UPDATE recordings SET done = NULL, attempts = 0, next_try = 0 WHERE session_id = ?", (session_id,))
 
     def dead_letters(self) -> int:
-        row = self._db.execute("SELECT count(*) FROM dead_letters").fetchone()
-        return int(row[0])
+        return int(self._do("SELECT count(*) FROM dead_letters")[0][0])
+
+    def dead_letter_bytes(self) -> int:
+        return int(self._do("SELECT coalesce(sum(length(body)), 0) FROM dead_letters")[0][0])
+
+    def letters_to_retry(self) -> list[tuple[int, DeadLetter]]:
+        """Letters that the user wants to be sent again (`dead-letter retry`), with their numbers."""
+        rows = self._do("SELECT number, sink, reason, type, id, session_id, body FROM dead_letters WHERE retry LIMIT 100")
+        return [(row[0], DeadLetter(*row[1:])) for row in rows]
+
+    def letter_delivered(self, number: int) -> None:
+        self._do("DELETE FROM dead_letters WHERE number = ?", (number,))
+
+    def letter_refused(self, number: int, reason: str) -> None:
+        self._do("UPDATE dead_letters SET retry = 0, reason = ? WHERE number = ?", (reason, number))
+
+
+def _open(path: Path, begin_known: bool) -> sqlite3.Connection:
+    """Open the state file and make sure that it is whole; a damaged one is set aside and never silently replaced by nothing."""
+    if path.exists() and not _is_whole(path):
+        aside = path.with_name(f"{path.name}.damaged-{datetime.now(UTC):%Y%m%dT%H%M%S}")
+        for part in ("-wal", "-shm", ""):
+            with suppress(FileNotFoundError):
+                path.with_name(path.name + part).rename(aside.with_name(aside.name + part))
+    if not path.exists():
+        damaged = sorted(path.parent.glob(f"{path.name}.damaged-*"))
+        if damaged and not begin_known:
+            raise StateError(
+                f"the state was damaged and is set aside as {damaged[-1]}, so nobody knows what has been delivered",
+                "Start with --start-time at the last event that you have; what follows it is sent, perhaps for the second time.",
+            )
+        if damaged:
+            log.error("the state was damaged and set aside; reading begins at --start-time", file=str(damaged[-1]))
+        fresh = path.with_name(f"{path.name}.new")  # renamed when it is whole: an empty file of the right name is always damage
+        fresh.unlink(missing_ok=True)
+        with closing(sqlite3.connect(fresh)) as made:
+            fresh.chmod(0o600)
+            made.executescript(_SCHEMA)
+        fresh.rename(path)
+    database = sqlite3.connect(path, isolation_level=None)
+    database.execute("PRAGMA journal_mode=WAL")
+    database.execute("PRAGMA synchronous=NORMAL")
+    return database
+
+
+def _is_whole(path: Path) -> bool:
+    with closing(sqlite3.connect(path)) as database:
+        try:
+            return path.stat().st_size > 0 and database.execute("PRAGMA quick_check(1)").fetchone()[0] == "ok"
+        except sqlite3.OperationalError:
+            raise  # not readable, which says nothing about its content
+        except sqlite3.DatabaseError:
+            return False
+
+
+def _unusable(error: sqlite3.Error) -> StateError:
+    return StateError(
+        f"the state cannot be read or written ({error})", "Free space on the storage directory's disk, and check its permissions."
+    )
 
 
 def take_lock(path: Path) -> int:

@@ -23,35 +23,40 @@ log = structlog.get_logger()
 
 
 class Entrance:
-    """The ways into one cluster. Remembers the one that worked and tries it first the next time."""
+    """The ways into one cluster; `ways` lists them anew for each entry, in the same order, from the newest credentials.
 
-    def __init__(self, ways: Sequence[Way]) -> None:
-        self._ways = list(ways)
+    The one that worked is remembered and tried first the next time.
+    """
+
+    def __init__(self, ways: Callable[[], Sequence[Way]]) -> None:
+        self._list = ways
+        self._best = 0
 
     async def enter(self, make_protocol: Callable[[], Any], context: ssl.SSLContext) -> Any:
         """Return a connected protocol made by `make_protocol`, or raise ConnectError, which says why each way failed."""
-        trying: dict[asyncio.Task[Any], Way] = {}
-        failed: dict[Way, ConnectError] = {}
-        left = iter(self._ways)
+        ways = list(enumerate(self._list()))
+        ways.sort(key=lambda numbered: numbered[0] != self._best)
+        trying: dict[asyncio.Task[Any], tuple[int, Way]] = {}
+        failed: dict[int, tuple[Way, ConnectError]] = {}
         try:
             while True:
-                way = next(left, None)
-                if way is not None:
-                    trying[asyncio.create_task(_through(way, make_protocol, context))] = way
+                started = bool(ways)
+                if ways:
+                    number, way = ways.pop(0)
+                    trying[asyncio.create_task(_through(way, make_protocol, context))] = number, way
                 elif not trying:
-                    raise explain(failed)
-                wait = HEAD_START if way is not None else None
-                done, _ = await asyncio.wait(trying, timeout=wait, return_when=asyncio.FIRST_COMPLETED)
+                    raise explain([failed[number] for number in sorted(failed)])
+                done, _ = await asyncio.wait(trying, timeout=HEAD_START if started else None, return_when=asyncio.FIRST_COMPLETED)
                 for task in done:
-                    tried = trying.pop(task)
+                    number, way = trying.pop(task)
                     error = task.exception()
                     if error is None:
-                        self._prefer(tried)
+                        self._prefer(number, way)
                         return task.result()[1]
                     if not isinstance(error, ConnectError):
                         raise error
-                    failed[tried] = error
-                    log.debug("no way in", way=tried.name, error=str(error))
+                    failed[number] = way, error
+                    log.debug("no way in", way=way.name, error=str(error))
         finally:
             for task in trying:
                 task.cancel()
@@ -59,12 +64,10 @@ class Entrance:
                 if not isinstance(late, BaseException):
                     late[0].close()
 
-    def _prefer(self, way: Way) -> None:
-        if self._ways[0] is not way:
-            self._ways.remove(way)
-            self._ways.insert(0, way)
-        if len(self._ways) > 1:
-            log.info("found a way into the cluster", way=way.name)
+    def _prefer(self, number: int, way: Way) -> None:
+        if number != self._best:
+            self._best = number
+            log.info("found another way into the cluster", way=way.name)
 
 
 async def _through(way: Way, make_protocol: Callable[[], Any], context: ssl.SSLContext) -> tuple[asyncio.Transport, Any]:
@@ -80,13 +83,13 @@ async def _through(way: Way, make_protocol: Callable[[], Any], context: ssl.SSLC
         raise
 
 
-def explain(failed: dict[Way, ConnectError]) -> ConnectError:
-    """One error for all ways: what a server of the cluster itself said comes first, then the ways in the order they were tried."""
-    errors = sorted(failed.items(), key=lambda pair: not pair[1].from_cluster)
-    first = errors[0][1]
-    if len({error.message for error in failed.values()}) == 1:
+def explain(failed: Sequence[tuple[Way, ConnectError]]) -> ConnectError:
+    """One error for all ways: what a server of the cluster itself said comes first, then the ways in the order they are listed."""
+    ranked = sorted(failed, key=lambda pair: not pair[1].from_cluster)
+    first = ranked[0][1]
+    if len({error.message for _, error in failed}) == 1:
         return first
-    lines = "".join(f"\n  {way.name}: {error.message}" for way, error in errors)
+    lines = "".join(f"\n  {way.name}: {error.message}" for way, error in ranked)
     return ConnectError(f"no way into the cluster:{lines}\n", first.hint, from_cluster=first.from_cluster)
 
 

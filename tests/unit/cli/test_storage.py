@@ -19,7 +19,7 @@ from tests.unit.sources.test_take_over import START
 @pytest.fixture
 def stopped(tmp_path: Path) -> Path:
     """A storage directory with the state of one cluster, which no process works on."""
-    store = Store(tmp_path / "example.test")
+    store = Store(tmp_path / "example.test" / "fluentd")
     store.claim("example.test")
     bulk_position(store)
     store.commit(Commit(dead_letters=[DeadLetter("fluentd", "refused", "user.login", "u", "", b"{}")]))
@@ -29,7 +29,7 @@ def stopped(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def running(stopped: Path) -> Iterator[Path]:
-    store = Store(stopped / "example.test")
+    store = Store(stopped / "example.test" / "fluentd")
     yield stopped
     store.close()
 
@@ -45,7 +45,8 @@ def test_show_tells_mode_position_chunks_recordings_and_dead_letters(running: Pa
     lines = run("show", f"--storage={running}").output.splitlines()
     assert {line[:20].strip(): line[21:] for line in lines} == {
         "cluster": "example.test",
-        "file": str(running / "example.test" / "state.db"),
+        "sink": "fluentd",
+        "file": str(running / "example.test" / "fluentd" / "state.db"),
         "start time": "2026-11-21T00:00:00Z",
         "read by": "bulk export",
         "days polled from": "2026-11-21",
@@ -57,7 +58,7 @@ def test_show_tells_mode_position_chunks_recordings_and_dead_letters(running: Pa
 
 
 def test_show_tells_how_far_a_search_is(tmp_path: Path) -> None:
-    store = Store(tmp_path / "example.test")
+    store = Store(tmp_path / "example.test" / "fluentd")
     store.commit(Commit({"search": repr(START + 60)}, facts={"start_time": str(START), "mode": "search"}))
     store.close()
     assert "delivered up to      2026-11-21T00:01:00Z\n" in run("show", f"--storage={tmp_path}").output
@@ -90,21 +91,28 @@ def test_export_is_refused_while_an_event_handler_runs(running: Path) -> None:
     assert not (running / "a_1").exists()
 
 
-def test_several_clusters_are_named_and_one_can_be_chosen(stopped: Path) -> None:
-    other = Store(stopped / "other.test")
-    other.commit(Commit(recordings=[RecordingItem("s", START, True, 0, 0.0, 0)]))
-    other.close()
-    with pytest.raises(UsageError, match=r"several clusters: example\.test, other\.test"):
-        run("show", f"--storage={stopped}")
-    assert "start time           not started yet" in run("show", f"--storage={stopped}", "--cluster=other.test").output
-    with pytest.raises(StateError, match=r"no state of the cluster third\.test"):
+def test_several_states_are_shown_or_one_is_chosen(stopped: Path) -> None:
+    for cluster, sink in (("other.test", "fluentd"), ("other.test", "file")):
+        other = Store(stopped / cluster / sink)
+        other.commit(Commit(recordings=[RecordingItem("s", START, True, 0, 0.0, 0)]))
+        other.close()
+    assert run("show", f"--storage={stopped}").output.count("recordings waiting") == 3
+    one = run("show", f"--storage={stopped}", "--cluster=other.test", "--sink=file").output
+    assert "start time           not started yet" in one
+    assert one.count("sink") == 1
+    with pytest.raises(StateError, match=r"no state of the cluster third\.test in"):
         run("show", f"--storage={stopped}", "--cluster=third.test")
+    with pytest.raises(UsageError, match=r"several clusters: example\.test, other\.test"):
+        run("export", f"--storage={stopped}", "--teleport-addr=a:1")
+    run("export", f"--storage={stopped}", "--teleport-addr=a:1", "--cluster=example.test")
+    assert read(stopped / "a_1") is not None
 
 
 def test_a_storage_without_state_and_a_damaged_state_are_named(tmp_path: Path) -> None:
     with pytest.raises(StateError, match="there is no state in"):
         run("show", f"--storage={tmp_path}")
-    (tmp_path / "example.test").mkdir()
-    (tmp_path / "example.test" / "state.db").write_bytes(b"no database" * 1000)
-    with pytest.raises(StateError, match=r"state\.db cannot be used"):
+    directory = tmp_path / "example.test" / "fluentd"
+    directory.mkdir(parents=True)
+    (directory / "state.db").write_bytes(b"no database" * 1000)
+    with pytest.raises(StateError, match=r"fluentd/state\.db is not usable"):
         run("show", f"--storage={tmp_path}")

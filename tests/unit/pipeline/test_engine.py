@@ -11,13 +11,13 @@ import pytest
 from google.protobuf import json_format, struct_pb2
 
 from event_handler.event import Event
-from event_handler.pipeline import engine
+from event_handler.pipeline import delivery, engine
 from event_handler.pipeline.duplicates import DuplicateWindow
-from event_handler.pipeline.engine import Pipeline
+from event_handler.pipeline.engine import LineLimits, Pipeline
 from event_handler.pipeline.ledger import Ledger
 from event_handler.pipeline.select import Selector
-from event_handler.sinks.base import Delivered, Limits, Reject, Retry, Split, Verdict
-from event_handler.state.store import Store
+from event_handler.sinks.base import Delivered, Limits, Partial, Reject, Retry, Split, Verdict
+from event_handler.state.store import DeadLetter, Store
 from event_handler.teleport.messages import write_number, write_text, write_varint
 
 
@@ -30,11 +30,12 @@ class ScriptedSink:
         self.limits = Limits(events, 1_000_000, requests, 0.01)
         self.delivered: list[str] = []
         self.calls = 0
-        self.closed = False
         self.hold: asyncio.Event | None = None
         self.poison: set[str] = set()
         self.failures = 0
         self.most = 0
+        self.itemwise = False
+        self.busy: dict[str, int] = {}
 
     async def deliver(self, events: Sequence[Event]) -> Verdict:
         self.calls += 1
@@ -46,13 +47,27 @@ class ScriptedSink:
             return Retry("scripted outage")
         if self.most and len(events) > self.most:
             return Split("scripted limit")
+        if self.itemwise:
+            return self._item_by_item(events)
         if self.poison & {event.id for event in events}:
             return Reject("scripted refusal")
         self.delivered.extend(event.id for event in events)
         return Delivered()
 
+    def _item_by_item(self, events: Sequence[Event]) -> Verdict:
+        """Take all but the poison, and but what is `busy` for so many more calls."""
+        retry = frozenset(place for place, event in enumerate(events) if self.busy.get(event.id, 0))
+        rejected = {place: f"refused {event.id}" for place, event in enumerate(events) if event.id in self.poison}
+        for place in retry:
+            self.busy[events[place].id] -= 1
+        self.delivered.extend(event.id for place, event in enumerate(events) if place not in retry and place not in rejected)
+        return Partial(retry, rejected, "scripted congestion") if retry or rejected else Delivered()
+
+    async def reopen(self) -> None:
+        return None
+
     async def close(self) -> None:
-        self.closed = True
+        return None
 
 
 def wire(uid: str, kind: str = "user.login", **more: object) -> bytes:
@@ -72,8 +87,9 @@ def store(tmp_path: Path) -> Store:
     return Store(tmp_path / "state")
 
 
-def pipeline(sink: ScriptedSink, store: Store, **options: tuple[str, ...]) -> Pipeline:
-    return Pipeline(sink, store, Selector("scripted", DuplicateWindow(), **options), 100_000)
+def pipeline(sink: ScriptedSink, store: Store, size: int = 100_000, letters: int = 100_000, **options: tuple[str, ...]) -> Pipeline:
+    limits = LineLimits(sink.limits.requests, size, letters)
+    return Pipeline(sink, store, Selector("scripted", DuplicateWindow(), **options), limits)
 
 
 async def test_every_event_is_delivered_once_and_the_last_position_is_remembered(store: Store) -> None:
@@ -86,7 +102,6 @@ async def test_every_event_is_delivered_once_and_the_last_position_is_remembered
         assert ledger.drained
     assert sorted(sink.delivered) == sorted(uid for number in range(20) for uid in ids(7, f"{number}-"))
     assert store.positions("bulk/") == {"bulk/day/chunk": "a1:19"}
-    assert sink.closed
 
 
 async def test_nothing_is_remembered_before_the_sink_has_answered(store: Store) -> None:
@@ -102,18 +117,18 @@ async def test_nothing_is_remembered_before_the_sink_has_answered(store: Store) 
 
 
 async def test_an_outage_is_waited_out_and_loses_nothing(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine, "FIRST_WAIT", 0.001)
+    monkeypatch.setattr(delivery, "FIRST_WAIT", 0.001)
     sink = ScriptedSink()
     sink.failures = 5
     async with pipeline(sink, store) as line:
         await line.put(Ledger("s"), [wire(uid) for uid in ids(30)], "p")
         await line.drain_all()
-        assert line.counters.retries == 5
+        assert line.retries == 5
     assert sorted(sink.delivered) == sorted(ids(30))
 
 
 async def test_a_sink_that_raises_is_repeated_and_does_not_stop_the_line(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine, "FIRST_WAIT", 0.001)
+    monkeypatch.setattr(delivery, "FIRST_WAIT", 0.001)
     sink = ScriptedSink()
     deliver, calls = sink.deliver, iter([True])
 
@@ -143,17 +158,64 @@ async def test_a_bad_event_is_isolated_and_kept_and_the_stream_goes_on(store: St
 async def test_when_everything_is_refused_it_waits_and_shouts_and_does_not_bury_the_log(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engine, "FIRST_WAIT", 0.001)
+    monkeypatch.setattr(delivery, "FIRST_WAIT", 0.001)
     sink = ScriptedSink(events=8, requests=1)
     sink.poison = set(ids(100))
     async with pipeline(sink, store) as line:
         await line.put(Ledger("s"), [wire(uid) for uid in ids(100)], "p")
         await asyncio.sleep(0.1)
-        assert line.counters.dead <= engine.REFUSALS_IN_A_ROW
+        assert line.counters.dead <= delivery.REFUSALS_IN_A_ROW
         assert "every event is refused" in line.failing
         sink.poison.clear()
         await line.drain_all()
     assert len(sink.delivered) + store.dead_letters() == 100
+
+
+async def test_of_a_partial_answer_only_the_rest_is_sent_again(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(delivery, "FIRST_WAIT", 0.001)
+    sink = ScriptedSink(events=16, requests=1)
+    sink.itemwise, sink.busy, sink.poison = True, {"e3": 2, "e9": 1}, {"e5"}
+    async with pipeline(sink, store) as line:
+        await line.put(Ledger("s"), [wire(uid) for uid in ids(16)], "p")
+        await line.drain_all()
+        assert (line.counters.delivered, line.counters.dead, line.retries) == (15, 1, 2)
+        assert line.failing == ""
+    assert sorted(sink.delivered) == sorted(set(ids(16)) - {"e5"})
+    assert sink.calls == 3
+    assert store.dead_letters() == 1
+    assert store.positions("s") == {"s": "p"}
+
+
+async def test_no_position_passes_what_a_partial_answer_left_out(store: Store) -> None:
+    sink = ScriptedSink(events=4, requests=1)
+    sink.itemwise, sink.busy = True, {"e1": 10**6}
+    async with pipeline(sink, store) as line:
+        ledger = Ledger("s")
+        await line.put(ledger, [wire("e0")], "first")
+        await line.put(ledger, [wire("e1"), wire("e2"), wire("e3")], "second")
+        async with asyncio.timeout(10):
+            while store.positions("s") != {"s": "first"}:
+                await asyncio.sleep(0.01)
+        assert line.counters.delivered == 3
+        assert line.failing == "scripted congestion"
+        assert not ledger.drained
+    assert store.positions("s") == {"s": "first"}
+
+
+async def test_a_partial_answer_that_refuses_everything_does_not_bury_the_log(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(delivery, "FIRST_WAIT", 0.001)
+    sink = ScriptedSink(events=50, requests=1)
+    sink.itemwise, sink.poison = True, set(ids(100))
+    async with pipeline(sink, store) as line:
+        await line.put(Ledger("s"), [wire(uid) for uid in ids(100)], "p")
+        async with asyncio.timeout(10):
+            while "every event is refused" not in line.failing:
+                await asyncio.sleep(0.01)
+        assert line.counters.dead == delivery.REFUSALS_IN_A_ROW
+        sink.poison.clear()
+        await line.drain_all()
+    assert len(sink.delivered) == 100 - delivery.REFUSALS_IN_A_ROW
+    assert store.dead_letters() == delivery.REFUSALS_IN_A_ROW
 
 
 async def test_a_batch_that_is_too_large_is_halved_until_it_fits(store: Store) -> None:
@@ -176,13 +238,12 @@ async def test_bytes_that_are_no_event_become_a_dead_letter(store: Store) -> Non
     assert store.positions("s") == {"s": "p"}
 
 
-async def test_an_event_read_twice_is_sent_once_and_counted(store: Store) -> None:
+async def test_an_event_read_twice_is_sent_once(store: Store) -> None:
     sink = ScriptedSink()
     async with pipeline(sink, store) as line:
-        await line.put(Ledger("a"), [wire("x"), wire("y")], "1")
-        await line.put(Ledger("b"), [wire("y"), wire("z")], "2")
+        assert await line.put(Ledger("a"), [wire("x"), wire("y")], "1") == 2
+        assert await line.put(Ledger("b"), [wire("y"), wire("z")], "2") == 1
         await line.drain_all()
-        assert line.duplicates == 1
     assert sorted(sink.delivered) == ["x", "y", "z"]
 
 
@@ -194,7 +255,7 @@ async def test_after_a_restart_delivered_events_are_still_known(store: Store) ->
     window = DuplicateWindow()
     window.load(store.delivered_ids())
     second = ScriptedSink()
-    async with Pipeline(second, store, Selector("scripted", window), 100_000) as line:
+    async with Pipeline(second, store, Selector("scripted", window), LineLimits(3, 100_000)) as line:
         await line.put(Ledger("a"), [wire("x"), wire("y")], "1")
         await line.drain_all()
     assert second.delivered == ["y"]
@@ -245,7 +306,7 @@ async def test_a_recording_that_cannot_be_asked_for_is_kept_as_a_dead_letter(sto
 async def test_reading_waits_while_too_many_bytes_are_in_flight(store: Store) -> None:
     sink = ScriptedSink(events=1, requests=1)
     sink.hold = asyncio.Event()
-    line = Pipeline(sink, store, Selector("scripted", DuplicateWindow()), 2000)
+    line = pipeline(sink, store, 2000)
     async with line:
         putting = asyncio.create_task(line.put(Ledger("s"), [wire(uid) for uid in ids(20)], "p"))
         await asyncio.sleep(0.05)
@@ -259,7 +320,7 @@ async def test_reading_waits_while_too_many_bytes_are_in_flight(store: Store) ->
 async def test_a_cancelled_reader_does_not_hide_what_it_had_not_handed_on(store: Store) -> None:
     sink = ScriptedSink(events=1, requests=1)
     sink.hold = asyncio.Event()
-    line = Pipeline(sink, store, Selector("scripted", DuplicateWindow()), 2000)
+    line = pipeline(sink, store, 2000)
     async with line:
         putting = asyncio.create_task(line.put(Ledger("s"), [wire(uid) for uid in ids(20)], "p"))
         await asyncio.sleep(0.02)
@@ -272,6 +333,45 @@ async def test_a_cancelled_reader_does_not_hide_what_it_had_not_handed_on(store:
         await line.drain_all()
     assert sorted(sink.delivered) == sorted(ids(20))
     assert store.positions("s") == {"s": "p"}
+
+
+async def test_when_there_is_no_room_for_dead_letters_reading_stops_and_goes_on_when_there_is(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "LOOK_FOR_ROOM_EVERY", 0.01)
+    sink = ScriptedSink(events=1, requests=1)
+    sink.poison = {"e1", "e3"}
+    async with pipeline(sink, store, letters=60) as line:
+        putting = asyncio.create_task(line.put(Ledger("s"), [wire(uid) for uid in ids(5)], "p"))
+        await asyncio.sleep(0.1)
+        assert sink.delivered == ["e0", "e2"]
+        assert store.positions("s") == {}
+        store.letter_delivered(1)
+        await putting
+        await line.drain_all()
+    assert sink.delivered == ["e0", "e2", "e4"]
+    assert store.positions("s") == {"s": "p"}
+
+
+async def test_undecodable_bytes_wait_for_room_too_and_a_reader_cancelled_then_reads_them_again(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "LOOK_FOR_ROOM_EVERY", 0.01)
+    async with pipeline(ScriptedSink(), store, letters=50) as line:
+        putting = asyncio.create_task(line.put(Ledger("s"), [b"\xff\xff" * 9, b"\xfe\xff" * 9], "p"))
+        await asyncio.sleep(0.05)
+        assert store.dead_letters() == 1
+        putting.cancel()
+        await asyncio.gather(putting, return_exceptions=True)
+        store.letter_delivered(1)
+        await line.put(Ledger("s"), [b"\xff\xff" * 9, b"\xfe\xff" * 9], "p")
+        await line.drain_all()
+    assert [letter.body for letter in stored(store)] == [b'{"undecodable":"/v/+//7//v/+//7//v/+//7/"}']
+
+
+def stored(store: Store) -> list[DeadLetter]:
+    store._do("UPDATE dead_letters SET retry = 1")
+    return [letter for _, letter in store.letters_to_retry()]
 
 
 def test_bodies_are_what_the_struct_says() -> None:

@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 
+from event_handler.simulator.back_ends import BackEnd, BadRequest, DynamoBackEnd, FileBackEnd, PostgresBackEnd
 from event_handler.simulator.events import Generator, LogEvent
-from event_handler.simulator.log import PAGE_BYTES, AuditLog, BadRequest, day_of
+from event_handler.simulator.log import PAGE_BYTES, AuditLog, day_of
 from event_handler.simulator.messages import parse
 
 GOLDEN = Path(__file__).parents[2] / "data" / "golden" / "grpc"
@@ -67,21 +68,75 @@ def test_refuses_a_search_as_the_real_cluster_did(name: str) -> None:
     assert str(refused.value) == recorded["message"]
 
 
-@pytest.mark.parametrize("newest", [False, True])
-def test_pages_by_bytes_and_loses_nothing(newest: bool) -> None:
-    generator, begin = Generator("c", 1), time() - DAY
-    log = AuditLog(events=[generator.event(begin + number // 3) for number in range(3000)])
-    log.events.sort(key=lambda event: (event.time, event.id))
+def read_all(log: AuditLog, since: float, newest: bool = False) -> list[bytes]:
     read: list[bytes] = []
     key = ""
     while True:
-        page, key = log.page(begin - 1, time(), 10_000, key, frozenset(), newest)
+        page, key = log.page(since, time(), 10_000, key, frozenset(), newest)
         assert sum(map(len, page)) <= PAGE_BYTES
         read += page
         if not key:
-            break
-    expected = [event.wire for event in log.events]
-    assert read == (expected[::-1] if newest else expected)
+            return read
+
+
+@pytest.mark.parametrize("newest", [False, True])
+@pytest.mark.parametrize("back_end", [FileBackEnd(), PostgresBackEnd(), DynamoBackEnd()], ids=["file", "postgres", "dynamodb"])
+def test_pages_by_bytes_and_loses_nothing(back_end: BackEnd, newest: bool) -> None:
+    generator, begin = Generator("c", 1), time() - DAY
+    log = AuditLog(events=[generator.event(begin + number // 3) for number in range(3000)], back_end=back_end)
+    log.events.sort(key=lambda event: (event.time, event.id))
+    read, expected = read_all(log, begin - 1, newest), [event.wire for event in log.events]
+    if isinstance(back_end, DynamoBackEnd):
+        assert sorted(read) == sorted(expected), "the order within a second is its own"
+        assert read[::-1] == read_all(log, begin - 1, not newest)
+    else:
+        assert read == (expected[::-1] if newest else expected)
+
+
+@pytest.mark.parametrize("back_end", [PostgresBackEnd(), DynamoBackEnd()], ids=["postgres", "dynamodb"])
+@pytest.mark.parametrize("newest", [False, True])
+def test_databases_go_on_after_a_key_whose_event_is_gone(back_end: BackEnd, newest: bool) -> None:
+    generator, begin = Generator("c", 1), time() - DAY
+    log = AuditLog(events=[generator.event(begin + number * 10) for number in range(10)], back_end=back_end)
+    gone = log.events.pop(4)
+    page, _ = log.page(begin - 1, time(), 0, back_end.key(gone), frozenset(), newest)
+    assert page == [event.wire for event in (log.events[:4][::-1] if newest else log.events[4:])]
+
+
+def test_a_postgres_key_is_microseconds_and_a_row() -> None:
+    event = Generator("c", 1).event(1_700_000_000.25)
+    key = base64.urlsafe_b64decode(PostgresBackEnd().key(event))
+    assert key == (1_700_000_000_250_000).to_bytes(8, "little") + uuid.UUID(event.id).bytes
+
+
+def test_a_dynamodb_key_is_json_in_json() -> None:
+    event = Generator("c", 1).event(1_700_000_000.25)
+    key = json.loads(DynamoBackEnd().key(event))
+    item = {"SessionID": event.id, "EventIndex": event.index, "CreatedAt": 1_700_000_000, "CreatedAtDate": "2023-11-14"}
+    assert key == {"date": "2023-11-14", "iterator": json.dumps(item)}
+
+
+@pytest.mark.parametrize("back_end", [PostgresBackEnd(), DynamoBackEnd()], ids=["postgres", "dynamodb"])
+@pytest.mark.parametrize("key", ["x", "{}", '{"iterator":"{}"}', "[]", "AAAA", "0/1"])
+def test_databases_refuse_keys_of_other_back_ends(back_end: BackEnd, key: str) -> None:
+    log = AuditLog(events=[Generator("c", 1).event(time() - 60)], back_end=back_end)
+    with pytest.raises(BadRequest):
+        log.page(time() - DAY, time(), 0, key, frozenset(), False)
+
+
+def test_a_window_in_dynamodb_has_whole_seconds() -> None:
+    generator = Generator("c", 1)
+    log = AuditLog(events=[generator.event(1000 + number / 4) for number in range(12)], back_end=DynamoBackEnd())
+    page, _ = log.page(1000.5, 1001.5, 0, "", frozenset(), False)
+    assert sorted(page) == sorted(event.wire for event in log.events[:8])
+
+
+def test_an_event_too_large_for_a_page_ends_the_paging_without_a_word() -> None:
+    generator, begin = Generator("c", 1), time() - DAY
+    log = AuditLog(events=[generator.event(begin), generator.event(begin + 2)], back_end=PostgresBackEnd())
+    log.add(generator.large_event(begin + 1, PAGE_BYTES))
+    assert read_all(log, begin - 1) == [log.events[0].wire]
+    assert read_all(log, begin + 1.5) == [log.events[2].wire]
 
 
 def test_a_key_from_before_the_window_reads_from_the_start_of_the_window() -> None:
@@ -132,3 +187,17 @@ def test_an_event_tells_one_time_and_a_recording_is_as_a_real_one() -> None:
         assert message.unstructured["sid"] == sid
         assert ("uid" in message.unstructured) == (event.type != "print")
         assert event.type != "print" or len(event.id) == 64
+
+
+def test_a_copy_differs_from_its_model_in_id_and_time_only() -> None:
+    generator, begin = Generator("c", 5), time()
+    model = generator.event(begin)
+    for later in (begin + 1.0, begin + DAY, float(int(begin))):  # the last has no nanoseconds, which shortens the message
+        copy = generator.again(model, later)
+        before, after = (parse("EventUnstructured", event.wire) for event in (model, copy))
+        assert after.id == after.unstructured["uid"] == copy.id != model.id
+        assert datetime.fromisoformat(after.unstructured["time"]).timestamp() == after.time.ToMilliseconds() / 1000 == copy.time
+        for one in (before, after):
+            one.id, one.unstructured["uid"], one.unstructured["time"] = "", "", ""
+            one.ClearField("time")
+        assert before == after

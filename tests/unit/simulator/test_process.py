@@ -145,6 +145,31 @@ async def test_search_back_end_has_no_export_and_pages_through_everything(tmp_pa
         assert ids == manifest["events"]
 
 
+@pytest.mark.parametrize(
+    ("back_end", "text"),
+    [
+        ("postgres", "pgevents backend does not support streaming export"),
+        ("dynamodb", "dynamoevents backend does not support streaming export"),
+    ],
+)
+async def test_database_back_ends_have_no_export_and_may_refuse_a_search_that_works_when_repeated(
+    tmp_path: Path, back_end: str, text: str
+) -> None:
+    options = ("--mode=search", f"--back-end={back_end}", "--invalid-every=2", "--events=50", "--sessions=0")
+    async with cluster(tmp_path, *options) as (reader, _, manifest):
+        with pytest.raises(GRPCError, match=text) as refused:
+            await anext(reader.many(AUDIT + "GetEventExportChunks", b""))
+        assert refused.value.status is Status.UNIMPLEMENTED
+        request = new("SearchRequest", limit=100)
+        request.end_date.GetCurrentTime()
+        for _ in range(2):
+            answer = parse("EventsUnstructured", await reader.one(AUDIT + "GetUnstructuredEvents", request.SerializeToString()))
+            assert sorted(item.id for item in answer.items) == sorted(manifest["events"])
+            with pytest.raises(GRPCError) as refused:
+                await reader.one(AUDIT + "GetUnstructuredEvents", request.SerializeToString())
+            assert refused.value.status is Status.INVALID_ARGUMENT
+
+
 async def test_a_lock_is_recorded(tmp_path: Path) -> None:
     lock = new("Lock")
     lock.metadata.name, lock.spec.target.user = "lock-alice", "alice"

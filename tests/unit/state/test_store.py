@@ -49,10 +49,26 @@ def test_a_second_process_is_refused_and_the_first_one_named(tmp_path: Path) -> 
     assert "another event handler (pid" in run.stderr
 
 
-def test_a_damaged_file_is_refused_with_the_next_step(tmp_path: Path) -> None:
-    (tmp_path / "state.db").write_bytes(b"this is no database, it is a text of some length" * 100)
-    with pytest.raises(StateError, match=r"cannot be used.*move it aside"):
-        Store(tmp_path)
+@pytest.mark.parametrize("damage", ["no database", "empty", "overwritten"])
+def test_a_damaged_file_is_set_aside_and_never_means_from_now(tmp_path: Path, damage: str) -> None:
+    store = Store(tmp_path)
+    store.commit(Commit({f"bulk/2026-01-01/{number}": "a1:1" for number in range(1000)}))
+    store.close()
+    file = tmp_path / "state.db"
+    whole = file.read_bytes()
+    file.write_bytes(
+        {"no database": b"a text " * 3000, "empty": b"", "overwritten": whole[:4096] + b"x" * 9000 + whole[13096:]}[damage]
+    )
+    damaged = file.read_bytes()
+    for _ in range(2):
+        with pytest.raises(StateError, match=r"damaged and is set aside as .*--start-time"):
+            Store(tmp_path)
+    (aside,) = tmp_path.glob("state.db.damaged-*")
+    assert aside.read_bytes() == damaged
+    store = Store(tmp_path, begin_known=True)
+    assert store.positions("bulk/") == {}
+    store.close()
+    Store(tmp_path).close()
 
 
 def test_a_storage_path_that_is_a_file_is_refused(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from event_handler.errors import ConnectError
-from event_handler.simulator.certificates import write_cluster_files
+from event_handler.simulator.credentials import write_cluster_files
 from event_handler.teleport import entrance
 from event_handler.teleport.credentials import read_identity
 from event_handler.teleport.dial import Way, direct
@@ -77,9 +77,13 @@ class Hanging:
         raise AssertionError
 
 
+def entrance_of(ways: list[Way]) -> Entrance:
+    return Entrance(lambda: ways)
+
+
 async def test_a_way_that_hangs_does_not_hold_up_the_one_that_works_and_is_cancelled(auth: Auth) -> None:
     hanging = Hanging()
-    protocol = await Entrance([Way("hangs", hanging), Way("works", direct(auth.address))]).enter(Protocol, auth.context)
+    protocol = await entrance_of([Way("hangs", hanging), Way("works", direct(auth.address))]).enter(Protocol, auth.context)
     assert hanging.cancelled
     protocol.transport.close()
 
@@ -94,7 +98,7 @@ async def test_the_way_that_worked_is_tried_first_the_next_time(auth: Auth) -> N
 
         return Way(name, dialer)
 
-    ways = Entrance([noted("fails", failing("no")), noted("works", direct(auth.address))])
+    ways = entrance_of([noted("fails", failing("no")), noted("works", direct(auth.address))])
     for _ in range(2):
         (await ways.enter(Protocol, auth.context)).transport.close()
     assert tried == ["fails", "works", "works"]
@@ -107,7 +111,7 @@ async def test_when_all_fail_each_way_has_its_line_and_the_clusters_own_answer_c
         Way("upgrade", failing("slow")),
     ]
     with pytest.raises(ConnectError) as caught:
-        await Entrance(ways).enter(Protocol, auth.context)
+        await entrance_of(ways).enter(Protocol, auth.context)
     lines = [line.strip() for line in caught.value.message.splitlines()]
     assert lines == ["no way into the cluster:", "tunnel: it has expired", "direct: refused", "upgrade: slow"]
     assert caught.value.hint == "A hint."
@@ -115,7 +119,7 @@ async def test_when_all_fail_each_way_has_its_line_and_the_clusters_own_answer_c
 
 async def test_one_cause_for_all_ways_is_told_once(auth: Auth) -> None:
     with pytest.raises(ConnectError) as caught:
-        await Entrance([Way("a", failing("no such host")), Way("b", failing("no such host"))]).enter(Protocol, auth.context)
+        await entrance_of([Way("a", failing("no such host")), Way("b", failing("no such host"))]).enter(Protocol, auth.context)
     assert caught.value.message == "no such host"
 
 
@@ -123,4 +127,4 @@ async def test_a_server_that_the_cluster_has_not_signed_is_refused_on_every_way(
     write_cluster_files(tmp_path / "other", "other.test")
     context = client_context(read_identity(str(tmp_path / "other" / "identity")))
     with pytest.raises(ConnectError, match="not trusted"):
-        await Entrance([Way("direct", direct(auth.address))]).enter(Protocol, context)
+        await entrance_of([Way("direct", direct(auth.address))]).enter(Protocol, context)

@@ -10,7 +10,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from event_handler.errors import ConnectError
-from event_handler.simulator.certificates import write_cluster_files
+from event_handler.simulator.credentials import write_cluster_files
 from event_handler.teleport import renewal
 from event_handler.teleport.credentials import Credentials, load
 from event_handler.teleport.renewal import CredentialsKeeper

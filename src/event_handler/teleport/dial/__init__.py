@@ -7,5 +7,6 @@ process can reach.
 
 from event_handler.teleport.dial.base import Dialer, Way, split_address
 from event_handler.teleport.dial.direct import direct
+from event_handler.teleport.dial.ways import Choice, ways
 
-__all__ = ["Dialer", "Way", "direct", "split_address"]
+__all__ = ["Choice", "Dialer", "Way", "direct", "split_address", "ways"]

@@ -32,7 +32,7 @@ def split_address(address: str) -> tuple[str, int]:
     """Split `host:port` (IPv6 in brackets) or raise ConfigurationError."""
     host, colon, port = address.rpartition(":")
     host = host.removeprefix("[").removesuffix("]")
-    if not colon or not host or not port.isdigit() or not 0 < int(port) < 65536:
+    if not colon or not host or not (port.isascii() and port.isdigit()) or not 0 < int(port) < 65536:
         raise ConfigurationError(
             f"the Teleport address {address!r} is not of the form host:port",
             "Write for example teleport.example.com:443 (Proxy) or auth.example.com:3025 (Auth).",

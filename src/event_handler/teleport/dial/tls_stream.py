@@ -38,7 +38,8 @@ class TlsStream:
                 await self._flush()
                 await self._fill()
             except ssl.SSLError:
-                await self._flush()  # the alert that says why
+                with suppress(OSError):
+                    await self._flush()  # the alert that says why
                 raise
             else:
                 return await self._flush()
@@ -110,14 +111,14 @@ def _common(context: ssl.SSLContext, protocols: tuple[str, ...]) -> ssl.SSLConte
 
 async def start_tls(below: Stream, context: ssl.SSLContext, server_name: str, whom: str, hint: str) -> TlsStream:
     """Put TLS on top of `below`; `whom` and `hint` are for messages. Closes `below` and raises ConnectError when it fails."""
-    stream = TlsStream(below, context, server_name)
     try:
+        stream = TlsStream(below, context, server_name)
         async with within(TLS_TIMEOUT, f"no TLS handshake with {whom}", hint):
             await stream.start()
     except ssl.SSLCertVerificationError as error:
         below.close()
         raise ConnectError(f"the certificate of {whom} is not trusted ({error.verify_message})", hint) from None
-    except OSError as error:
+    except (OSError, ValueError) as error:  # ValueError: a host name that TLS cannot carry
         below.close()
         raise ConnectError(f"TLS with {whom} failed ({getattr(error, 'reason', None) or error})", hint) from None
     except BaseException:

@@ -8,26 +8,13 @@ import socket
 import pytest
 
 from event_handler.errors import ConfigurationError, ConnectError
-from event_handler.teleport.dial import Dialer, direct
-from tests.unit.teleport.dial.servers import Handler, HttpProxy, PublicAuthority, Reader, SocksProxy, Writer, echo, listening
+from event_handler.teleport.dial import direct
+from event_handler.teleport.dial.upgrade import upgrade
+from tests.unit.teleport.dial.servers import Handler, HttpProxy, PublicAuthority, Reader, SocksProxy, Writer, echo, echoes, listening
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
 FAR = "teleport.example.com:443"
-
-
-async def echoes(dial: Dialer, size: int = 100_000) -> bool:
-    """Whether what is sent comes back on a dialed stream."""
-    stream = await dial()
-    assert not stream.getblocking()
-    reader, writer = await asyncio.open_connection(sock=stream)
-    try:
-        sent = bytes(range(256)) * (size // 256)
-        writer.write(sent)
-        return await asyncio.wait_for(reader.readexactly(len(sent)), 20) == sent
-    finally:
-        writer.close()
-        await writer.wait_closed()
 
 
 async def test_a_local_port_is_reached_with_keep_alive_and_without_delay(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -90,6 +77,13 @@ async def test_a_proxy_with_tls_is_checked_against_the_public_roots(monkeypatch:
             monkeypatch.setenv("HTTPS_PROXY", f"https://localhost:{port}")
             with pytest.raises(ConnectError, match=f"certificate of the proxy https://localhost:{port} is not trusted"):
                 await direct(FAR)()
+
+
+async def test_a_name_that_tls_cannot_carry_is_said_so(public: PublicAuthority, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with listening(echo) as target, listening(HttpProxy(target)) as port:
+        monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{port}")
+        with pytest.raises(ConnectError, match=r"TLS with \.example\.com:443 failed"):
+            await upgrade(".example.com:443", always=True)()
 
 
 @pytest.mark.parametrize("scheme", ["socks5", "socks5h"])

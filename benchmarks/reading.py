@@ -1,0 +1,76 @@
+"""The bare reading rate: the handler's own client reads a whole log and throws it away; prints one JSON line."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+from datetime import UTC, datetime, timedelta
+from time import perf_counter, process_time, time
+
+from event_handler.teleport import credentials
+from event_handler.teleport.client import Client
+from event_handler.teleport.connection import Connection
+from event_handler.teleport.dial import Way, direct
+from event_handler.teleport.entrance import Entrance
+from event_handler.teleport.tls import client_context
+
+PAGE = 10_000  # events asked for; a page ends at 1 MiB anyway
+
+
+async def read_bulk(client: Client, days: int, streams: int) -> int:
+    """Read all chunks of the last days, `streams` at a time; return the number of events."""
+    slots = asyncio.Semaphore(streams)
+    today = datetime.now(UTC)
+    moments = [(today - timedelta(days=back)).timestamp() for back in range(days + 1)]
+
+    async def read(moment: float, chunk: str) -> int:
+        async with slots:
+            return sum([len(events) async for events, _ in client.export(moment, chunk, "")])
+
+    chunks = [(moment, chunk) for moment in moments async for chunk in client.chunks(moment)]
+    return sum(await asyncio.gather(*(read(moment, chunk) for moment, chunk in chunks)))
+
+
+async def read_search(client: Client, days: int) -> int:
+    """Read all pages of the last days, one day after another as the handler does; return the number of events.
+
+    Both ends of a search are inclusive, so the ends lie half a millisecond off, where no event is.
+    """
+    count, now = 0, int(time()) + 0.0005
+    for back in range(days + 1, 0, -1):
+        key = ""
+        while True:
+            events, key = await client.search(now - back * 86_400.0, now - (back - 1) * 86_400.0, limit=PAGE, key=key)
+            count += len(events)
+            if not key:
+                break
+    return count
+
+
+async def measure(options: argparse.Namespace) -> dict[str, float]:
+    client = Client(
+        Connection(
+            Entrance(lambda: [Way("direct", direct(options.address))]), client_context(credentials.load(options.identity, "", "", ""))
+        )
+    )
+    await client.ping()
+    wall, cpu = perf_counter(), process_time()
+    count = await (read_bulk(client, options.days, options.streams) if options.mode == "bulk" else read_search(client, options.days))
+    seconds, used = perf_counter() - wall, process_time() - cpu
+    client.close()
+    return {"events": count, "seconds": seconds, "cpu": used}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.reading", description=__doc__)
+    parser.add_argument("--address", required=True, help="host:port of the cluster")
+    parser.add_argument("--identity", required=True, help="identity file")
+    parser.add_argument("--mode", choices=["bulk", "search"], required=True, help="which way to read")
+    parser.add_argument("--days", type=int, required=True, help="days before now that the log covers")
+    parser.add_argument("--streams", type=int, default=4, help="chunks read at a time, as many as the handler does")
+    print(json.dumps(asyncio.run(measure(parser.parse_args()))))
+
+
+if __name__ == "__main__":
+    main()

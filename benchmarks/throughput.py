@@ -1,0 +1,170 @@
+"""How fast the real process delivers a log that is there already, at what cost, next to the Go plugin and to bare reading."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import dataclasses
+import json
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks import stage
+
+EVENTS = 100_000
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One row. `share` of the events asked for is enough where every event is a request of its own."""
+
+    mode: str
+    form: str
+    delay_ms: int
+    share: float
+
+    @property
+    def name(self) -> str:
+        return f"{self.mode}-{self.form}-{self.delay_ms}ms"
+
+
+@dataclass(frozen=True, slots=True)
+class GoPlugin:
+    """What the Go plugin was measured at against a real Teleport 19 on another 2-core machine; CPU and memory where known."""
+
+    rate: float
+    cpu: float | None = None
+    megabytes: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What was measured. `delivered` counts repeated events too, `cpu` is in microseconds an event, `peak` in bytes.
+
+    `reading` is the events/s of bare reading in the same run.
+    """
+
+    case: str
+    events: int
+    delivered: int
+    rate: float
+    cpu: float
+    peak: int
+    events_a_request: float
+    bytes_an_event: float
+    reading: float
+    go_rate: float
+
+
+CASES = [
+    Case(mode, form, delay, share)
+    for mode in ("bulk", "search")
+    for form, delay, share in (("array", 0, 1.0), ("array", 25, 1.0), ("single", 0, 0.2), ("single", 25, 0.05))
+]
+GO = {
+    ("bulk", 0): GoPlugin(1960, 350, 44),
+    ("bulk", 25): GoPlugin(111),
+    ("search", 0): GoPlugin(1290),
+    ("search", 25): GoPlugin(38),
+}
+
+
+async def measure(case: Case, events: int, reading: float, directory: Path) -> Result:
+    """Deliver `events` once. The measured time begins when the handler is connected and ends when the last event has arrived."""
+    waits = (f"--expect={events}", f"--delay-ms={case.delay_ms}")
+    async with (
+        stage.cluster(directory / "cluster", case.mode, events) as cluster,
+        stage.collector(directory / "collector", *waits) as (collector, url),
+    ):
+        options = stage.handler_options(directory, cluster, url, case.form, events)
+        async with stage.handler(["event_handler", *options, "--exit-on-last-event"]) as handler:
+            await handler.until(asyncio.create_task(handler.connected.wait()))
+            begin = stage.look_at(handler.process.pid)
+            arrived = await handler.until(asyncio.create_task(collector.line()))
+            end = stage.look_at(handler.process.pid)
+            if await handler.process.wait():
+                raise handler.failed()
+    return Result(
+        case.name,
+        events,
+        delivered=arrived["events"],
+        rate=events / (arrived["monotonic"] - begin.wall),
+        cpu=(end.cpu - begin.cpu) / events * 1e6,
+        peak=end.peak,
+        events_a_request=arrived["events"] / arrived["requests"],
+        bytes_an_event=arrived["bytes"] / arrived["events"],
+        reading=reading,
+        go_rate=GO[case.mode, case.delay_ms].rate,
+    )
+
+
+async def bare_reading(mode: str, events: int, directory: Path) -> tuple[float, float]:
+    """Events/s and microseconds an event of a client that throws away what it reads. Raises SystemExit when it misses one."""
+    async with stage.cluster(directory, mode, events) as cluster:
+        where = (f"--address={cluster['address']}", f"--identity={cluster['identity']}")
+        read = await stage.result_of("benchmarks.reading", *where, f"--mode={mode}", f"--days={stage.days(events)}")
+    if read["events"] != events:
+        raise SystemExit(f"bare reading found {read['events']} of {events} events")
+    return events / read["seconds"], read["cpu"] / events * 1e6
+
+
+async def run(options: argparse.Namespace) -> list[Result]:
+    cases = [case for case in CASES if options.only in case.name]
+    if not cases:
+        raise SystemExit(f"--only {options.only} fits none of: {', '.join(case.name for case in CASES)}")
+    results: list[Result] = []
+    for mode in dict.fromkeys(case.mode for case in cases):
+        with tempfile.TemporaryDirectory() as directory:
+            reading, cpu = await bare_reading(mode, options.events, Path(directory))
+        stage.console.print(f"bare reading, {mode}: {reading:,.0f} events/s, {cpu:.0f} µs CPU an event")
+        for case in cases:
+            if case.mode != mode:
+                continue
+            with tempfile.TemporaryDirectory() as directory:
+                result = await measure(case, max(1, round(options.events * case.share)), reading, Path(directory))
+            cost = f"{result.cpu:.0f} µs CPU an event, {result.peak / 1e6:.0f} MB at most"
+            stage.console.print(f"{case.name}: {result.rate:,.0f} events/s, {cost}")
+            results.append(result)
+    return results
+
+
+def report(results: list[Result]) -> None:
+    columns = [
+        "case",
+        "events",
+        "events/s",
+        "Go plugin",
+        "ratio",
+        "of reading",
+        "CPU s / 10⁶ events",
+        "peak MB",
+        "events/request",
+    ]
+    rows = []
+    for r in results:
+        measured = [r.case, f"{r.events:,}", f"{r.rate:,.0f}", f"{r.go_rate:,.0f}", f"{r.rate / r.go_rate:.1f} x"]
+        measured += [f"{r.rate / r.reading:.0%}", f"{r.cpu:.0f}", f"{r.peak / 1e6:.0f}", f"{r.events_a_request:.0f}"]
+        rows.append(measured)
+    stage.show("Throughput", columns, rows)
+    go = GO["bulk", 0]
+    size = sum(r.bytes_an_event for r in results) / len(results)
+    stage.console.print(
+        f"Go plugin, bulk, answer at once: {go.cpu:.0f} CPU s / 10⁶ events, {go.megabytes:.0f} MB. Events here: {size:.0f} B."
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.throughput", description=__doc__)
+    parser.add_argument("--events", type=int, default=EVENTS, help="events of the log; cases with one event a request take a share")
+    parser.add_argument("--only", default="", help="measure only the cases whose name contains this, as bulk-array or 25ms")
+    parser.add_argument("--json", type=Path, help="write the results to this file too")
+    options = parser.parse_args()
+    results = asyncio.run(run(options))
+    report(results)
+    if options.json:
+        options.json.write_text(json.dumps([dataclasses.asdict(result) for result in results], indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

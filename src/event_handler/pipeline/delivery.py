@@ -1,0 +1,119 @@
+"""Delivers batches until the sink has answered for every event: waits, splits, isolates a bad event, for every sink alike."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+from time import monotonic
+
+import structlog
+
+from event_handler.pipeline.batches import Entry
+from event_handler.sinks.base import Delivered, Partial, Reject, Retry, Sink, Split, Verdict
+
+FIRST_WAIT = 0.25  # seconds before the first repeat, doubled each time
+LONGEST_WAIT = 30.0  # seconds; a collector that is back is noticed within half a minute
+LONGEST_WAIT_MISCONFIGURED = 60.0  # seconds; only a person can mend it
+REMIND_EVERY = 60.0  # seconds between lines while the collector does not take events
+REFUSALS_IN_A_ROW = 20  # events; when so many are refused with none taken between, the configuration is wrong, not the events
+
+log = structlog.get_logger()
+
+
+def backoff(attempt: int, longest: float) -> float:
+    """Exponential with full jitter, in seconds, for the `attempt`-th failure (from 0)."""
+    return random.uniform(0.0, min(longest, FIRST_WAIT * 2.0 ** min(attempt, 16)))  # noqa: S311 - jitter, no secret
+
+
+class Delivery:
+    """The deliverers of one line. `delivered` is called with entries that the sink took, `refused` with one that it never will."""
+
+    def __init__(self, sink: Sink, delivered: Callable[[list[Entry]], None], refused: Callable[[Entry, str], Awaitable[None]]) -> None:
+        self._sink = sink
+        self._delivered = delivered
+        self._refused = refused
+        self._refused_in_a_row = 0
+        self._warned = 0.0
+        self.failing = ""
+        self.retries = 0
+
+    async def run(self, ready: asyncio.Queue[list[Entry]]) -> None:
+        """Deliver one batch after the other until cancelled."""
+        while True:
+            await self.deliver(await ready.get())
+
+    async def deliver(self, entries: list[Entry]) -> None:
+        """Return when there is an answer for every entry, however long that takes."""
+        attempt = 0
+        while entries:
+            verdict = await self._ask(entries)
+            if isinstance(verdict, Partial):
+                entries, verdict = await self._settle(entries, verdict)
+            elif isinstance(verdict, Reject | Split):
+                if len(entries) > 1:
+                    middle = len(entries) // 2
+                    await self.deliver(entries[:middle])
+                    await self.deliver(entries[middle:])
+                    return
+                if self._refused_in_a_row < REFUSALS_IN_A_ROW:
+                    self._refused_in_a_row += 1
+                    await self._refused(entries[0], verdict.reason)
+                    return
+                verdict = _all_refused(verdict.reason)
+            if isinstance(verdict, Delivered):
+                self._took(entries)
+                return
+            if entries:
+                await self._wait(verdict, attempt)
+                attempt += 1
+
+    async def _ask(self, entries: list[Entry]) -> Verdict:
+        try:
+            return await self._sink.deliver([entry.event for entry in entries])
+        except Exception as error:  # a fault of the sink's own code: nothing is known to be delivered, so keep and repeat
+            return Retry(f"the sink failed ({type(error).__name__}: {error})", misconfigured=True)
+
+    async def _settle(self, entries: list[Entry], answer: Partial) -> tuple[list[Entry], Retry]:
+        """Hand on what was taken and what was refused; return what is to be sent again, and why."""
+        taken = [entry for place, entry in enumerate(entries) if place not in answer.retry and place not in answer.rejected]
+        if taken:
+            self._refused_in_a_row = 0
+            self._delivered(taken)
+        again, verdict = set(answer.retry), Retry(answer.reason, answer.after, answer.misconfigured)
+        for place, reason in answer.rejected.items():
+            if taken or self._refused_in_a_row < REFUSALS_IN_A_ROW:
+                self._refused_in_a_row += not taken
+                await self._refused(entries[place], reason)
+            else:
+                again.add(place)
+                verdict = _all_refused(reason)
+        if taken and not again:
+            self._recovered()
+        return [entries[place] for place in sorted(again)], verdict
+
+    def _took(self, entries: list[Entry]) -> None:
+        self._refused_in_a_row = 0
+        self._recovered()
+        self._delivered(entries)
+
+    def _recovered(self) -> None:
+        if self.failing:
+            log.info("delivery works again", sink=self._sink.name)
+            self.failing = ""
+
+    async def _wait(self, verdict: Retry, attempt: int) -> None:
+        longest = LONGEST_WAIT_MISCONFIGURED if verdict.misconfigured else LONGEST_WAIT
+        wait = max(verdict.after, backoff(attempt, longest))
+        self.retries += 1
+        now = monotonic()
+        if verdict.reason != self.failing or now - self._warned >= REMIND_EVERY:
+            self._warned = now
+            say = log.error if verdict.misconfigured else log.warning
+            say("delivery fails, will repeat until it works", sink=self._sink.name, reason=verdict.reason, wait_s=round(wait, 1))
+            self.failing = verdict.reason
+        await asyncio.sleep(wait)
+
+
+def _all_refused(reason: str) -> Retry:
+    return Retry(f"every event is refused: {reason}; check the format", misconfigured=True)

@@ -1,0 +1,68 @@
+"""Sends dead letters again that the user asked for with `dead-letter retry`, apart from the stream of new events."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+from time import time
+
+import orjson
+import structlog
+
+from event_handler.errors import MalformedEventError
+from event_handler.event import Event
+from event_handler.pipeline.select import UNDECODABLE
+from event_handler.sinks.base import Delivered, Partial, Reject, Sink, Split
+from event_handler.state.store import DeadLetter, Store
+from event_handler.teleport.messages import read_event
+from event_handler.teleport.struct_json import convert, stable_id
+
+LOOK_EVERY = 2.0  # seconds between looks for letters that a person has just asked for
+RECORDINGS = "recordings"  # the sink named in letters about recordings that could not be read
+
+log = structlog.get_logger()
+
+
+async def retry_letters(sink: Sink, store: Store) -> None:
+    """Run until cancelled. A letter is dropped when it is delivered, and kept with the new reason when it is refused again."""
+    while True:
+        try:
+            for number, letter in store.letters_to_retry():
+                await retry_letter(sink, store, number, letter)
+        except Exception as error:  # of the state or the sink; the letters are kept, and new events must not suffer
+            log.error("dead letters cannot be retried now", error=str(error))
+        await asyncio.sleep(LOOK_EVERY)
+
+
+async def retry_letter(sink: Sink, store: Store, number: int, letter: DeadLetter) -> None:
+    """Send one letter again; when the sink cannot be reached, it stays to be retried."""
+    if letter.sink == RECORDINGS and letter.session_id:
+        store.recording_again(letter.session_id)
+        store.letter_delivered(number)
+        return
+    try:
+        event = _event(letter)
+    except MalformedEventError as error:
+        store.letter_refused(number, str(error))
+        return
+    verdict = await sink.deliver([event])
+    if isinstance(verdict, Delivered):
+        store.letter_delivered(number)
+        log.info("dead letter delivered", number=number, type=letter.type, id=letter.id)
+    elif isinstance(verdict, Reject | Split) or (isinstance(verdict, Partial) and verdict.rejected):
+        reason = verdict.rejected[0] if isinstance(verdict, Partial) else verdict.reason
+        store.letter_refused(number, reason)
+        log.warning("dead letter refused again", number=number, type=letter.type, id=letter.id, reason=reason)
+
+
+def _event(letter: DeadLetter) -> Event:
+    content = orjson.loads(letter.body)
+    if not isinstance(content, dict) or list(content) != [UNDECODABLE]:
+        return Event(letter.type, letter.id, time(), 0, letter.body, letter.session_id)
+    try:
+        raw = read_event(base64.b64decode(content[UNDECODABLE], validate=True))
+    except binascii.Error as error:
+        raise MalformedEventError(f"the letter itself is damaged ({error})") from None
+    body, uid = convert(raw.content)
+    return Event(raw.type, uid or stable_id(body), raw.time, raw.index, body, letter.session_id)

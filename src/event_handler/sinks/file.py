@@ -1,0 +1,143 @@
+"""Writes events as lines of JSON to a file that rotates, or to standard output: the disk has them before they count as delivered."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote
+
+import orjson
+
+from event_handler.errors import SinkError
+from event_handler.event import Event
+from event_handler.sinks.base import Delivered, Limits, Retry, Verdict, with_fields
+from event_handler.sinks.lines import LineFile, LineStream
+
+SECTION = "forward.file"
+STANDARD_OUTPUT = "-"
+SESSION_ID = "{session_id}"
+BATCH_EVENTS = 1000  # lines of a batch, so that the disk is asked to sync once for many
+BATCH_BYTES = 1024 * 1024  # bytes of a batch; more makes no disk faster
+BATCH_AGE = 0.1  # seconds an incomplete batch waits for more events
+ROTATE_BYTES = 100 * 1024 * 1024  # bytes of a file before it is renamed
+ROTATE_AGE = 86400.0  # seconds; a file a day, from midnight UTC
+KEPT_FILES = 10  # renamed files; older ones are deleted, so an agent must have read them by then
+READER_PATIENCE = 30.0  # seconds to wait for whoever reads standard output
+PASSING = frozenset({errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EINTR})  # anything else, only a person can mend
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+
+
+@dataclass(frozen=True, slots=True)
+class FileSettings:
+    """Where to write: `path` is a file or `-` for standard output.
+
+    Events of recordings go to the same place with `teleport_session_id` before their own fields, or, where `session_path` is set,
+    to a file for each session; its file name holds `{session_id}`, and it does not rotate. `max_bytes` and `max_age` (seconds)
+    say when the file is renamed, 0 = never; `keep` is how many renamed files stay.
+    """
+
+    path: str
+    session_path: str = ""
+    max_bytes: int = ROTATE_BYTES
+    max_age: float = ROTATE_AGE
+    keep: int = KEPT_FILES
+
+
+class FileSink:
+    """The `file` sink. Raises SinkError when the settings contradict one another or the file cannot be opened.
+
+    `standard_output` is the descriptor that `-` means.
+    """
+
+    name = "file"
+    limits = Limits(BATCH_EVENTS, BATCH_BYTES, 1, BATCH_AGE)  # one at a time keeps the lines in the order of the events
+
+    def __init__(self, settings: FileSettings, standard_output: int = 1, patience: float = READER_PATIENCE) -> None:
+        self._where = settings.path
+        self._patience = patience
+        self._session_path = settings.session_path
+        self._file: LineFile | None = None
+        self._stream: LineStream | None = None
+        _check(settings)
+        try:
+            if settings.path == STANDARD_OUTPUT:
+                self._where = "standard output"
+                os.fstat(standard_output)
+                self._stream = LineStream(standard_output)
+            else:
+                self._file = LineFile(Path(settings.path), settings.max_bytes, settings.max_age, settings.keep)
+                self._file.check()
+        except OSError as error:
+            hint = "Its directory must exist and be writable."
+            raise SinkError(f"{SECTION}.path {settings.path} cannot be opened ({error.strerror})", hint) from None
+
+    async def deliver(self, events: Sequence[Event]) -> Verdict:
+        session_id = events[0].session_id
+        bodies = [event.body for event in events]
+        if session_id and not self._session_path:
+            mark = b'"teleport_session_id":%b' % orjson.dumps(session_id)
+            bodies = [with_fields(body, mark) for body in bodies]
+        return await asyncio.to_thread(self._append, session_id, b"\n".join(bodies) + b"\n")
+
+    def _append(self, session_id: str, lines: bytes) -> Verdict:
+        where = self._where
+        try:
+            if session_id and self._session_path:
+                path = session_file(self._session_path, session_id)
+                where = str(path)
+                _append_once(path, lines)
+            elif self._file is not None:
+                self._file.append(lines)
+            elif self._stream is not None:
+                self._stream.append(lines, self._patience)
+        except OSError as error:
+            return _failed(where, error)
+        return Delivered()
+
+    async def reopen(self) -> None:
+        """Let go of the file, for logrotate; the next batch opens it by its name. A file that was moved away is noticed anyway."""
+        if self._file is not None:
+            await asyncio.to_thread(self._file.close)
+
+    async def close(self) -> None:
+        if self._stream is not None:
+            self._stream.stop()
+        await self.reopen()
+
+
+def _failed(where: str, error: OSError) -> Retry:
+    if error.errno == errno.EPIPE:
+        return Retry(f"{where} is closed: its reader has ended; start it again together with this program", misconfigured=True)
+    hint = "; make room" if error.errno in FULL else ""
+    return Retry(f"{where} cannot be written: {error.strerror}{hint}", misconfigured=error.errno not in PASSING)
+
+
+def _append_once(path: Path, lines: bytes) -> None:
+    file = LineFile(path)
+    try:
+        file.append(lines)
+    finally:
+        file.close()
+
+
+def session_file(pattern: str, session_id: str) -> Path:
+    """The file of a session; an odd session id cannot lead out of the directory."""
+    return Path(pattern.replace(SESSION_ID, quote(session_id, safe="").replace(".", "%2E")))
+
+
+def _check(settings: FileSettings) -> None:
+    if not settings.path:
+        raise SinkError(f"{SECTION}.path is empty", "Name a file, or - for standard output.")
+    if settings.keep < 1 or settings.max_bytes < 0 or settings.max_age < 0:
+        raise SinkError(f"{SECTION}.keep, max-bytes or max-age is too small", "keep is 1 or more, the others 0 (never) or more.")
+    if not settings.session_path:
+        return
+    path = Path(settings.session_path)
+    if SESSION_ID not in path.name or SESSION_ID in str(path.parent):
+        raise SinkError(f"{SECTION}.session-path {path} has no {SESSION_ID} in its file name", f"Write session.{SESSION_ID}.ndjson.")
+    if not path.parent.is_dir() or not os.access(path.parent, os.W_OK | os.X_OK):
+        raise SinkError(f"the directory {path.parent} of {SECTION}.session-path cannot be written", "It must exist.")

@@ -1,0 +1,43 @@
+"""The ordered list of ways into the cluster at an address."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import zip_longest
+from typing import Literal
+
+from event_handler.teleport.credentials import Credentials
+from event_handler.teleport.dial.base import Way
+from event_handler.teleport.dial.direct import direct
+from event_handler.teleport.dial.upgrade import upgrade
+
+Choice = Literal["auto", "direct", "tls-routing", "upgrade", "tunnel"]
+
+
+def ways(address: str, credentials: Credentials, *, choice: Choice = "auto", insecure_proxy: bool = False) -> list[Way]:
+    """The ways into the cluster at `address`, best first; `choice` names the only one to try.
+
+    Without an SSH certificate and SSH authorities in `credentials` there is no tunnel, so the list may be empty where a tunnel was
+    chosen. `insecure_proxy` leaves public certificates unchecked, never those of the cluster itself. Raises ConfigurationError for
+    what is no address.
+    """
+    found: list[Way] = []
+    if choice in ("auto", "direct", "tls-routing"):
+        found.append(Way("direct", direct(address)))
+    if choice in ("auto", "upgrade"):
+        found.append(Way("upgrade", upgrade(address, always=choice == "upgrade", insecure_proxy=insecure_proxy)))
+    if choice in ("auto", "tunnel") and credentials.ssh_certificate and credentials.ssh_authorities:
+        from event_handler.teleport.dial.ssh_tunnel import tunnel, tunnel_direct  # asyncssh takes a third of a second to import
+
+        found.append(Way("tunnel", tunnel(address, credentials, insecure_proxy=insecure_proxy)))
+        found.append(Way("tunnel-direct", tunnel_direct(address, credentials)))
+    return found
+
+
+def ways_to(addresses: Sequence[str], credentials: Credentials, *, choice: Choice = "auto", insecure_proxy: bool = False) -> list[Way]:
+    """The ways in at any of `addresses`: the likeliest at each address first, so that one that is down does not hold up the next."""
+    by_address = [ways(address, credentials, choice=choice, insecure_proxy=insecure_proxy) for address in addresses]
+    if len(addresses) > 1:
+        named = zip(addresses, by_address, strict=True)
+        by_address = [[Way(f"{way.name} at {address}", way.dial) for way in found] for address, found in named]
+    return [way for rank in zip_longest(*by_address) for way in rank if way is not None]

@@ -1,0 +1,100 @@
+"""How each HTTP sink is built and how its receiver talks: a new sink joins the conformance suite by one entry in ADAPTERS."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal
+
+import orjson
+
+from event_handler.sinks.base import Sink
+from event_handler.sinks.elasticsearch import ElasticsearchSettings, ElasticsearchSink
+from event_handler.sinks.fluentd import FluentdSettings, FluentdSink
+from event_handler.sinks.http import KEEPALIVE, REQUEST_TIMEOUT, TlsFiles
+from tests.contract.receiver import Receiver, Reply, Request
+
+DOCUMENTS: tuple[Literal["message", "plain"], ...] = ("message", "plain")
+Build = Callable[[str, TlsFiles, float, float], Sink]  # URL without a path, files, request time-out and keep-alive in seconds
+
+
+@dataclass(frozen=True, slots=True)
+class HttpAdapter:
+    """What the suite must know about a sink.
+
+    `ids` reads the ids of the events from a request, `success` is the receiver's answer that takes all of them.
+    `item_by_item` is its answer with a status for each place named and success for the others, None where it has no such answer.
+    `needs_body` tells that a 2xx status alone does not make the events delivered. `option` begins its option names.
+    """
+
+    name: str
+    build: Build
+    ids: Callable[[Request], list[str]]
+    success: Callable[[Request], Reply]
+    needs_body: bool
+    option: str
+    item_by_item: Callable[[Request, Mapping[int, int]], Reply] | None = None
+
+    def taken(self, receiver: Receiver) -> list[str]:
+        """The ids of all events that the receiver has read."""
+        return [uid for request in receiver.requests for uid in self.ids(request)]
+
+    def sink(self, url: str, files: TlsFiles, timeout: float = REQUEST_TIMEOUT, keepalive: float = KEEPALIVE) -> Sink:
+        return self.build(url, files, timeout, keepalive)
+
+
+def _fluentd(body: Literal["single", "array"], url: str, files: TlsFiles, timeout: float, keepalive: float) -> Sink:
+    urls = f"{url}/teleport/test.log", f"{url}/teleport/session"
+    return FluentdSink(FluentdSettings(*urls, files.ca, files.cert, files.key, body, 4, timeout, keepalive))
+
+
+def _fluentd_ids(request: Request) -> list[str]:
+    body = orjson.loads(request.body)
+    return [event["uid"] for event in (body if isinstance(body, list) else [body])]
+
+
+def _elasticsearch(document: Literal["message", "plain"], url: str, files: TlsFiles, timeout: float, keepalive: float) -> Sink:
+    return ElasticsearchSink(
+        ElasticsearchSettings(
+            url,
+            document=document,
+            api_key="a2V5OnNlY3JldA==",
+            ca=files.ca,
+            cert=files.cert,
+            key=files.key,
+            compress=document == "message",
+            timeout=timeout,
+            keepalive=keepalive,
+        )
+    )
+
+
+def _elasticsearch_ids(request: Request) -> list[str]:
+    actions = request.body.decode().splitlines()[::2]
+    return [orjson.loads(action)["create"]["_id"].rpartition("/")[2] for action in actions]
+
+
+def _elasticsearch_items(request: Request, statuses: Mapping[int, int]) -> Reply:
+    items: list[dict[str, dict[str, object]]] = [{"create": {"status": 201}} for _ in _elasticsearch_ids(request)]
+    for place, status in statuses.items():
+        items[place]["create"] = {"status": status, "error": {"type": "scripted_exception", "reason": f"because of {place}"}}
+    return Reply(200, orjson.dumps({"errors": bool(statuses), "items": items}))
+
+
+ADAPTERS = [
+    HttpAdapter("fluentd-single", partial(_fluentd, "single"), _fluentd_ids, lambda _: Reply(200, b"ok"), False, "forward.fluentd"),
+    HttpAdapter("fluentd-array", partial(_fluentd, "array"), _fluentd_ids, lambda _: Reply(200, b"ok"), False, "forward.fluentd"),
+    *(
+        HttpAdapter(
+            f"elasticsearch-{document}",
+            partial(_elasticsearch, document),
+            _elasticsearch_ids,
+            lambda request: _elasticsearch_items(request, {}),
+            True,
+            "forward.elasticsearch",
+            _elasticsearch_items,
+        )
+        for document in DOCUMENTS
+    ),
+]

@@ -1,0 +1,215 @@
+"""What the elasticsearch sink writes, and what it reads from the answer of the bulk API."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import orjson
+import pytest
+
+from event_handler.errors import SinkError
+from event_handler.event import Event
+from event_handler.sinks.base import Delivered, Partial, Retry
+from event_handler.sinks.elasticsearch import ElasticsearchSettings, ElasticsearchSink, document_id, judge_items
+from event_handler.sinks.http import Answer
+from tests.contract.receiver import Exchange, Receiver, Reply, Request, receiving
+
+LOGIN = Event("user.login", "u-1", 1_790_000_000.25, 0, b'{"event":"user.login","uid":"u-1","user":"\xc3\xa9ve \\"x\\""}')
+PRINT = Event("print", "hash", 1_790_000_001.0, 7, b'{"data":"bHM=","event":"print"}', "f0cd9816")
+
+
+def created(request: Request) -> Reply:
+    count = len(request.body.splitlines()) // 2
+    return Reply(200, orjson.dumps({"errors": False, "items": [{"create": {"status": 201}}] * count}))
+
+
+@pytest.fixture
+async def cluster() -> AsyncIterator[Receiver]:
+    async with receiving(created, None) as running:
+        yield running
+
+
+async def sent(cluster: Receiver, settings: ElasticsearchSettings, *events: Event) -> tuple[Request, list[dict[str, Any]]]:
+    sink = ElasticsearchSink(replace(settings, url=cluster.url + settings.url))
+    assert await sink.deliver(events) == Delivered()
+    await sink.close()
+    request = cluster.requests[-1]
+    assert request.body.endswith(b"\n")
+    return request, [orjson.loads(line) for line in request.body.splitlines()]
+
+
+class Index:
+    """Stores documents as the bulk API's `create` does: an id that is there already is a conflict."""
+
+    def __init__(self) -> None:
+        self.documents: dict[str, bytes] = {}
+        self.conflicts = 0
+
+    def store(self, request: Request) -> Reply:
+        lines = request.body.splitlines()
+        items = [
+            self._create(orjson.loads(action)["create"]["_id"], document)
+            for action, document in zip(lines[::2], lines[1::2], strict=True)
+        ]
+        return Reply(200, orjson.dumps({"items": items}))
+
+    def _create(self, name: str, document: bytes) -> dict[str, Any]:
+        if name in self.documents:
+            self.conflicts += 1
+            return {"create": {"status": 409, "error": {"type": "version_conflict_engine_exception", "reason": "exists"}}}
+        self.documents[name] = document
+        return {"create": {"status": 201}}
+
+    async def lose_answer(self, exchange: Exchange) -> None:
+        self.store(await exchange.read_body())
+        exchange.writer.close()
+
+
+async def test_an_answer_that_gets_lost_makes_no_double() -> None:
+    index = Index()
+    batch = [replace(LOGIN, id=f"u-{number}") for number in range(20)]
+    async with receiving(index.store, None) as cluster:
+        cluster.script.append(index.lose_answer)
+        sink = ElasticsearchSink(ElasticsearchSettings(cluster.url))
+        assert isinstance(await sink.deliver(batch), Retry)
+        assert await sink.deliver(batch) == Delivered()
+        await sink.close()
+    assert list(index.documents) == [event.id for event in batch]
+    assert index.conflicts == 20
+
+
+async def test_an_event_goes_as_text_into_the_data_stream_of_the_teleport_integration(cluster: Receiver) -> None:
+    request, lines = await sent(cluster, ElasticsearchSettings(""), LOGIN)
+    assert urlsplit(request.target).path == "/logs-teleport.audit-default/_bulk"
+    assert request.headers["content-type"] == "application/x-ndjson"
+    assert request.headers["content-encoding"] == "gzip"
+    assert lines == [{"create": {"_id": "u-1"}}, {"@timestamp": "2026-09-21T14:13:20.250000Z", "message": LOGIN.body.decode()}]
+
+
+async def test_a_plain_document_has_the_events_own_fields(cluster: Receiver) -> None:
+    _, lines = await sent(cluster, ElasticsearchSettings("", document="plain"), LOGIN)
+    assert lines[1] == {"@timestamp": "2026-09-21T14:13:20.250000Z", **orjson.loads(LOGIN.body)}
+
+
+async def test_events_of_recordings_go_to_their_own_stream_and_name_their_session(cluster: Receiver) -> None:
+    request, lines = await sent(cluster, ElasticsearchSettings("", compress=False), PRINT)
+    assert urlsplit(request.target).path == "/logs-teleport.session-default/_bulk"
+    assert "content-encoding" not in request.headers
+    assert lines[0] == {"create": {"_id": "f0cd9816/7/hash"}}
+    assert lines[1]["teleport_session_id"] == "f0cd9816"
+    assert lines[1]["message"] == PRINT.body.decode()
+
+
+async def test_the_path_and_query_of_the_url_are_kept_and_the_answer_is_trimmed(cluster: Receiver) -> None:
+    settings = ElasticsearchSettings("/search%2Fx/?pipeline=teleport", target="Audit.alias")
+    request, _ = await sent(cluster, settings, LOGIN)
+    parts = urlsplit(request.target)
+    assert parts.path == "/search%2Fx/Audit.alias/_bulk"
+    query = {"pipeline": ["teleport"], "filter_path": ["errors,items.*.status,items.*.error.type,items.*.error.reason"]}
+    assert parse_qs(parts.query) == query
+
+
+@pytest.mark.parametrize(
+    ("settings", "header"),
+    [
+        (ElasticsearchSettings("", api_key="a2V5"), "ApiKey a2V5"),
+        (ElasticsearchSettings("", username="elastic", password="pä:ss"), "Basic ZWxhc3RpYzpww6Q6c3M="),
+        (ElasticsearchSettings("", bearer="t.o.k"), "Bearer t.o.k"),
+    ],
+    ids=["api key", "basic", "bearer"],
+)
+async def test_each_way_to_log_in_is_sent(cluster: Receiver, settings: ElasticsearchSettings, header: str) -> None:
+    request, _ = await sent(cluster, settings, LOGIN)
+    assert request.headers["authorization"] == header
+
+
+def test_two_ways_to_log_in_are_refused_and_no_secret_is_shown() -> None:
+    settings = ElasticsearchSettings("https://h", api_key="hunter2", bearer="hunter3")
+    with pytest.raises(SinkError, match=r"api-key and forward\.elasticsearch\.bearer") as caught:
+        ElasticsearchSink(settings)
+    assert "hunter" not in str(caught.value) + repr(settings)
+
+
+def test_a_secret_with_a_line_break_is_refused_and_not_shown() -> None:
+    with pytest.raises(SinkError, match="line break") as caught:
+        ElasticsearchSink(ElasticsearchSettings("https://h", api_key="hunter2\n"))
+    assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["", " ", "a/b", "-a", "_bulk", "a,b", "*", "..", "a b"])
+def test_a_target_that_is_no_index_name_is_refused(name: str) -> None:
+    with pytest.raises(SinkError, match="target"):
+        ElasticsearchSink(ElasticsearchSettings("https://h", target=name))
+    with pytest.raises(SinkError, match="session-target"):
+        ElasticsearchSink(ElasticsearchSettings("https://h", session_target=name))
+
+
+def test_an_id_is_never_longer_than_elasticsearch_takes() -> None:
+    long = Event("e", "é" * 257, 0.0, 0, b"{}")
+    assert len(document_id(long)) == 64
+    assert document_id(Event("e", "x" * 512, 0.0, 0, b"{}")) == "x" * 512
+
+
+def bulk(*items: tuple[int, str, str]) -> Answer:
+    found = [
+        {"create": {"status": status, **({"error": {"type": kind, "reason": why}} if kind else {})}} for status, kind, why in items
+    ]
+    return Answer(200, "", orjson.dumps({"errors": True, "items": found}), True)
+
+
+def test_a_document_that_is_already_there_is_delivered() -> None:
+    conflict = (409, "version_conflict_engine_exception", "document already exists")
+    assert judge_items(bulk((201, "", ""), conflict), 2) == Delivered()
+
+
+@pytest.mark.parametrize("status", [408, 429, 500, 503])
+def test_documents_that_find_the_cluster_busy_are_repeated_alone(status: int) -> None:
+    said = judge_items(bulk((201, "", ""), (status, "es_rejected_execution_exception", "queue is full")), 2)
+    assert said == Partial(
+        frozenset({1}), {}, f"the receiver answered {status} es_rejected_execution_exception for a document: queue is full"
+    )
+
+
+@pytest.mark.parametrize("status", [400, 404])
+def test_a_document_that_does_not_fit_is_rejected_without_its_content(status: int) -> None:
+    why = "failed to parse field [user] of type [long] in document with id 'u-1'. Preview of field's value: 'alice'"
+    said = judge_items(bulk((status, "document_parsing_exception", why), (201, "", "")), 2)
+    assert isinstance(said, Partial)
+    assert said.retry == frozenset()
+    assert list(said.rejected) == [0]
+    assert "failed to parse field [user]" in said.rejected[0]
+    assert "alice" not in said.rejected[0]
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"), [(403, "security_exception"), (403, "cluster_block_exception"), (404, "index_not_found_exception")]
+)
+def test_missing_rights_or_a_missing_index_bury_nothing(status: int, kind: str) -> None:
+    said = judge_items(bulk((429, "busy", ""), (status, kind, "no")), 2)
+    assert isinstance(said, Partial)
+    assert said.retry == {0, 1}
+    assert said.misconfigured
+    assert kind in said.reason
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"ok",
+        b"[]",
+        b"{}",
+        b'{"items":[]}',
+        b'{"items":[{}]}',
+        b'{"items":[{"create":{}}]}',
+        b'{"items":[{"create":{"status":201}}]}',
+    ],
+)
+def test_an_answer_that_does_not_name_every_document_proves_nothing(body: bytes) -> None:
+    said = judge_items(Answer(200, "", body, True), 2)
+    assert isinstance(said, Retry)
+    assert said.misconfigured
+    assert said.reason.startswith("the answer names")
