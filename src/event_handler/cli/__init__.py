@@ -1,4 +1,4 @@
-"""The command line: `configure`, `start` and `version`. Every flag of `start` comes from the settings model."""
+"""The command line: `configure`, `start`, `storage` and `version`. Every flag of `start` comes from the settings model."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from event_handler import about, logs
 from event_handler.cli.command_line import Command, Group, app_options, tell
 from event_handler.cli.configure import configure_command
 from event_handler.cli.start import run
+from event_handler.cli.storage import storage
 from event_handler.errors import EventHandlerError
 from event_handler.settings.load import load
 from event_handler.settings.options import click_options, given
@@ -48,6 +49,7 @@ def start(before: dict[str, str | None], /, config: str, **parameters: Any) -> N
 
 
 cli.add_command(configure_command)
+cli.add_command(storage)
 
 
 def main() -> None:

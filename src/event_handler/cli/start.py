@@ -20,6 +20,7 @@ from event_handler.errors import EventHandlerError, StateError
 from event_handler.pipeline.select import ANNOUNCING
 from event_handler.settings.model import StartSettings
 from event_handler.sources.follow import FollowSettings
+from event_handler.sources.take_over import take_over
 from event_handler.state.directory import adopt, state_directory
 from event_handler.state.store import FILE, Store
 from event_handler.teleport.dial import split_address
@@ -71,12 +72,16 @@ def _stores(settings: StartSettings, planned: Sequence[PlannedSink], cluster: st
 def _store(settings: StartSettings, cluster: str, sink: str) -> Store:
     storage = Path(settings.storage)
     directory = state_directory(storage, cluster, sink)
+    addresses = [split_address(address.strip()) for address in settings.teleport_addr]
     if settings.dry_run:
-        return Store(None, copy_from=directory / FILE)
-    if sink == "fluentd":  # the only sink that there was when state was kept by address
-        adopt(storage, directory, [split_address(address.strip()) for address in settings.teleport_addr])
-    store = Store(directory, begin_known=settings.start_time is not None)
-    store.claim(cluster)
+        store = Store(None, copy_from=directory / FILE)
+    else:
+        if sink == "fluentd":  # the only sink that there was when state was kept by address
+            adopt(storage, directory, addresses)
+        store = Store(directory, begin_known=settings.start_time is not None)
+        store.claim(cluster)
+    if sink == "fluentd":  # the only one that the Go plugin delivers to
+        take_over(store, storage, addresses, settings.start_time)
     return store
 
 

@@ -18,7 +18,7 @@ from event_handler.pipeline.ledger import Ledger, Segment
 from event_handler.pipeline.memory import Memory
 from event_handler.pipeline.select import Selector
 from event_handler.sinks.base import Sink
-from event_handler.state.store import DeadLetter, Store
+from event_handler.state.store import Commit, DeadLetter, Store
 
 MAX_DEAD_LETTER_BYTES = 1024 * 1024 * 1024  # bytes; thousands of the largest events, and a disk usually has them
 LOOK_FOR_ROOM_EVERY = 5.0  # seconds; the user may drop letters with another process
@@ -110,6 +110,11 @@ class Pipeline:
         if not chosen.events:
             self._memory.touch(ledger)
         return len(chosen.events)
+
+    def skip(self, wires: Sequence[bytes]) -> None:
+        """Count events as delivered that another program has delivered. Raises StateError when it cannot be remembered."""
+        chosen = self._selector.select(wires)
+        self._store.commit(Commit(ids=b"".join(mark for _, mark in chosen.events), dead_letters=chosen.dead))
 
     async def _wait_for_room(self, size: int) -> None:
         async with self._room:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import base64
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import orjson
 
 from event_handler.errors import MalformedEventError
-from event_handler.event import Event
+from event_handler.event import SESSION_ID, Event
 from event_handler.pipeline.duplicates import DuplicateWindow, fingerprint
 from event_handler.pipeline.ledger import Announcement
 from event_handler.state.store import DeadLetter
@@ -19,7 +18,6 @@ from event_handler.teleport.struct_json import convert, stable_id
 
 UPLOADED = "session.upload"
 ENDED = frozenset({"session.end", "windows.desktop.session.end", "db.session.end"})
-SESSION_ID = re.compile(r"[0-9A-Za-z][0-9A-Za-z-]{0,63}")  # UUIDs on every known server; it becomes part of a URL
 UNDECODABLE = "undecodable"  # key of a dead letter's body that holds the bytes as they came
 ANNOUNCING = (UPLOADED, *sorted(ENDED))
 

@@ -48,8 +48,12 @@ class _Given:
         return _problem(f"{self.where}: {text}", hint, typed=self.typed)
 
 
-def load(command_line: Mapping[str, Any], environment: Mapping[str, str], config: str = "") -> Loaded:
+def load(
+    command_line: Mapping[str, Any], environment: Mapping[str, str], config: str = "", *, only: frozenset[str] = frozenset()
+) -> Loaded:
     """Build the settings. `command_line` has raw text, or several, by field name, only for flags that were given.
+
+    `only` names the fields to look at, for a command that needs a few of them; the others keep their defaults.
 
     Raises ConfigurationError, which names the flag, variable or key and where it stands. Its exit code is 80 for the
     command line and for missing flags, 1 for the file and the environment.
@@ -62,7 +66,8 @@ def load(command_line: Mapping[str, Any], environment: Mapping[str, str], config
     warnings: list[str] = []
     found: dict[str, _Given] = {}
     shadowed: list[str] = []
-    for name, option in known.items():
+    wanted = {name: option for name, option in known.items() if not only or name in only}
+    for name, option in wanted.items():
         variable = next((v for v in option.variables if v in environment), "")
         keys = [key for key in option.keys if _find(table, key) is not None]
         if len(keys) > 1:
@@ -78,7 +83,7 @@ def load(command_line: Mapping[str, Any], environment: Mapping[str, str], config
         warnings.insert(0, f"{path} overrides the environment: {', '.join(shadowed)}")
     warnings += _unknown(table, path, [key for option in known.values() for key in option.keys])
     settings = _validate({name: _convert(known[name], given) for name, given in found.items()}, found)
-    missing = [f"--{option.flag}=STRING" for name, option in known.items() if _misses(settings, name, option)]
+    missing = [f"--{option.flag}=STRING" for name, option in wanted.items() if _misses(settings, name, option)]
     if missing:
         names = ", ".join(sorted(missing))
         raise ConfigurationError(f"missing flags: {names}", "Set them, or name a file with --config.")

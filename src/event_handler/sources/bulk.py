@@ -2,7 +2,7 @@
 
 A chunk is listed only when it is complete and never changes, but chunks of a past day can appear days later, so the
 newest days stay polled. Positions: `bulk/<day>/<chunk>` holds the cursor, or DONE; the fact `bulk_from` is the first
-day still polled.
+day still polled, the fact `bulk_closed` names later ones that the Go plugin had finished.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from event_handler.pipeline.ledger import Ledger
 from event_handler.state.store import Store
 from event_handler.teleport.client import Client
 
+FIRST_DAY, CLOSED_DAYS = "bulk_from", "bulk_closed"  # facts
 DONE = "done"  # no server cursor looks like that: Athena's are `a1:<number>`
 CHUNKS_AT_ONCE = 4  # a server downloads each chunk whole; 3 to 8 is what its documentation bears
 LONGEST_WAIT = 60.0  # seconds between tries of a chunk that fails
@@ -66,8 +67,9 @@ class BulkSource:
         self._late_days = late_days
         self._poll = poll
         self._until_caught_up = until_caught_up
-        saved = store.fact("bulk_from")
+        saved = store.fact(FIRST_DAY)
         self._first = date.fromisoformat(saved) if saved else day_of(start)
+        self._closed = {date.fromisoformat(day) for day in store.fact(CLOSED_DAYS).split()}
         self._cursors: dict[str, str] = {}
         self._known: set[str] = set()
         self._open: set[_Chunk] = set()
@@ -110,6 +112,7 @@ class BulkSource:
     def _days(self, round_number: int) -> list[date]:
         today = day_of(time())
         days = [self._first + timedelta(days=n) for n in range((today - self._first).days + 1)]
+        days = [day for day in days if day not in self._closed]
         if round_number % OLD_DAYS_EVERY and not self._until_caught_up:
             return days[-2:]
         return days
@@ -124,7 +127,9 @@ class BulkSource:
         if day != self._first or day >= day_of(time()) - timedelta(days=self._late_days) or day in self._unfinished():
             return
         self._first += timedelta(days=1)
-        self._store.remember("bulk_from", str(self._first))
+        while self._first in self._closed:
+            self._first += timedelta(days=1)
+        self._store.remember(FIRST_DAY, str(self._first))
         self._store.forget(f"bulk/{day}/")
         self._known = {stream for stream in self._known if not stream.startswith(f"bulk/{day}/")}
 

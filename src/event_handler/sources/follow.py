@@ -12,7 +12,7 @@ import structlog
 from event_handler.errors import ConfigurationError, ConnectError, CredentialsError, RpcError, StateError
 from event_handler.pipeline.delivery import backoff
 from event_handler.pipeline.engine import Pipeline
-from event_handler.sources.bulk import BulkSource, day_of, unfinished_since
+from event_handler.sources.bulk import CLOSED_DAYS, FIRST_DAY, BulkSource, day_of, unfinished_since
 from event_handler.sources.recordings import RecordingSource
 from event_handler.sources.search import STREAM, SearchSource, read_position
 from event_handler.state.store import Commit, Store
@@ -191,7 +191,8 @@ def carry_over(store: Store, mode: str, look_back: float) -> None:
         position = read_position(store)
         if position is not None:
             store.forget("bulk/")
-            store.remember("bulk_from", str(day_of(position - look_back)))
+            store.remember(FIRST_DAY, str(day_of(position - look_back)))
+            store.remember(CLOSED_DAYS, "")
     elif before == "bulk":
         since = unfinished_since(store)
         if since is not None:

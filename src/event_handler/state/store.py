@@ -73,6 +73,7 @@ class Commit:
     recordings: list[RecordingItem] = field(default_factory=list)
     indexes: dict[str, int] = field(default_factory=dict)
     dead_letters: list[DeadLetter] = field(default_factory=list)
+    facts: dict[str, str] = field(default_factory=dict)
 
 
 class Store:
@@ -100,7 +101,7 @@ class Store:
             self._unlock()
             reason = error.strerror if isinstance(error, OSError) else error
             raise StateError(
-                f"the storage directory {directory} is not usable ({reason})",
+                f"the storage {directory or copy_from} is not usable ({reason})",
                 "Point --storage to a directory that this user can write, on a disk that has room.",
             ) from None
         except StateError:
@@ -159,6 +160,7 @@ class Store:
         """Remember a group in one transaction."""
         try:
             self._db.execute("BEGIN IMMEDIATE")
+            self._db.executemany("INSERT OR REPLACE INTO facts VALUES (?, ?)", group.facts.items())
             self._db.executemany("INSERT OR REPLACE INTO positions VALUES (?, ?)", group.positions.items())
             if group.ids:
                 cursor = self._db.execute("INSERT INTO delivered (count, ids) VALUES (?, ?)", (len(group.ids) // 8, group.ids))
@@ -166,10 +168,11 @@ class Store:
             for item in group.recordings:
                 # A session seen again (its upload after its end) only comes due earlier; what was done stays done.
                 self._db.execute(
-                    "INSERT INTO recordings (session_id, announced, uploaded, next_try) VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE"
+                    "INSERT INTO recordings (session_id, announced, uploaded, attempts, next_try, next_index)"
+                    " VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE"
                     " SET uploaded = max(uploaded, excluded.uploaded), next_try = min(next_try, excluded.next_try)"
                     " WHERE excluded.uploaded > uploaded",
-                    (item.session_id, item.announced, item.uploaded, item.next_try),
+                    (item.session_id, item.announced, item.uploaded, item.attempts, item.next_try, item.next_index),
                 )
             for session_id, index in group.indexes.items():
                 self._db.execute("UPDATE recordings SET next_index = ? WHERE session_id = ?", (index, session_id))

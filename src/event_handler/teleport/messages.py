@@ -148,6 +148,14 @@ def event_time(wire: bytes) -> float:
         return 0.0
 
 
+def event_id(wire: bytes) -> str:
+    """The id of an EventUnstructured, "" when the message is malformed."""
+    try:
+        return read_event(wire).id
+    except MalformedEventError:
+        return ""
+
+
 def event_index(wire: bytes) -> int:
     """The index of an EventUnstructured within its session, -1 when the message is malformed."""
     try:
