@@ -44,7 +44,7 @@ def version(**_: Any) -> None:
 def start(before: dict[str, str | None], /, config: str, **parameters: Any) -> None:
     parameters["debug"] = parameters["debug"] or before["debug"]
     loaded = load(given(parameters), os.environ, config or before["config"] or "")
-    logs.configure(loaded.settings.debug)
+    logs.configure(loaded.settings.debug, loaded.settings.log_format, loaded.settings.log_level)
     run(loaded.settings, loaded.warnings)
 
 
@@ -69,5 +69,5 @@ def main() -> None:
 
 
 def _fail(message: str, exit_code: int) -> None:
-    click.echo(f"{about.PROGRAM}: error: {message}", err=True)
+    click.echo(f"{about.PROGRAM}: error: {logs.without_secrets(message)}", err=True)
     sys.exit(exit_code)

@@ -99,7 +99,7 @@ def configure_command(
     if passphrase.made_up and not written.isdisjoint(wanted[0].paths):
         click.echo(f"The passphrase of the server's key was made up; {request.collector.file} has it.")
     click.echo(f"\n{steps.render(request)}")
-    if len(chosen) < len(wanted) and not sys.stdin.isatty():
+    if len(chosen) < len(wanted) and not _at_terminal():
         sys.exit(EXIT_KEPT)
 
 
@@ -114,9 +114,13 @@ class _Passphrase:
         self.made_up = False
 
     def __call__(self) -> str:
-        text = _typed() if sys.stdin.isatty() else _piped()
+        text = _typed() if _at_terminal() else _piped()
         self.made_up = not text
         return text or secrets.token_hex(32)
+
+
+def _at_terminal() -> bool:
+    return sys.stdin is not None and sys.stdin.isatty()
 
 
 def _typed() -> str:
@@ -125,6 +129,8 @@ def _typed() -> str:
 
 
 def _piped() -> str:
+    if sys.stdin is None:  # closed by whoever started the process
+        return ""
     line = sys.stdin.buffer.readline(LONGEST_PASSPHRASE + 3)  # a longer one is refused below, with its length
     try:
         return line.decode().rstrip("\r\n")
@@ -137,7 +143,7 @@ def _may_write(group: Group) -> bool:
     existing = group.existing()
     if not existing:
         return True
-    if not sys.stdin.isatty():
+    if not _at_terminal():
         return False
     listed = "\n".join(f"  {_shown(path)}" for path in existing)
     return click.confirm(f"{group.title}; these exist:\n{listed}\nReplace all of them?", default=False, err=True)

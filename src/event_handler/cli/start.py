@@ -12,7 +12,7 @@ from time import monotonic, time
 
 import structlog
 
-from event_handler import __version__
+from event_handler import about
 from event_handler.cli.access import Access, keep_credentials
 from event_handler.cli.line import Line, open_line
 from event_handler.cli.sinks import PlannedSink, planned_sinks
@@ -44,7 +44,7 @@ def run(settings: StartSettings, warnings: Sequence[str]) -> None:
     planned = planned_sinks(settings)
     log.info(
         "starting",
-        version=__version__,
+        build=about.line(),
         teleport=",".join(settings.teleport_addr),
         cluster=keeper.current.cluster,
         identity_expires=keeper.current.not_after.isoformat(),

@@ -243,8 +243,16 @@ class CommonOptions(BaseModel):
     ] = 0.0
     debug: Annotated[
         bool,
-        option("debug", "flag", "more log lines"),
+        option("debug", "flag", "more log lines, the same as log-level debug"),
     ] = False
+    log_format: Annotated[
+        Literal["auto", "console", "json"],
+        option("log-format", "choice", "how log lines look; auto is console on a terminal and json elsewhere"),
+    ] = "auto"
+    log_level: Annotated[
+        Literal["debug", "info", "warning", "error"],
+        option("log-level", "choice", "log lines of this level and above"),
+    ] = "info"
 
 
 class StartSettings(ElasticsearchOptions, FileOptions, CommonOptions):

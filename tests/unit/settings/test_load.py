@@ -122,6 +122,8 @@ ROWS: list[Row] = [
     ("debug", ["FDFWD_DEBUG"], ["debug"], False, "true", True),
 ]
 NEW: list[Row] = [
+    ("log-format", ["FDFWD_LOG_FORMAT"], ["log.format", "log-format"], "auto", "json", "json"),
+    ("log-level", ["FDFWD_LOG_LEVEL"], ["log.level", "log-level"], "info", "error", "error"),
     ("fluentd-format", ["FDFWD_FLUENTD_FORMAT"], ["forward.fluentd.format"], "single", "array", "array"),
     (
         "max-in-flight-bytes",
