@@ -1,4 +1,4 @@
-"""The command line: `configure`, `start`, `storage` and `version`. Every flag of `start` comes from the settings model."""
+"""The command line. Every flag of `start` comes from the settings model."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import click
 from event_handler import about, logs
 from event_handler.cli.command_line import Command, Group, app_options, tell
 from event_handler.cli.configure import configure_command
+from event_handler.cli.dead_letters import dead_letter
 from event_handler.cli.start import run
 from event_handler.cli.storage import storage
 from event_handler.errors import EventHandlerError
@@ -49,6 +50,7 @@ def start(before: dict[str, str | None], /, config: str, **parameters: Any) -> N
 
 
 cli.add_command(configure_command)
+cli.add_command(dead_letter)
 cli.add_command(storage)
 
 

@@ -40,8 +40,8 @@ def storage() -> None:
 @sink_option
 @click.pass_obj
 def show(before: Mapping[str, str], /, config: str, storage_directory: str | None, cluster: str, sink: str) -> None:
-    settings = _settings(config or before["config"], storage_directory)
-    for number, directory in enumerate(_states(settings, cluster, sink)):
+    settings = storage_settings(config or before["config"], storage_directory)
+    for number, directory in enumerate(state_directories(settings, cluster, sink)):
         store = Store(None, copy_from=directory / FILE)
         if number:
             click.echo()
@@ -72,8 +72,8 @@ def export(
     to: Path | None,
     force: bool,
 ) -> None:
-    settings = _settings(config or before["config"], storage_directory, teleport_addr)
-    found = _states(settings, cluster, sink)
+    settings = storage_settings(config or before["config"], storage_directory, teleport_addr)
+    found = state_directories(settings, cluster, sink)
     if len(found) > 1:
         names = ", ".join(_cluster(path) for path in found)
         raise UsageError(f"{settings.storage} has the state of several clusters: {names}", "Name one with --cluster.")
@@ -91,14 +91,14 @@ def export(
     click.echo(f"wrote {target}: {len(state.days)} days, {recordings} recordings that wait, start time {state.start_text}")
 
 
-def _settings(config: str, storage_directory: str | None, address: str | None = None) -> StartSettings:
+def storage_settings(config: str, storage_directory: str | None, address: str | None = None) -> StartSettings:
     """Only the settings that tell where the state lies; the others of the file may be missing."""
     line = {"storage": storage_directory, "teleport_addr": (address,) if address else None}
     given = {name: value for name, value in line.items() if value is not None}
     return load(given, os.environ, config, only=frozenset(line)).settings
 
 
-def _states(settings: StartSettings, cluster: str, sink: str) -> list[Path]:
+def state_directories(settings: StartSettings, cluster: str, sink: str) -> list[Path]:
     """The directories of the states that are meant, at least one."""
     root = Path(settings.storage)
     found = [path.parent for path in sorted(root.glob(f"*/{sink or '*'}/{FILE}"))]
