@@ -11,6 +11,7 @@ import asyncio
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from time import time
+from uuid import UUID
 
 import structlog
 
@@ -19,7 +20,7 @@ from event_handler.pipeline.delivery import backoff
 from event_handler.pipeline.engine import Pipeline
 from event_handler.pipeline.ledger import Ledger
 from event_handler.state.store import Store
-from event_handler.teleport.client import Client
+from event_handler.teleport.client import RUN, Client
 
 FIRST_DAY, CLOSED_DAYS = "bulk_from", "bulk_closed"  # facts
 DONE = "done"  # no server cursor looks like that: Athena's are `a1:<number>`
@@ -27,6 +28,9 @@ CHUNKS_AT_ONCE = 4  # a server downloads each chunk whole; 3 to 8 is what its do
 LONGEST_WAIT = 60.0  # seconds between tries of a chunk that fails
 FOUND_WAIT = 0.5  # seconds to the next listing when this one brought new chunks
 OLD_DAYS_EVERY = 6  # polls; days before yesterday are listed only at every sixth
+DAY = 86_400.0  # seconds
+CHUNK_SPAN = 300.0  # seconds; a back end closes a chunk after a minute, or later under load
+SEARCH_PAGE = 10_000  # events; the largest page that servers give
 REFUSED_CURSOR_TRIES = 3  # a back end may refuse a good cursor for a moment; after that the chunk is read from its start
 
 log = structlog.get_logger()
@@ -140,10 +144,28 @@ class BulkSource:
                 async for events, cursor in self._client.export(_noon(chunk.day), chunk.name, chunk.cursor):
                     await self._pipeline.put(chunk.ledger, events, cursor)
                     chunk.cursor, chunk.attempt = cursor, 0
+                if not chunk.cursor:
+                    await self._search_instead(chunk)
                 await self._pipeline.put(chunk.ledger, [], DONE)
                 chunk.cursor = DONE
             except (RpcError, ConnectError) as error:
                 self._again(chunk, error)
+
+    async def _search_instead(self, chunk: _Chunk) -> None:
+        """Find the event of a chunk that came without any: servers before December 2025 give none of a chunk that has just one.
+
+        Source: gravitational/teleport pull request 62138. What search finds beside it is dropped by id.
+        """
+        since, until = _made_between(chunk)
+        log.info("chunk without events; searching for the one that it may have", day=str(chunk.day), chunk=chunk.name)
+        key, asked = "", None
+        while key != asked:
+            asked = key
+            events, key = await self._client.search(since, until, limit=SEARCH_PAGE, key=asked)
+            for at in range(0, len(events), RUN):
+                await self._pipeline.put(chunk.ledger, events[at : at + RUN], None)
+            if not key:
+                return
 
     def _again(self, chunk: _Chunk, error: RpcError | ConnectError) -> None:
         """Read a chunk on later, where it was interrupted; the other chunks do not wait for it."""
@@ -172,6 +194,18 @@ def unfinished_since(store: Store) -> float | None:
     newest = max(date.fromisoformat(stream.split("/")[1]) for stream in known)
     first = min([*days, newest - timedelta(days=1)])
     return datetime(first.year, first.month, first.day, tzinfo=UTC).timestamp()
+
+
+def _made_between(chunk: _Chunk) -> tuple[float, float]:
+    """The times between which the events of a chunk lie: its name tells when it was made (UUIDv7); otherwise its whole day."""
+    begin = datetime(chunk.day.year, chunk.day.month, chunk.day.day, tzinfo=UTC).timestamp()
+    try:
+        made = (UUID(chunk.name).int >> 80) / 1000
+    except ValueError:
+        made = 0.0
+    if not begin <= made < begin + 2 * DAY:
+        return begin, begin + DAY
+    return max(begin, made - CHUNK_SPAN), min(begin + DAY, made)
 
 
 def day_of(seconds: float) -> date:

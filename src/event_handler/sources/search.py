@@ -84,7 +84,8 @@ class SearchSource:
             now = time()
             sweep = now - swept >= SWEEP_EVERY
             back = self._look_back if sweep else OVERLAP
-            seen = await self._read(max(self._start, min(self._newest, now) - back), now + AHEAD)
+            since = max(self._start, min(self._newest, now) - back)
+            seen = await self._read(since, max(since, now + AHEAD))  # a start time may lie in the future
             await self._reached(min(self._newest, now))
             if self._until_caught_up and swept and not seen:
                 return
