@@ -44,11 +44,11 @@ class CredentialsError(EventHandlerError):
 
 
 class ConnectError(EventHandlerError):
-    """`from_cluster` tells that a server of the cluster was reached and refused us: of several causes, this is the real one."""
+    """`decisive` tells that the other side was reached and showed why: of several causes, this is the real one."""
 
-    def __init__(self, message: str, hint: str = "", *, from_cluster: bool = False) -> None:
+    def __init__(self, message: str, hint: str = "", *, decisive: bool = False) -> None:
         super().__init__(message, hint)
-        self.from_cluster = from_cluster
+        self.decisive = decisive
 
 
 class RpcError(EventHandlerError):

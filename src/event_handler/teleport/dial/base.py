@@ -22,9 +22,10 @@ TCP_KEEPALIVE = 60  # seconds between probes of an idle connection, as Teleport'
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """One way into the cluster: `name` for log lines and settings, `dial` to walk it."""
+    """One way into the cluster: `name` and `address` (host:port as configured) for log lines and errors, `dial` to walk it."""
 
     name: str
+    address: str
     dial: Dialer
 
 
