@@ -99,7 +99,7 @@ def explain(failed: Sequence[tuple[Way, ConnectError]]) -> ConnectError:
     if len({error.message for _, error in failed}) == 1:
         return first
     lines = "".join(f"\n  {way.name}: {error.message}" for way, error in ranked)
-    return ConnectError(f"no way into the cluster:{lines}\n", first.hint, decisive=first.decisive)
+    return ConnectError(f"no way into the cluster:{lines}", first.hint, decisive=first.decisive)
 
 
 def explain_tls(error: OSError, address: str) -> ConnectError:

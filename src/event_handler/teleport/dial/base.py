@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -71,8 +72,9 @@ async def connect_tcp(host: str, port: int, setting: str = "teleport.addr") -> s
         reason = getattr(error, "strerror", None) or "it is no host name"
         raise ConnectError(f"the name of {address} does not resolve ({reason})", f"Check {setting}.") from None
     except OSError as error:
+        reason = os.strerror(error.errno) if error.errno else str(error)  # asyncio's own text names the address instead
         raise ConnectError(
-            f"cannot connect to {address} ({error.strerror or error})",
+            f"cannot connect to {address} ({reason})",
             f"Check {setting} and that {'Teleport' if setting == 'teleport.addr' else 'the proxy'} runs.",
         ) from None
     _tune(connected)
