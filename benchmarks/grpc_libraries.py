@@ -64,7 +64,8 @@ async def timed_async(requests: Requests, streams: int, read: Callable[[bytes], 
 def grpclib(options: argparse.Namespace) -> dict[str, float]:
     async def run() -> dict[str, float]:
         connection = Connection(
-            Entrance(lambda: [Way("direct", direct(options.address))]), client_context(credentials.load(options.identity, "", "", ""))
+            Entrance(lambda: [Way("direct", options.address, direct(options.address))]),
+            client_context(credentials.load(options.identity, "", "", "")),
         )
         requests: Requests = []
         for moment in moments(options.days):

@@ -51,7 +51,8 @@ async def read_search(client: Client, days: int) -> int:
 async def measure(options: argparse.Namespace) -> dict[str, float]:
     client = Client(
         Connection(
-            Entrance(lambda: [Way("direct", direct(options.address))]), client_context(credentials.load(options.identity, "", "", ""))
+            Entrance(lambda: [Way("direct", options.address, direct(options.address))]),
+            client_context(credentials.load(options.identity, "", "", "")),
         )
     )
     await client.ping()

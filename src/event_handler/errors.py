@@ -29,7 +29,9 @@ class EventHandlerError(Exception):
         self.hint = hint
 
     def __str__(self) -> str:
-        return f"{self.message}. {self.hint}" if self.hint else self.message
+        if not self.hint:
+            return self.message
+        return f"{self.message}\n{self.hint}" if "\n" in self.message else f"{self.message}. {self.hint}"
 
 
 class UsageError(EventHandlerError):
@@ -45,11 +47,11 @@ class CredentialsError(EventHandlerError):
 
 
 class ConnectError(EventHandlerError):
-    """`from_cluster` tells that a server of the cluster was reached and refused us: of several causes, this is the real one."""
+    """`decisive` tells that the other side was reached and showed why: of several causes, this is the real one."""
 
-    def __init__(self, message: str, hint: str = "", *, from_cluster: bool = False) -> None:
+    def __init__(self, message: str, hint: str = "", *, decisive: bool = False) -> None:
         super().__init__(message, hint)
-        self.from_cluster = from_cluster
+        self.decisive = decisive
 
 
 class RpcError(EventHandlerError):

@@ -38,7 +38,7 @@ DAY = 86400.0
 
 
 def client_at(address: str, context: ssl.SSLContext) -> Client:
-    return Client(Connection(Entrance(lambda: [Way("direct", direct(address))]), context))
+    return Client(Connection(Entrance(lambda: [Way("direct", address, direct(address))]), context))
 
 
 @asynccontextmanager

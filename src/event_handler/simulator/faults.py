@@ -57,6 +57,12 @@ class FaultyRelay:
         self.cuts += 1
         return True
 
+    def cut_all(self) -> None:
+        """Abort every established connection."""
+        for writer in self._established:
+            writer.transport.abort()
+            self.cuts += 1
+
     async def cut_every(self, seconds: float) -> None:
         """Go on cutting one connection every so many seconds, until cancelled."""
         while True:

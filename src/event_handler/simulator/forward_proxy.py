@@ -11,6 +11,7 @@ import base64
 import ipaddress
 import json
 import signal
+from collections.abc import Mapping
 from enum import StrEnum
 
 from event_handler.simulator.listener import Listener, copy_both_ways
@@ -30,11 +31,15 @@ class Kind(StrEnum):
 
 
 class ForwardProxy:
-    """Listens on loopback; `user` "" asks for no password. `targets` are the host:port that it has connected to, in their order."""
+    """Listens on loopback; `user` "" asks for no password. `targets` are the host:port that it has connected to, in their order.
 
-    def __init__(self, kind: Kind, user: str = "", password: str = "") -> None:
+    `hosts` has addresses of names that only this proxy can resolve, as in a network that is reached through it alone.
+    """
+
+    def __init__(self, kind: Kind, user: str = "", password: str = "", *, hosts: Mapping[str, str] | None = None) -> None:
         self._user = user
         self._password = password
+        self._hosts = hosts or {}
         self._listener = Listener(self._connect if kind is Kind.CONNECT else self._socks5)
         self.targets: list[str] = []
 
@@ -51,7 +56,7 @@ class ForwardProxy:
         await self._listener.close()
 
     async def _open(self, host: str, port: int) -> Stream:
-        opened = await asyncio.open_connection(host, port)
+        opened = await asyncio.open_connection(self._hosts.get(host, host), port)
         self.targets.append(f"{host}:{port}")
         return opened
 

@@ -117,7 +117,7 @@ class Follower:
             return
         message = f"this is the cluster {cluster.name}, and the credentials and the state are for {self._settings.cluster}"
         hint = "Correct teleport.addr, or make an identity in that cluster."
-        raise ConnectError(message, hint, from_cluster=True) if self._reached else ConfigurationError(message, hint)
+        raise ConnectError(message, hint, decisive=True) if self._reached else ConfigurationError(message, hint)
 
     async def _wait(self, error: Exception) -> None:
         while isinstance(error, ExceptionGroup):

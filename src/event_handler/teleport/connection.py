@@ -84,6 +84,7 @@ class Connection:
     """Calls over one connection. It reconnects by itself on the next call after it was lost."""
 
     def __init__(self, entrance: Entrance, context: ssl.SSLContext) -> None:
+        self._entrance = entrance
         self._channel = _EnteredChannel(entrance, context)
         self._calls = 0
         self._retired = False
@@ -150,9 +151,10 @@ class Connection:
             return RpcError(call, "DEADLINE_EXCEEDED", "no answer in time")
         if isinstance(error, StreamTerminatedError | OSError):
             if isinstance(self._channel.lost, ssl.SSLError):
-                return explain_tls(self._channel.lost)
+                return explain_tls(self._channel.lost, self._entrance.address)
             reason = self._channel.lost or error
-            return ConnectError(f"the connection to Teleport was lost during {call} ({reason or type(reason).__name__})")
+            text = str(reason) or type(reason).__name__
+            return ConnectError(f"the connection to Teleport at {self._entrance.address} was lost during {call} ({text})")
         return error
 
 

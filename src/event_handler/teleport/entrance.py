@@ -13,11 +13,16 @@ from typing import Any
 import structlog
 
 from event_handler.errors import ConnectError
+from event_handler.teleport.credentials import RENEW
 from event_handler.teleport.dial import Way
+from event_handler.teleport.dial.base import within
+from event_handler.teleport.dial.tls_stream import reason_of
 
 SERVER_NAME = "teleport.cluster.local"  # the name in every certificate of an Auth server, whatever its address
 HEAD_START = 1.0  # seconds before the next way is tried beside one that neither got through nor failed
 TLS_TIMEOUT = 15.0  # seconds; the Proxy's own limit for a handshake
+HOSTNAME_MISMATCH = 62  # OpenSSL's X509_V_ERR_HOSTNAME_MISMATCH
+OUT_OF_TIME = (9, 10)  # X509_V_ERR_CERT_NOT_YET_VALID and _HAS_EXPIRED
 
 log = structlog.get_logger()
 
@@ -31,6 +36,7 @@ class Entrance:
     def __init__(self, ways: Callable[[], Sequence[Way]]) -> None:
         self._list = ways
         self._best = 0
+        self.address = ""  # by which the last entry was made
 
     async def enter(self, make_protocol: Callable[[], Any], context: ssl.SSLContext) -> Any:
         """Return a connected protocol made by `make_protocol`, or raise ConnectError, which says why each way failed."""
@@ -52,6 +58,7 @@ class Entrance:
                     error = task.exception()
                     if error is None:
                         self._prefer(number, way)
+                        self.address = way.address
                         return task.result()[1]
                     if not isinstance(error, ConnectError):
                         raise error
@@ -72,51 +79,63 @@ class Entrance:
 
 async def _through(way: Way, make_protocol: Callable[[], Any], context: ssl.SSLContext) -> tuple[asyncio.Transport, Any]:
     stream = await way.dial()
+    failure = f"no answer from {way.address} in the TLS handshake"
     try:
-        return await asyncio.get_running_loop().create_connection(
-            make_protocol, sock=stream, ssl=context, server_hostname=SERVER_NAME, ssl_handshake_timeout=TLS_TIMEOUT
-        )
+        async with within(TLS_TIMEOUT, failure, "Check teleport.addr, the servers behind it, and firewalls between."):
+            return await asyncio.get_running_loop().create_connection(
+                make_protocol, sock=stream, ssl=context, server_hostname=SERVER_NAME, ssl_handshake_timeout=2 * TLS_TIMEOUT
+            )
     except BaseException as error:
         stream.close()
-        if isinstance(error, OSError | ssl.SSLError):
-            raise explain_tls(error) from None
+        if isinstance(error, OSError):
+            raise explain_tls(error, way.address) from None
         raise
 
 
 def explain(failed: Sequence[tuple[Way, ConnectError]]) -> ConnectError:
-    """One error for all ways: what a server of the cluster itself said comes first, then the ways in the order they are listed."""
-    ranked = sorted(failed, key=lambda pair: not pair[1].from_cluster)
+    """One error for all ways: what is decisive comes first, then the ways in the order they are listed."""
+    ranked = sorted(failed, key=lambda pair: not pair[1].decisive)
     first = ranked[0][1]
     if len({error.message for _, error in failed}) == 1:
         return first
     lines = "".join(f"\n  {way.name}: {error.message}" for way, error in ranked)
-    return ConnectError(f"no way into the cluster:{lines}\n", first.hint, from_cluster=first.from_cluster)
+    return ConnectError(f"no way into the cluster:{lines}", first.hint, decisive=first.decisive)
 
 
-def explain_tls(error: BaseException) -> ConnectError:
-    """Turn a failed handshake into words and a next step."""
+def explain_tls(error: OSError, address: str) -> ConnectError:
+    """Turn a TLS session with Auth by way of `address` that failed, in the handshake or later, into words and a next step."""
     text = str(error).lower()
     if isinstance(error, ssl.SSLCertVerificationError):
-        return ConnectError(
-            f"the certificate of the server is not trusted ({error.verify_message})",
-            "The address belongs to another cluster, or a load balancer ends TLS in front of Teleport: check teleport.addr, "
-            "and issue the identity anew if the cluster's authority was rotated.",
-        )
+        return _explain_certificate(error, address)
     if "expired" in text:
-        return ConnectError(
-            "Teleport refused our certificate: it has expired",
-            "Renew it with tbot, or with `tctl auth sign --user=teleport-event-handler --out=identity`.",
-            from_cluster=True,
-        )
+        return ConnectError(f"Teleport at {address} refused our certificate: it has expired", RENEW, decisive=True)
     if "alert" in text or "certificate" in text:
         return ConnectError(
-            f"Teleport refused our certificate ({error})", "Check that the identity belongs to this cluster.", from_cluster=True
+            f"Teleport at {address} refused our certificate{reason_of(error)}",
+            "Check that the identity belongs to this cluster, and issue it anew if the cluster's authority was rotated.",
+            decisive=True,
         )
     if isinstance(error, ConnectionError) or "eof" in text:
         return ConnectError(
-            f"the connection was closed during the TLS handshake ({error})",
-            "Check that teleport.addr is the Auth port or a Proxy with TLS routing.",
+            f"{address} closed the connection in the TLS handshake{reason_of(error)}",
+            "Check that teleport.addr is the Auth port or a Proxy with TLS routing, and that the identity belongs to this cluster.",
         )
-    if isinstance(error, TimeoutError):
-        return ConnectError(f"no answer in the TLS handshake within {TLS_TIMEOUT:.0f} s", "Check teleport.addr and firewalls between.")
-    return ConnectError(f"the TLS handshake failed ({error})", "Check teleport.addr.")
+    return ConnectError(f"the TLS handshake with {address} failed{reason_of(error)}", "Check teleport.addr.")
+
+
+def _explain_certificate(error: ssl.SSLCertVerificationError, address: str) -> ConnectError:
+    if error.verify_code == HOSTNAME_MISMATCH:
+        return ConnectError(
+            f"the server that {address} leads to is of this cluster, but not Auth: its certificate is not for {SERVER_NAME}",
+            "Check that teleport.addr is the Auth port, or a Proxy with its web port.",
+        )
+    if error.verify_code in OUT_OF_TIME:
+        return ConnectError(
+            f"the certificate of the server at {address} is not valid at this time ({error.verify_message})",
+            "Check the clocks of this machine and of the cluster.",
+        )
+    return ConnectError(
+        f"the certificate of the server at {address} is not trusted ({error.verify_message})",
+        "The address belongs to another cluster than the identity, or a load balancer ends TLS in front of Teleport: check "
+        "teleport.addr, and issue the identity anew if the cluster's authority was rotated.",
+    )

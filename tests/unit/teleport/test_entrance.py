@@ -56,9 +56,9 @@ class Protocol(asyncio.Protocol):
         self.transport = transport
 
 
-def failing(message: str, *, from_cluster: bool = False) -> Callable[[], Awaitable[socket.socket]]:
+def failing(message: str, *, decisive: bool = False) -> Callable[[], Awaitable[socket.socket]]:
     async def dial() -> socket.socket:
-        raise ConnectError(message, "A hint.", from_cluster=from_cluster)
+        raise ConnectError(message, "A hint.", decisive=decisive)
 
     return dial
 
@@ -83,7 +83,9 @@ def entrance_of(ways: list[Way]) -> Entrance:
 
 async def test_a_way_that_hangs_does_not_hold_up_the_one_that_works_and_is_cancelled(auth: Auth) -> None:
     hanging = Hanging()
-    protocol = await entrance_of([Way("hangs", hanging), Way("works", direct(auth.address))]).enter(Protocol, auth.context)
+    protocol = await entrance_of([Way("hangs", "", hanging), Way("works", auth.address, direct(auth.address))]).enter(
+        Protocol, auth.context
+    )
     assert hanging.cancelled
     protocol.transport.close()
 
@@ -96,7 +98,7 @@ async def test_the_way_that_worked_is_tried_first_the_next_time(auth: Auth) -> N
             tried.append(name)
             return await dial()
 
-        return Way(name, dialer)
+        return Way(name, "", dialer)
 
     ways = entrance_of([noted("fails", failing("no")), noted("works", direct(auth.address))])
     for _ in range(2):
@@ -106,9 +108,9 @@ async def test_the_way_that_worked_is_tried_first_the_next_time(auth: Auth) -> N
 
 async def test_when_all_fail_each_way_has_its_line_and_the_clusters_own_answer_comes_first(auth: Auth) -> None:
     ways = [
-        Way("direct", failing("refused")),
-        Way("tunnel", failing("it has expired", from_cluster=True)),
-        Way("upgrade", failing("slow")),
+        Way("direct", "", failing("refused")),
+        Way("tunnel", "", failing("it has expired", decisive=True)),
+        Way("upgrade", "", failing("slow")),
     ]
     with pytest.raises(ConnectError) as caught:
         await entrance_of(ways).enter(Protocol, auth.context)
@@ -119,7 +121,7 @@ async def test_when_all_fail_each_way_has_its_line_and_the_clusters_own_answer_c
 
 async def test_one_cause_for_all_ways_is_told_once(auth: Auth) -> None:
     with pytest.raises(ConnectError) as caught:
-        await entrance_of([Way("a", failing("no such host")), Way("b", failing("no such host"))]).enter(Protocol, auth.context)
+        await entrance_of([Way("a", "", failing("no such host")), Way("b", "", failing("no such host"))]).enter(Protocol, auth.context)
     assert caught.value.message == "no such host"
 
 
@@ -127,4 +129,4 @@ async def test_a_server_that_the_cluster_has_not_signed_is_refused_on_every_way(
     write_cluster_files(tmp_path / "other", "other.test")
     context = client_context(read_identity(str(tmp_path / "other" / "identity")))
     with pytest.raises(ConnectError, match="not trusted"):
-        await entrance_of([Way("direct", direct(auth.address))]).enter(Protocol, context)
+        await entrance_of([Way("direct", auth.address, direct(auth.address))]).enter(Protocol, context)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -22,9 +23,10 @@ TCP_KEEPALIVE = 60  # seconds between probes of an idle connection, as Teleport'
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """One way into the cluster: `name` for log lines and settings, `dial` to walk it."""
+    """One way into the cluster: `name` and `address` (host:port as configured) for log lines and errors, `dial` to walk it."""
 
     name: str
+    address: str
     dial: Dialer
 
 
@@ -70,8 +72,9 @@ async def connect_tcp(host: str, port: int, setting: str = "teleport.addr") -> s
         reason = getattr(error, "strerror", None) or "it is no host name"
         raise ConnectError(f"the name of {address} does not resolve ({reason})", f"Check {setting}.") from None
     except OSError as error:
+        reason = os.strerror(error.errno) if error.errno else str(error)  # asyncio's own text names the address instead
         raise ConnectError(
-            f"cannot connect to {address} ({error.strerror or error})",
+            f"cannot connect to {address} ({reason})",
             f"Check {setting} and that {'Teleport' if setting == 'teleport.addr' else 'the proxy'} runs.",
         ) from None
     _tune(connected)

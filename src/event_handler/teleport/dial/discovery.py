@@ -95,7 +95,11 @@ def parse(address: str, body: bytes) -> Discovery:
     except orjson.JSONDecodeError:
         found = None
     if not isinstance(found, dict) or not isinstance(found.get("proxy"), dict):
-        raise ConnectError(f"{address} answers /webapi/find with something else than a Proxy's description", _NO_PROXY_HINT)
+        raise ConnectError(
+            f"{address} answers /webapi/find with something else than a Proxy's description: it is no Teleport",
+            _NO_PROXY_HINT,
+            decisive=True,
+        )
     proxy = found["proxy"]
     ssh = proxy.get("ssh") if isinstance(proxy.get("ssh"), dict) else {}
     return Discovery(

@@ -36,8 +36,17 @@ def tunnel(address: str, credentials: Credentials, *, insecure_proxy: bool = Fal
         options = _options(credentials)
         found = await find(address, insecure_proxy=insecure_proxy)
         target = tunnel_address(found, os.environ)
-        below = await _tls(target, credentials, insecure_proxy) if found.tls_routing else await proxied.connect(target)
-        return await _ssh(below, target, options)
+        try:
+            below = await _tls(target, credentials, insecure_proxy) if found.tls_routing else await proxied.connect(target)
+            return await _ssh(below, target, options)
+        except ConnectError:
+            if found.cluster_name in ("", credentials.cluster):
+                raise
+            raise ConnectError(
+                f"{address} is the Proxy of the cluster {found.cluster_name}, and {credentials.source} is of {credentials.cluster}",
+                "Correct teleport.addr, or make an identity in that cluster.",
+                decisive=True,
+            ) from None
 
     return dial
 
@@ -58,11 +67,13 @@ async def _tls(address: str, credentials: Credentials, insecure: bool) -> Stream
     host, _ = split_address(address)
     if await needs_upgrade(address, os.environ, insecure_proxy=insecure):
         context = cluster_context(credentials.authorities_pem, (TUNNEL_PROTOCOL,))
+        hint = "Check that the identity belongs to this cluster, and issue it anew if the cluster's authority was rotated."
         below = await open_upgraded(address, insecure_proxy=insecure)
     else:
         context = public_context(address, insecure=insecure, protocols=(TUNNEL_PROTOCOL,))
+        hint = "Check teleport.addr and the certificate of the Proxy."
         below = await proxied.connect(address)
-    return await start_tls(below, context, host, address, "Check teleport.addr and the certificate of the Proxy.")
+    return await start_tls(below, context, host, address, hint)
 
 
 def _options(credentials: Credentials) -> asyncssh.SSHClientConnectionOptions:
@@ -116,7 +127,9 @@ def _explain(error: BaseException, address: str) -> BaseException:
     if isinstance(error, asyncssh.HostKeyNotVerifiable):
         return ConnectError(
             f"the SSH host certificate of {address} is not trusted ({error.reason})",
-            "Dial the Proxy by one of its public names, and issue the identity anew if the cluster's authority was rotated.",
+            "Check that the identity belongs to this cluster, dial the Proxy by one of its public names, and issue the identity "
+            "anew if the cluster's authority was rotated.",
+            decisive=True,
         )
     if isinstance(error, asyncssh.KeyExchangeFailed):
         return ConnectError(f"{address} shows no SSH host certificate that can be used ({error.reason})", _NO_TUNNEL_HINT)
@@ -124,6 +137,7 @@ def _explain(error: BaseException, address: str) -> BaseException:
         return ConnectError(
             f"{address} refused our SSH certificate ({error.reason})",
             "Check that the identity belongs to this cluster and has not expired.",
+            decisive=True,
         )
     if isinstance(error, asyncssh.ChannelOpenError):
         return ConnectError(f"{address} opens no channel to Auth ({error.reason})", _NO_TUNNEL_HINT)

@@ -117,11 +117,29 @@ async def start_tls(below: Stream, context: ssl.SSLContext, server_name: str, wh
             await stream.start()
     except ssl.SSLCertVerificationError as error:
         below.close()
-        raise ConnectError(f"the certificate of {whom} is not trusted ({error.verify_message})", hint) from None
+        raise untrusted(error, whom, hint) from None
     except (OSError, ValueError) as error:  # ValueError: a host name that TLS cannot carry
         below.close()
-        raise ConnectError(f"TLS with {whom} failed ({getattr(error, 'reason', None) or error})", hint) from None
+        raise broken(error, whom, hint) from None
     except BaseException:
         below.close()
         raise
     return stream
+
+
+def untrusted(error: ssl.SSLCertVerificationError, whom: str, hint: str) -> ConnectError:
+    return ConnectError(f"the certificate of {whom} is not trusted ({error.verify_message})", hint)
+
+
+def broken(error: OSError | ValueError, whom: str, hint: str) -> ConnectError:
+    """A handshake that failed for another reason than the certificate."""
+    return ConnectError(f"TLS with {whom} failed{reason_of(error)}", hint)
+
+
+def reason_of(error: OSError | ValueError) -> str:
+    """OpenSSL's or the system's words in brackets, without numbers, source files and lines; "" where there are none."""
+    if isinstance(error, ssl.SSLError) and error.reason:
+        words = error.reason.lower().replace("_", " ")
+    else:
+        words = getattr(error, "strerror", None) or str(error)
+    return f" ({words})" if words else ""

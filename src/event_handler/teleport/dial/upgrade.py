@@ -17,7 +17,7 @@ from event_handler.errors import ConnectError
 from event_handler.teleport.dial import proxied
 from event_handler.teleport.dial.base import Dialer, split_address, within
 from event_handler.teleport.dial.stream import Stream, as_socket, read_head
-from event_handler.teleport.dial.tls_stream import TlsStream, public_context, start_tls
+from event_handler.teleport.dial.tls_stream import TlsStream, broken, public_context, start_tls, untrusted
 from event_handler.teleport.dial.websocket import WebSocketStream
 
 TEST_TIMEOUT = 5.0  # seconds, as Teleport's own clients wait
@@ -30,6 +30,8 @@ MODE = "TELEPORT_TLS_ROUTING_CONN_UPGRADE_MODE"
 
 _YES = frozenset({"yes", "yeah", "y", "true", "1", "on"})
 _NO = frozenset({"no", "nope", "n", "false", "0", "off"})
+_TRUST_HINT = "Check teleport.addr, and that its certificate is of an authority that this machine knows (or SSL_CERT_FILE names)."
+_FIREWALL_HINT = "Check teleport.addr, and that no firewall between cuts TLS off."
 _NO_PROTOCOL = ("no application protocol", "bad extension")  # OpenSSL's words: alert 120, and a protocol that was not offered
 
 
@@ -41,7 +43,7 @@ def upgrade(address: str, *, always: bool = False, insecure_proxy: bool = False)
     split_address(address)
 
     async def dial() -> socket.socket:
-        if not always and not await needs_upgrade(address, os.environ, insecure_proxy=insecure_proxy):
+        if not always and not await _decided(address, os.environ, insecure_proxy):
             hint = f"If a load balancer ends TLS in front of it, set {FORCED}=yes to be told what is wrong with that."
             raise ConnectError(f"{address} needs no connection upgrade", hint)
         return as_socket(await open_upgraded(address, insecure_proxy=insecure_proxy))
@@ -74,28 +76,37 @@ def forced(address: str, environment: Mapping[str, str]) -> bool | None:
 async def needs_upgrade(address: str, environment: Mapping[str, str], *, insecure_proxy: bool = False) -> bool:
     """Whether TLS is ended in front of the Proxy at `address`: by the environment's word, else by a test handshake.
 
-    The test offers a protocol name that every Proxy picks: whatever ends TLS without picking it is no Proxy. A test that fails for
-    another reason, for example no listener, says nothing; then the answer is no.
+    A test that fails, for example because there is no listener, says nothing; then the answer is no.
     """
+    try:
+        return await _decided(address, environment, insecure_proxy)
+    except ConnectError:
+        return False
+
+
+async def _decided(address: str, environment: Mapping[str, str], insecure: bool) -> bool:
     decided = forced(address, environment)
-    return await _test(address, insecure_proxy) if decided is None else decided
+    return await _test(address, insecure) if decided is None else decided
 
 
 async def _test(address: str, insecure: bool) -> bool:
+    """Offer a protocol name that every Proxy picks: whatever ends TLS without picking it is no Proxy. Raises ConnectError."""
     host, _ = split_address(address)
     context = public_context(address, insecure=insecure, protocols=(TUNNEL_PROTOCOL,))
     below: Stream | None = None
     try:
-        async with within(TEST_TIMEOUT, f"no TLS handshake with {address}", ""):
+        async with within(TEST_TIMEOUT, f"no TLS handshake with {address}", _FIREWALL_HINT):
             below = await proxied.connect(address)
             outer = TlsStream(below, context, host)
             await outer.start()
         return outer.protocol != TUNNEL_PROTOCOL
-    except ssl.SSLError as error:
+    except ssl.SSLCertVerificationError as error:
+        raise untrusted(error, address, _TRUST_HINT) from None
+    except (OSError, ValueError) as error:  # ValueError: a host name that TLS cannot carry
         text = str(error).lower().replace("_", " ")  # Python has no name for some of OpenSSL's reasons, only their text
-        return any(reason in text for reason in _NO_PROTOCOL)
-    except (ConnectError, OSError, ValueError):
-        return False
+        if any(reason in text for reason in _NO_PROTOCOL):
+            return True
+        raise broken(error, address, _FIREWALL_HINT) from None
     finally:
         if below is not None:
             below.close()
@@ -113,9 +124,8 @@ async def open_upgraded(address: str, *, insecure_proxy: bool) -> Stream:
 async def _request(address: str, kind: str, insecure: bool, *, legacy: bool) -> Stream | None:
     """Ask for one kind of upgrade; None when the server does not know this kind. `legacy` is the form before WebSocket."""
     host, _ = split_address(address)
-    hint = "Check teleport.addr and the certificate of the load balancer."
     context = public_context(address, insecure=insecure)
-    outer = await start_tls(await proxied.connect(address), context, host, address, hint)
+    outer = await start_tls(await proxied.connect(address), context, host, address, _TRUST_HINT)
     key = base64.b64encode(os.urandom(16)).decode("ascii")
     lines = ["GET /webapi/connectionupgrade HTTP/1.1", f"Host: {address}", "Connection: Upgrade"]
     if legacy:

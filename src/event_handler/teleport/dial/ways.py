@@ -23,14 +23,14 @@ def ways(address: str, credentials: Credentials, *, choice: Choice = "auto", ins
     """
     found: list[Way] = []
     if choice in ("auto", "direct", "tls-routing"):
-        found.append(Way("direct", direct(address)))
+        found.append(Way("direct", address, direct(address)))
     if choice in ("auto", "upgrade"):
-        found.append(Way("upgrade", upgrade(address, always=choice == "upgrade", insecure_proxy=insecure_proxy)))
+        found.append(Way("upgrade", address, upgrade(address, always=choice == "upgrade", insecure_proxy=insecure_proxy)))
     if choice in ("auto", "tunnel") and credentials.ssh_certificate and credentials.ssh_authorities:
         from event_handler.teleport.dial.ssh_tunnel import tunnel, tunnel_direct  # asyncssh takes a third of a second to import
 
-        found.append(Way("tunnel", tunnel(address, credentials, insecure_proxy=insecure_proxy)))
-        found.append(Way("tunnel-direct", tunnel_direct(address, credentials)))
+        found.append(Way("tunnel", address, tunnel(address, credentials, insecure_proxy=insecure_proxy)))
+        found.append(Way("tunnel-direct", address, tunnel_direct(address, credentials)))
     return found
 
 
@@ -38,6 +38,5 @@ def ways_to(addresses: Sequence[str], credentials: Credentials, *, choice: Choic
     """The ways in at any of `addresses`: the likeliest at each address first, so that one that is down does not hold up the next."""
     by_address = [ways(address, credentials, choice=choice, insecure_proxy=insecure_proxy) for address in addresses]
     if len(addresses) > 1:
-        named = zip(addresses, by_address, strict=True)
-        by_address = [[Way(f"{way.name} at {address}", way.dial) for way in found] for address, found in named]
+        by_address = [[Way(f"{way.name} at {way.address}", way.address, way.dial) for way in found] for found in by_address]
     return [way for rank in zip_longest(*by_address) for way in rank if way is not None]

@@ -66,7 +66,7 @@ def test_what_is_no_address_is_refused_at_once(credentials: Credentials) -> None
 
 
 async def ping(dial: Dialer, credentials: Credentials) -> str:
-    client = Client(Connection(Entrance(lambda: [Way("tested", dial)]), client_context(credentials)))
+    client = Client(Connection(Entrance(lambda: [Way("tested", "", dial)]), client_context(credentials)))
     try:
         return (await client.ping()).name
     finally:
