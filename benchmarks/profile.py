@@ -128,11 +128,11 @@ def sampled(output: Path, arguments: list[str]) -> None:
             (output / name).write_text("".join(f"{count} {what}\n" for what, count in counts.most_common()))
 
 
-async def profile(mode: str, form: str, events: int, directory: Path) -> float:
+async def profile(mode: str, form: str, events: int, delay_ms: float, directory: Path) -> float:
     """Deliver `events`, sampled; return the CPU of the whole run in microseconds an event."""
     async with (
         stage.cluster(directory / "cluster", mode, events) as cluster,
-        stage.collector(directory / "collector", f"--expect={events}") as (collector, url),
+        stage.collector(directory / "collector", f"--expect={events}", f"--delay-ms={delay_ms}") as (collector, url),
     ):
         options = stage.handler_options(directory, cluster, url, form, events)
         command = ["benchmarks.profile", f"--sample-into={directory}", *options, "--exit-on-last-event"]
@@ -156,6 +156,7 @@ def main() -> None:
     parser.add_argument("--mode", choices=["bulk", "search"], default="bulk", help="how the log is read")
     parser.add_argument("--format", choices=["array", "single"], default="array", help="how it is delivered")
     parser.add_argument("--events", type=int, default=EVENTS, help="events to deliver; more is steadier")
+    parser.add_argument("--delay-ms", type=float, default=0.0, help="milliseconds before each answer of the collector")
     parser.add_argument("--output", type=Path, default=Path("profile.collapsed"), help="file of stacks for speedscope.app")
     parser.add_argument("--sample-into", type=Path, help="run the event handler with the arguments that follow, sampled")
     options, rest = parser.parse_known_args()
@@ -163,7 +164,7 @@ def main() -> None:
         sampled(options.sample_into, rest)
         return
     with tempfile.TemporaryDirectory() as directory:
-        cost = asyncio.run(profile(options.mode, options.format, options.events, Path(directory)))
+        cost = asyncio.run(profile(options.mode, options.format, options.events, options.delay_ms, Path(directory)))
         report(f"By part, {options.mode}/{options.format}, {cost:.0f} µs/event", (Path(directory) / "parts").read_text(), cost)
         report("By function, own time", (Path(directory) / "functions").read_text(), cost)
         options.output.write_text((Path(directory) / "profile.collapsed").read_text())
