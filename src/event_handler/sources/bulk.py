@@ -25,6 +25,7 @@ from event_handler.teleport.client import RUN, Client
 FIRST_DAY, CLOSED_DAYS = "bulk_from", "bulk_closed"  # facts
 DONE = "done"  # no server cursor looks like that: Athena's are `a1:<number>`
 CHUNKS_AT_ONCE = 4  # a server downloads each chunk whole; 3 to 8 is what its documentation bears
+LISTINGS_AT_ONCE = 8  # days; a start time years ago must not cost a round trip for each empty day
 LONGEST_WAIT = 60.0  # seconds between tries of a chunk that fails
 FOUND_WAIT = 0.5  # seconds to the next listing when this one brought new chunks
 OLD_DAYS_EVERY = 6  # polls; days before yesterday are listed only at every sixth
@@ -93,17 +94,22 @@ class BulkSource:
         round_number = 0
         while True:
             found = 0
-            for day in self._days(round_number):
-                found += await self._list(day)
-                self._close_if_old(day)
+            days = self._days(round_number)
+            for at in range(0, len(days), LISTINGS_AT_ONCE):
+                some = days[at : at + LISTINGS_AT_ONCE]
+                for day, names in zip(some, await asyncio.gather(*map(self._names, some)), strict=True):
+                    found += self._queue(day, names)
+                    self._close_if_old(day)
             if self._until_caught_up and not found and not self._unfinished():
                 return
             round_number += 1
             await asyncio.sleep(0.2 if self._until_caught_up else FOUND_WAIT if found else self._poll)
 
-    async def _list(self, day: date) -> int:
-        """Queue the chunks of a day that are not known yet and return how many. Never waits for the reading of one."""
-        names = [name async for name in self._client.chunks(_noon(day))]
+    async def _names(self, day: date) -> list[str]:
+        return [name async for name in self._client.chunks(_noon(day))]
+
+    def _queue(self, day: date, names: list[str]) -> int:
+        """Queue the chunks of a day that are not known yet and return how many. Listing never waits for the reading of one."""
         new = [name for name in names if f"bulk/{day}/{name}" not in self._known]
         for name in new:
             stream = f"bulk/{day}/{name}"
