@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test bench lock clean
+.PHONY: demo test bench chaos lock clean
 
 # DEMO="--mode search" or DEMO="--keep" pass options to the demo.
 demo: $(VENV)/ready-run
@@ -19,6 +19,10 @@ test: $(VENV)/ready-dev
 # BENCH="--events 1000000 --only bulk" passes options to the benchmark; the others are in docs/performance.md.
 bench: $(VENV)/ready-dev
 	$(BIN)/python -m benchmarks.throughput $(BENCH)
+
+# CHAOS="--seed 7 --mode search" repeats a run; `.venv/bin/python -m benchmarks.chaos --help` tells the options.
+chaos: $(VENV)/ready-dev
+	$(BIN)/python -m benchmarks.chaos $(CHAOS)
 
 lock: $(VENV)/python-checked
 	$(BIN)/python -m pip install -q uv

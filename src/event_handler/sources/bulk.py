@@ -78,6 +78,7 @@ class BulkSource:
         self._cursors: dict[str, str] = {}
         self._known: set[str] = set()
         self._open: set[_Chunk] = set()
+        self._gone: dict[str, _Chunk] = {}  # not found when they were read; the server may list them again
         self._waiting: asyncio.Queue[_Chunk] = asyncio.Queue()  # bounded by what the listed days have
 
     async def run(self) -> None:
@@ -113,7 +114,8 @@ class BulkSource:
         new = [name for name in names if f"bulk/{day}/{name}" not in self._known]
         for name in new:
             stream = f"bulk/{day}/{name}"
-            chunk = _Chunk(day, name, self._cursors.pop(stream, ""), Ledger(stream))
+            # One that comes back keeps its ledger, in which events may still be in flight.
+            chunk = self._gone.pop(stream, None) or _Chunk(day, name, self._cursors.pop(stream, ""), Ledger(stream))
             self._known.add(stream)
             self._open.add(chunk)
             self._waiting.put_nowait(chunk)
@@ -142,6 +144,7 @@ class BulkSource:
         self._store.remember(FIRST_DAY, str(self._first))
         self._store.forget(f"bulk/{day}/")
         self._known = {stream for stream in self._known if not stream.startswith(f"bulk/{day}/")}
+        self._gone = {stream: chunk for stream, chunk in self._gone.items() if chunk.day != day}
 
     async def _read_chunks(self) -> None:
         while True:
@@ -179,7 +182,7 @@ class BulkSource:
         log.warning("chunk interrupted, will go on where it was", day=str(chunk.day), chunk=chunk.name, error=str(error))
         if code == "NOT_FOUND":  # gone from the server, or not there yet: it counts as new when it is listed again
             self._open.discard(chunk)
-            self._cursors[chunk.stream] = chunk.cursor
+            self._gone[chunk.stream] = chunk
             self._known.discard(chunk.stream)
             return
         chunk.attempt += 1
