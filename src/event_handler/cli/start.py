@@ -20,6 +20,7 @@ from event_handler.errors import EventHandlerError, StateError
 from event_handler.pipeline.select import ANNOUNCING
 from event_handler.settings.model import StartSettings
 from event_handler.sources.follow import FollowSettings
+from event_handler.sources.locks import FAILED_LOGIN, LockSettings, LoginGuard
 from event_handler.sources.take_over import take_over
 from event_handler.state.directory import adopt, state_directory
 from event_handler.state.store import FILE, Store
@@ -37,8 +38,6 @@ def run(settings: StartSettings, warnings: Sequence[str]) -> None:
     """Run until done. Raises EventHandlerError."""
     for warning in warnings:
         log.warning(warning)
-    if settings.lock_enabled:
-        log.error("lock-enabled is set, but this version does not lock users yet", next_step="keep the Go plugin for locks")
     keeper = keep_credentials(settings)
     access = Access(settings, keeper)
     planned = planned_sinks(settings)
@@ -105,12 +104,13 @@ def _start_time(settings: StartSettings, store: Store) -> float:
 def _follow_settings(settings: StartSettings, plan: PlannedSink, store: Store, cluster: str) -> FollowSettings:
     recordings = not settings.no_session_recordings and not settings.dry_run
     types = plan.filters.types
+    needed = (*(ANNOUNCING if recordings else ()), *((FAILED_LOGIN,) if settings.lock_enabled else ()))
     return FollowSettings(
         cluster=cluster,
         start=_start_time(settings, store),
         window=settings.window_size,
         page=settings.batch,
-        types=(*types, *ANNOUNCING) if types and recordings else types,  # or the filter would turn recordings off
+        types=(*types, *needed) if types else (),  # or the filter would turn recordings and locks off
         look_back=settings.look_back,
         search_poll=settings.poll_interval or min(settings.timeout, SEARCH_POLL),
         bulk_poll=settings.poll_interval or BULK_POLL,
@@ -123,12 +123,20 @@ def _follow_settings(settings: StartSettings, plan: PlannedSink, store: Store, c
     )
 
 
+def _guard(settings: StartSettings, store: Store) -> LoginGuard | None:
+    if not settings.lock_enabled or settings.dry_run:
+        return None
+    count, period, duration = settings.lock_failed_attempts_count, settings.lock_period, settings.lock_for
+    return LoginGuard(LockSettings(count, period, duration, settings.lock_exempt), store)
+
+
 async def _run(settings: StartSettings, jobs: list[tuple[PlannedSink, Store]], access: Access, keeper: CredentialsKeeper) -> None:
     async with AsyncExitStack() as stack:
         lines: list[Line] = []
         for plan, store in jobs:
             follow = _follow_settings(settings, plan, store, keeper.current.cluster)
-            opened = open_line(plan.sink, store, plan.filters, access.connect, follow, settings.max_in_flight_bytes)
+            guard = None if lines else _guard(settings, store)  # one line counts, or each failure would count several times
+            opened = open_line(plan.sink, store, plan.filters, access.connect, follow, settings.max_in_flight_bytes, guard)
             lines.append(await stack.enter_async_context(opened))
         try:
             await _follow(lines, keeper, settings.shutdown_timeout)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 import orjson
@@ -22,6 +22,9 @@ UNDECODABLE = "undecodable"  # key of a dead letter's body that holds the bytes 
 ANNOUNCING = (UPLOADED, *sorted(ENDED))
 
 
+Watcher = Callable[[str, bytes, float], None]
+
+
 @dataclass(slots=True)
 class Selection:
     """The outcome for a run of wire events: what to deliver (with fingerprints), what is dead, what recordings they announce."""
@@ -32,7 +35,10 @@ class Selection:
 
 
 class Selector:
-    """Filters of one sink. Empty `types` means all; types are compared exactly, as the Go plugin does."""
+    """Filters of one sink. Empty `types` means all; types are compared exactly, as the Go plugin does.
+
+    A watcher is told the id, body and time of every event of its type, whatever the filters say, perhaps more than once.
+    """
 
     def __init__(
         self,
@@ -42,12 +48,14 @@ class Selector:
         types: Iterable[str] = (),
         skip_types: Iterable[str] = (),
         skip_session_types: Iterable[str] = (),
+        watchers: Mapping[str, Watcher] | None = None,
     ) -> None:
         self._sink = sink
         self._window = window
         self._types = frozenset(types)
         self._skip_types = frozenset(skip_types)
         self._skip_session_types = frozenset(skip_session_types)
+        self._watchers = watchers or {}
         self.duplicates = 0
 
     def select(self, wires: Iterable[bytes], session_id: str = "") -> Selection:
@@ -83,6 +91,9 @@ class Selector:
                 return
             mark = fingerprint(f"{session_id}/{raw.index}/{raw.id}")
         else:
+            if raw.type in self._watchers:
+                body, uid = convert(raw.content)
+                self._watchers[raw.type](uid or stable_id(body), body, raw.time)
             announces = raw.type in ANNOUNCING
             if (self._types and raw.type not in self._types) or raw.type in self._skip_types:
                 if announces:

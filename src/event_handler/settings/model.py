@@ -241,6 +241,10 @@ class CommonOptions(BaseModel):
         Seconds,
         option("lock-for", "duration", "how long a lock holds, 0 = until it is removed", variable="LOCKING_FOR"),
     ] = 0.0
+    lock_exempt: Annotated[
+        tuple[str, ...],
+        option("lock-exempt", "list", "users that are never locked, patterns as bot-*", variable="LOCKING_EXEMPT"),
+    ] = ()
     debug: Annotated[
         bool,
         option("debug", "flag", "more log lines, the same as log-level debug"),

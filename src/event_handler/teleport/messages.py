@@ -41,6 +41,11 @@ def write_text(field: int, text: str) -> bytes:
     return write_varint(field << 3 | 2) + write_varint(len(data)) + data if data else b""
 
 
+def write_message(field: int, data: bytes) -> bytes:
+    """A message inside a message, written also when it is empty."""
+    return write_varint(field << 3 | 2) + write_varint(len(data)) + data
+
+
 def write_number(field: int, value: int) -> bytes:
     return write_varint(field << 3) + write_varint(value) if value else b""
 
@@ -52,7 +57,7 @@ def write_time(field: int, seconds: float) -> bytes:
     if nanos >= 1_000_000_000:
         whole, nanos = whole + 1, 0
     data = write_number(1, whole) + write_number(2, nanos)
-    return write_varint(field << 3 | 2) + write_varint(len(data)) + data
+    return write_message(field, data)
 
 
 def read_fields(wire: bytes) -> list[tuple[int, int | bytes]]:
