@@ -8,7 +8,7 @@ from typing import Any
 from structlog.typing import EventDict, WrappedLogger
 
 HIDDEN = "***"
-SECRET_FIELDS = frozenset({"api_key", "authorization", "key_pem", "passphrase", "password", "secret", "token"})
+SECRET_FIELDS = frozenset({"api_key", "authorization", "bearer", "key_pem", "passphrase", "password", "secret", "token"})
 _RULES: list[tuple[re.Pattern[str], str]] = [
     # What an URL carries before its host: user and password.
     (re.compile(r"""(\b[a-z][a-z0-9+.-]*://)[^/\s"'<>?#]*@""", re.IGNORECASE), r"\1"),
