@@ -132,8 +132,8 @@ pipeline:
 """
 
 _LOGSTASH = """\
-# Logstash 8.14 or newer, which knows the ssl_ options by these names. In pipelines.yml, queue.type: persisted
-# keeps on disk what was accepted.
+# For the input plugin http 3.7 or newer, whose ssl_ options have these names. With queue.type: persisted in
+# pipelines.yml, what was accepted is kept on disk.
 input {{
   # Receives events over HTTPS, only from holders of a client certificate of the same authority.
   http {{
@@ -176,10 +176,10 @@ sources:
     type: http_server
     address: 0.0.0.0:8888
     method: POST
-    # Takes every path, and notes it in the field path: /test.log or /session.<id>.log.
-    path: /
+    # Takes every path, and notes it: /test.log or /session.<id>.log. Some events have a field path of their own.
+    path: ""
     strict_path: false
-    path_key: path
+    path_key: request_path
     # Each element of an array becomes an event.
     decoding:
       codec: json
@@ -196,8 +196,8 @@ transforms:
     type: route
     inputs: [teleport]
     route:
-      audit: .path == "/test.log"
-      recordings: starts_with(string(.path) ?? "", "/session")
+      audit: .request_path == "/test.log"
+      recordings: starts_with(string(.request_path) ?? "", "/session")
 
 sinks:
   # Audit events. The answer is given when they have been written, so nothing that was accepted is lost.
