@@ -43,7 +43,7 @@ def configure(debug: bool, fmt: Format = "auto", level: Level = "info") -> None:
         processors=[*before, repeats, *last],
         wrapper_class=structlog.make_filtering_bound_logger(lowest),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-        cache_logger_on_first_use=True,
+        cache_logger_on_first_use=False,  # a module's logger must follow when logging is set up anew
     )
     handler = logging.StreamHandler(sys.stderr)
     handler.addFilter(repeats)
