@@ -72,20 +72,20 @@ def read_fields(wire: bytes) -> list[tuple[int, int | bytes]]:
             tag = wire[at]  # one byte, like most lengths: reading those in place saves a third of the time
             at += 1
             if tag > 0x7F:
-                tag, at = _read_varint(wire, at - 1)
+                tag, at = read_varint(wire, at - 1)
             kind = tag & 7
             if kind == 2:
                 size = wire[at]
                 at += 1
                 if size > 0x7F:
-                    size, at = _read_varint(wire, at - 1)
+                    size, at = read_varint(wire, at - 1)
                 stop = at + size
                 if stop > end:
                     raise ValueError("a field runs past the end")
                 fields.append((tag >> 3, wire[at:stop]))
                 at = stop
             elif kind == 0:
-                number, at = _read_varint(wire, at)
+                number, at = read_varint(wire, at)
                 fields.append((tag >> 3, number))
             elif kind in (1, 5):
                 stop = at + (8 if kind == 1 else 4)
@@ -100,8 +100,14 @@ def read_fields(wire: bytes) -> list[tuple[int, int | bytes]]:
     return fields
 
 
-def _read_varint(wire: bytes, at: int) -> tuple[int, int]:
-    value = shift = 0
+def read_varint(wire: bytes, at: int) -> tuple[int, int]:
+    """The varint at `at` and the place after it. Raises ValueError or IndexError when there is none."""
+    value = wire[at]
+    at += 1
+    if value < 0x80:
+        return value, at
+    value &= 0x7F
+    shift = 7
     while True:
         byte = wire[at]
         at += 1

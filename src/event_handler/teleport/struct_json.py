@@ -16,6 +16,7 @@ import struct
 import orjson
 
 from event_handler.errors import MalformedEventError
+from event_handler.teleport.messages import read_varint
 
 MAX_DEPTH = 200  # levels; orjson writes at most 254, and the server's own events stay below 20
 EXACT_INTEGER = 2.0**53  # doubles below it hold every whole number
@@ -44,26 +45,8 @@ def stable_id(body: bytes) -> str:
     return hashlib.sha256(body).hexdigest()
 
 
-def _varint(wire: bytes, at: int) -> tuple[int, int]:
-    value = wire[at]
-    at += 1
-    if value < 0x80:
-        return value, at
-    value &= 0x7F
-    shift = 7
-    while True:
-        byte = wire[at]
-        at += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, at
-        shift += 7
-        if shift > 63:
-            raise ValueError("a varint of more than 10 bytes")
-
-
 def _span(wire: bytes, at: int, end: int) -> tuple[int, int]:
-    size, at = _varint(wire, at)
+    size, at = read_varint(wire, at)
     stop = at + size
     if stop > end:
         raise ValueError(PAST_END)
@@ -72,7 +55,7 @@ def _span(wire: bytes, at: int, end: int) -> tuple[int, int]:
 
 def _skip(wire: bytes, at: int, end: int, wire_type: int) -> int:
     if wire_type == 0:
-        return _varint(wire, at)[1]
+        return read_varint(wire, at)[1]
     if wire_type == 2:
         return _span(wire, at, end)[1]
     if wire_type in (1, 5):
@@ -89,13 +72,13 @@ def _struct(wire: bytes, at: int, end: int, depth: int) -> dict[str, object]:
     fields: dict[str, object] = {}
     while at < end:
         if wire[at] != 0x0A:  # not field 1 of Struct, an entry of the map
-            tag, at = _varint(wire, at)
+            tag, at = read_varint(wire, at)
             at = _skip(wire, at, end, tag & 7)
             continue
         size = wire[at + 1]
         at += 2
         if size > 0x7F:
-            size, at = _varint(wire, at - 1)
+            size, at = read_varint(wire, at - 1)
         stop = at + size
         if stop > end:
             raise ValueError(PAST_END)
@@ -104,13 +87,13 @@ def _struct(wire: bytes, at: int, end: int, depth: int) -> dict[str, object]:
         while at < stop:
             tag = wire[at]
             if tag != 0x0A and tag != 0x12:
-                tag, at = _varint(wire, at)
+                tag, at = read_varint(wire, at)
                 at = _skip(wire, at, stop, tag & 7)
                 continue
             size = wire[at + 1]
             at += 2
             if size > 0x7F:
-                size, at = _varint(wire, at - 1)
+                size, at = read_varint(wire, at - 1)
             upto = at + size
             if upto > stop:
                 raise ValueError(PAST_END)
@@ -138,7 +121,7 @@ def _value(wire: bytes, at: int, end: int, depth: int) -> object:
         if length < 0x80:
             begin = at + 2
         else:
-            length, begin = _varint(wire, at + 1)
+            length, begin = read_varint(wire, at + 1)
         if begin + length == end:
             return wire[begin:end].decode("utf-8", "replace")
     elif tag == 0x11 and size == 9:
@@ -151,7 +134,7 @@ def _value(wire: bytes, at: int, end: int, depth: int) -> object:
 def _any_value(wire: bytes, at: int, end: int, depth: int) -> object:
     value: object = None
     while at < end:
-        tag, at = _varint(wire, at)
+        tag, at = read_varint(wire, at)
         if tag == 0x1A or tag == 0x2A or tag == 0x32:
             at, upto = _span(wire, at, end)
             if tag == 0x1A:
@@ -165,10 +148,10 @@ def _any_value(wire: bytes, at: int, end: int, depth: int) -> object:
             value = _number(_FLOAT64.unpack_from(wire, at)[0])
             at += 8
         elif tag == 0x20:
-            flag, at = _varint(wire, at)
+            flag, at = read_varint(wire, at)
             value = flag != 0
         elif tag == 0x08:
-            _, at = _varint(wire, at)
+            _, at = read_varint(wire, at)
             value = None
         else:
             at = _skip(wire, at, end, tag & 7)
@@ -182,7 +165,7 @@ def _list(wire: bytes, at: int, end: int, depth: int) -> list[object]:
         raise ValueError(f"nested deeper than {MAX_DEPTH} levels")
     values: list[object] = []
     while at < end:
-        tag, at = _varint(wire, at)
+        tag, at = read_varint(wire, at)
         if tag == 0x0A:
             at, upto = _span(wire, at, end)
             values.append(_value(wire, at, upto, depth))
