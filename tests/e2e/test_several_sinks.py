@@ -47,7 +47,9 @@ async def test_a_sink_that_is_down_does_not_stop_the_other(tmp_path: Path, colle
     assert {path.name for path in (tmp_path / "storage" / ready["cluster"]).iterdir()} == {"fluentd", "file"}
 
 
-async def test_sighup_opens_the_file_anew_and_the_process_lives_on(tmp_path: Path, collector: Collector) -> None:
+async def test_sighup_opens_the_file_anew_sigusr1_tells_counters_and_the_process_lives_on(
+    tmp_path: Path, collector: Collector
+) -> None:
     async with simulated(tmp_path / "sim", "--events=100", "--sessions=0", "--live=50") as ready:
         config = configuration(tmp_path, ready, collector)
         file = tmp_path / "events.ndjson"
@@ -57,9 +59,12 @@ async def test_sighup_opens_the_file_anew_and_the_process_lives_on(tmp_path: Pat
                 await asyncio.sleep(0.05)
             file.rename(tmp_path / "moved")
             process.send_signal(signal.SIGHUP)
+            process.send_signal(signal.SIGUSR1)
             while not lines_of(file):
                 await asyncio.sleep(0.05)
         process.send_signal(signal.SIGTERM)
         _, errors = await process.communicate()
         assert process.returncode == 0, errors.decode()[-2000:]
         assert b"reading credentials and TLS files again" in errors
+        told = [json.loads(line) for line in errors.splitlines()]
+        assert [line["sink"] for line in told if line["event"] == "delivered"] == ["fluentd", "file"] * 2

@@ -155,9 +155,12 @@ async def _follow(lines: list[Line], keeper: CredentialsKeeper, shutdown_timeout
     following = asyncio.create_task(_read_all(lines))
     stopping = asyncio.create_task(_signalled())
     beside = [asyncio.create_task(_report(lines)), asyncio.create_task(keeper.watch(renew))]
-    asyncio.get_running_loop().add_signal_handler(
-        signal.SIGHUP, lambda: beside.append(asyncio.create_task(_look_again(lines, keeper)))
-    )
+
+    def look_again() -> None:
+        beside.append(asyncio.create_task(_look_again(lines, keeper)))
+
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, look_again)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, _tell, lines)
     try:
         await asyncio.wait([following, stopping], return_when=asyncio.FIRST_COMPLETED)
     finally:
@@ -233,4 +236,5 @@ def _tell(lines: list[Line]) -> None:
             duplicates_dropped=line.selector.duplicates,
             dead_letters=line.audit.counters.dead + line.recordings.counters.dead,
             retries=line.audit.retries + line.recordings.retries,
+            failing=line.audit.failing or line.recordings.failing,
         )
