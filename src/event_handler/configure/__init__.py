@@ -65,6 +65,9 @@ def groups(request: Request, passphrase: Callable[[], str]) -> list[Group]:
     if not request.addr or not request.addr.isprintable():
         raise ConfigurationError(f"{request.addr!r} is no address of Teleport", "Give it as host:port.")
     check(request.dns_names, request.ips, request.ttl, request.length)
+    if request.key_type not in request.collector.key_types:
+        known = " or ".join(request.collector.key_types)
+        raise ConfigurationError(f"{request.output} reads no {request.key_type} keys", f"Choose --key-type {known}.")
     root = _root(request.out)
     collector = root / request.collector.file
     found = [

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from event_handler.configure.authority import KeyForm
+from event_handler.configure.authority import KeyForm, KeyType
 from event_handler.configure.templates import quoted
 from event_handler.errors import ConfigurationError
 
@@ -221,7 +221,7 @@ sinks:
 
 @dataclass(frozen=True, slots=True)
 class Collector:
-    """A collector that can be configured: its file, the form of private key that it reads, and how it is started for a try.
+    """A collector that can be configured: its file, how it is started for a try, and which private keys it reads.
 
     `render` takes the names of CA, server certificate and server key within `KEYS`, and the passphrase of the key.
     """
@@ -230,6 +230,7 @@ class Collector:
     render: Callable[[str, str, str, str], str]
     run: str
     key_form: KeyForm = "traditional"
+    key_types: tuple[KeyType, ...] = ("rsa", "ecdsa", "ed25519")
 
 
 def fluent_conf(ca: str, certificate: str, key: str, passphrase: str) -> str:
@@ -291,6 +292,7 @@ COLLECTORS = {
         logstash_conf,
         _DOCKER + " docker.elastic.co/logstash/logstash:9.1.0 -f /keys/logstash.conf",
         key_form="pkcs8",
+        key_types=("rsa", "ecdsa"),  # Netty reads no other: "Neither RSA, DSA nor EC worked"
     ),
     "vector": Collector("vector.yaml", vector_yaml, _DOCKER + " timberio/vector:latest-debian --config /keys/vector.yaml"),
 }

@@ -252,6 +252,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"passphrase": "\udc80"}, "no valid text"),
     ({"addr": ""}, "no address"),
     ({"addr": "a\nb"}, "no address"),
+    ({"output": "logstash", "key_type": "ed25519"}, "logstash reads no ed25519 keys. Choose --key-type rsa or ecdsa"),
     ({"output": "logstash", "passphrase": 'with "quotes"'}, 'Logstash cannot hold a passphrase with "'),
     ({"output": "fluent-bit", "passphrase": "${HOME}"}, r"Fluent Bit cannot hold a passphrase with \$\{"),
     ({"output": "fluent-bit", "passphrase": "a\tb"}, "control characters"),
