@@ -32,9 +32,11 @@ async def simulated(directory: Path, *options: str) -> AsyncIterator[dict[str, A
         stdout=asyncio.subprocess.PIPE,
     )
     assert process.stdout is not None
-    yield json.loads(await process.stdout.readline())
-    process.terminate()
-    await process.wait()
+    try:
+        yield json.loads(await process.stdout.readline())
+    finally:
+        process.terminate()
+        await process.wait()
 
 
 def configuration(directory: Path, cluster: dict[str, Any], collector: Collector) -> Path:

@@ -86,6 +86,7 @@ class Store:
 
     def __init__(self, directory: Path | None, copy_from: Path | None = None, *, begin_known: bool = False) -> None:
         self._lock = -1
+        self._place = directory or "memory"
         try:
             if directory is not None:
                 directory.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -118,12 +119,17 @@ class Store:
             os.close(self._lock)
             self._lock = -1
 
+    def _unusable(self, error: sqlite3.Error) -> StateError:
+        return StateError(
+            f"the state in {self._place} cannot be read or written ({error})", "Free space on that disk, and check its permissions."
+        )
+
     def _do(self, statement: str, parameters: Sequence[object] = ()) -> list[Any]:
         """Run one statement and return its rows."""
         try:
             return self._db.execute(statement, parameters).fetchall()
         except sqlite3.Error as error:
-            raise _unusable(error) from None
+            raise self._unusable(error) from None
 
     def claim(self, cluster: str) -> None:
         """Note whose state this is. Raises StateError when it belongs to another cluster."""
@@ -184,7 +190,7 @@ class Store:
         except sqlite3.Error as error:
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
-            raise _unusable(error) from None
+            raise self._unusable(error) from None
 
     def _prune(self, newest: int) -> None:
         if newest % 64:
@@ -278,12 +284,6 @@ def _is_whole(path: Path) -> bool:
             raise  # not readable, which says nothing about its content
         except sqlite3.DatabaseError:
             return False
-
-
-def _unusable(error: sqlite3.Error) -> StateError:
-    return StateError(
-        f"the state cannot be read or written ({error})", "Free space on the storage directory's disk, and check its permissions."
-    )
 
 
 def take_lock(path: Path) -> int:
