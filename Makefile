@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test bench lock clean
+.PHONY: demo test bench soak lock clean
 
 # DEMO="--mode search" or DEMO="--keep" pass options to the demo.
 demo: $(VENV)/ready-run
@@ -19,6 +19,10 @@ test: $(VENV)/ready-dev
 # BENCH="--events 1000000 --only bulk" passes options to the benchmark; the others are in docs/performance.md.
 bench: $(VENV)/ready-dev
 	$(BIN)/python -m benchmarks.throughput $(BENCH)
+
+# SOAK="--way tunnel" goes in by another way.
+soak: $(VENV)/ready-dev
+	$(BIN)/python -m benchmarks.soak $(SOAK)
 
 lock: $(VENV)/python-checked
 	$(BIN)/python -m pip install -q uv
