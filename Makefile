@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test bench chaos lock clean
+.PHONY: demo test bench chaos soak lock clean
 
 # DEMO="--mode search" or DEMO="--keep" pass options to the demo.
 demo: $(VENV)/ready-run
@@ -23,6 +23,10 @@ bench: $(VENV)/ready-dev
 # CHAOS="--seed 7 --mode search" repeats a run; `.venv/bin/python -m benchmarks.chaos --help` tells the options.
 chaos: $(VENV)/ready-dev
 	$(BIN)/python -m benchmarks.chaos $(CHAOS)
+
+# SOAK="--way tunnel" goes in by another way.
+soak: $(VENV)/ready-dev
+	$(BIN)/python -m benchmarks.soak $(SOAK)
 
 lock: $(VENV)/python-checked
 	$(BIN)/python -m pip install -q uv

@@ -6,7 +6,7 @@ import asyncio
 import os
 import platform
 import sys
-from collections import deque
+from collections import Counter, deque
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -24,6 +24,7 @@ CHUNK = 5000  # events of a chunk
 DISTINCT = 2000  # events that the simulator makes one by one; the others are copies with ids and times of their own
 EVENTS_A_DAY = 50_000  # so that a search of one day never covers a whole long log
 CONNECTED = b"connected to Teleport"  # the handler's log line at which the measured time begins
+RENEWED = b"credentials renewed"
 LAST_LINES = 20  # of the handler's log, shown when it fails
 LONGEST_LINE = 64 * 1024 * 1024  # bytes; the collector's last line holds a number for each event
 PATIENCE = 1800.0  # seconds after which a run counts as hung
@@ -47,6 +48,11 @@ class Running:
         parsed: dict[str, Any] = orjson.loads(read)
         return parsed
 
+    async def rest(self) -> dict[str, Any]:
+        """What it printed at its end, {} when that was nothing."""
+        last: dict[str, Any] = orjson.loads(await self.process.stdout.read() or b"{}") if self.process.stdout else {}
+        return last
+
     async def stop(self) -> None:
         if self.process.returncode is None:
             self.process.terminate()
@@ -55,17 +61,19 @@ class Running:
 
 @dataclass(slots=True)
 class Handler:
-    """The event handler's process, and the last lines of its log."""
+    """The event handler's process, the last lines of its log, and how often it told what is counted."""
 
     process: asyncio.subprocess.Process
     connected: asyncio.Event = field(default_factory=asyncio.Event)
     lines: deque[bytes] = field(default_factory=lambda: deque(maxlen=LAST_LINES))
+    told: Counter[bytes] = field(default_factory=Counter)
 
     async def follow_log(self) -> None:
         if self.process.stderr is None:
             raise SystemExit("the event handler has no log")
         async for line in self.process.stderr:
             self.lines.append(line)
+            self.told.update(text for text in (CONNECTED, RENEWED) if text in line)
             if CONNECTED in line:
                 self.connected.set()
 
@@ -127,13 +135,15 @@ def days(events: int) -> int:
 
 @asynccontextmanager
 async def cluster(directory: Path, mode: str, events: int, *more: str, chunk: int = CHUNK) -> AsyncIterator[dict[str, Any]]:
-    """A simulated cluster with a log of `events`; yields its `address`, `identity` and `directory`."""
+    """A simulated cluster with a log of `events`; yields its `address`, `identity` and `directory`, later also what it counted."""
     options = [f"--directory={directory}", f"--mode={mode}", f"--events={events}", f"--distinct={DISTINCT}", "--sessions=0"]
     running = await spawn("event_handler.simulator", *options, f"--chunk={chunk}", f"--days={days(events)}", *more)
+    facts = await running.line() | {"directory": str(directory)}
     try:
-        yield await running.line() | {"directory": str(directory)}
+        yield facts
     finally:
         await running.stop()
+        facts |= await running.rest()
 
 
 @asynccontextmanager
@@ -158,9 +168,11 @@ def handler_options(directory: Path, cluster: dict[str, Any], url: str, form: st
 
 
 @asynccontextmanager
-async def handler(command: Sequence[str]) -> AsyncIterator[Handler]:
+async def handler(command: Sequence[str], **environment: str) -> AsyncIterator[Handler]:
     """The event handler as `python -m <command>`; it is terminated at the end if it still runs."""
-    process = await asyncio.create_subprocess_exec(sys.executable, "-m", *command, stderr=asyncio.subprocess.PIPE, limit=LONGEST_LINE)
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", *command, stderr=asyncio.subprocess.PIPE, limit=LONGEST_LINE, env=os.environ | environment
+    )
     running = Handler(process)
     following = asyncio.create_task(running.follow_log())
     try:

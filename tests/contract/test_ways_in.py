@@ -24,7 +24,7 @@ from event_handler.teleport.client import Client
 from event_handler.teleport.credentials import Credentials
 from event_handler.teleport.dial import base, discovery, ssh_tunnel, tls_stream
 from event_handler.teleport.dial import upgrade as upgrading
-from tests.contract.ways import BEHIND_PROXY, CLUSTER, ROUTES, Cluster, Route, client_on, identity_of, misname_auth, running
+from tests.contract.ways import BEHIND_PROXY, CLUSTER, ROUTES, Cluster, Route, certify_auth, client_on, identity_of, running
 
 BOUND = 20.0  # seconds in which any answer must be there, on a busy machine too; without limits of its own a black hole takes for ever
 PATIENCE = 1.0  # seconds, in place of each limit of a step, where nothing ever answers
@@ -139,11 +139,20 @@ async def test_a_server_of_the_cluster_that_is_not_auth_is_not_taken_for_it(
     route: Route, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with cluster_of(route, tmp_path, monkeypatch) as cluster:
-        misname_auth(cluster.directory)
-        cluster.auth.reload(cluster.directory)
+        certify_auth(cluster, "elsewhere.sim.test")
         error = await refusal(route, cluster)
     assert "not Auth: its certificate is not for teleport.cluster.local" in error.message
     assert "teleport.addr" in error.hint
+
+
+async def test_a_server_certificate_out_of_its_time_is_told_as_a_matter_of_clocks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with cluster_of(ROUTES[0], tmp_path, monkeypatch) as cluster:
+        certify_auth(cluster, "teleport.cluster.local", timedelta(seconds=-5))
+        error = await refusal(ROUTES[0], cluster)
+    assert "is not valid at this time (certificate has expired)" in error.message
+    assert "clocks" in error.hint
 
 
 @every_route

@@ -141,9 +141,9 @@ def identity_of(directory: Path, cluster: str) -> Credentials:
     return read_identity(str(directory / "identity"))
 
 
-def misname_auth(directory: Path) -> None:
-    """Give Auth a certificate that the right authority has signed for another server; it takes effect at the server's `reload`."""
-    key, certificate = issue(
-        load_or_make(directory, CLUSTER).host_signer, name("server", CLUSTER), timedelta(days=1), ("elsewhere.sim.test",)
-    )
-    write_secret(directory / "server.pem", certificate + key)
+def certify_auth(cluster: Cluster, server_name: str, lifetime: timedelta = timedelta(days=1)) -> None:
+    """Give Auth another certificate of the right authority, from its next connection on."""
+    authority = load_or_make(cluster.directory, CLUSTER).host_signer
+    key, certificate = issue(authority, name("server", CLUSTER), lifetime, (server_name,))
+    write_secret(cluster.directory / "server.pem", certificate + key)
+    cluster.auth.reload(cluster.directory)

@@ -43,8 +43,8 @@ class Collector:
         self.events.setdefault(request.path, []).extend(body if isinstance(body, list) else [body])
         return web.Response(text="ok")
 
-    def ids(self) -> Counter[str]:
-        return Counter(str(event["uid"]) for event in self.events.get("/test.log", []))
+    def ids(self, path: str = "/test.log") -> Counter[str]:
+        return Counter(str(event["uid"]) for event in self.events.get(path, []))
 
 
 @pytest.fixture

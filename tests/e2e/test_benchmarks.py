@@ -29,3 +29,8 @@ async def test_throughput_delivers_every_event_once_and_counts_what_it_cost(tmp_
         assert result["events"] == result["delivered"] == 1000
         assert result["rate"] > 0
         assert result["peak"] > 10_000_000
+
+
+async def test_the_soak_loses_nothing_in_a_short_life_too() -> None:
+    table = await run("soak", "--way=tunnel", "--seconds=6", "--events=5600")
+    assert [cell.strip() for cell in table.strip().splitlines()[-1].split("|")][3:5] == ["0", "0"]

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.conftest import Collector
-from tests.e2e.test_killed import configuration, handler, simulated
+from tests.e2e.processes import configuration, handler, simulated
 
 SMALL = "--max-in-flight-bytes=1048576"  # about a thousand events
 LIMIT = 256 * 1024  # bytes; the empty state with its log fits, that of a thousand events does not

@@ -6,68 +6,15 @@ import asyncio
 import json
 import random
 import signal
-import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tests.e2e.conftest import Collector
+from tests.e2e.processes import configuration, handler, simulated
 
 EVENTS = 20_000
 KILLS = 20
-
-
-@asynccontextmanager
-async def simulated(directory: Path, *options: str) -> AsyncIterator[dict[str, Any]]:
-    """The simulated cluster as a process; yields the line it prints when it is ready."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "event_handler.simulator",
-        f"--directory={directory}",
-        *options,
-        stdout=asyncio.subprocess.PIPE,
-    )
-    assert process.stdout is not None
-    try:
-        yield json.loads(await process.stdout.readline())
-    finally:
-        process.terminate()
-        await process.wait()
-
-
-def configuration(directory: Path, cluster: dict[str, Any], collector: Collector) -> Path:
-    settings = collector.settings
-    path = directory / "teleport-event-handler.toml"
-    path.write_text(
-        f"""
-storage = "{directory}/storage"
-timeout = "200ms"
-start-time = "2020-01-01T00:00:00Z"
-window-size = "8760h"
-
-[forward.fluentd]
-url = "{settings.url}"
-session-url = "{settings.session_url}"
-ca = "{settings.ca}"
-cert = "{settings.cert}"
-key = "{settings.key}"
-format = "array"
-
-[teleport]
-addr = "{cluster["address"]}"
-identity = "{cluster["identity"]}"
-"""
-    )
-    return path
-
-
-async def handler(config: Path, *more: str) -> asyncio.subprocess.Process:
-    command = (sys.executable, "-m", "event_handler", "start", "-c", str(config), *more)
-    return await asyncio.create_subprocess_exec(*command, stderr=asyncio.subprocess.PIPE)
 
 
 @pytest.mark.timeout(240)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.conftest import Collector
-from tests.e2e.test_killed import configuration, handler, simulated
+from tests.e2e.processes import configuration, handler, simulated
 
 PASSWORD, TOKEN, QUERY = "hunter2-of-the-url", "bearer-4711-of-elastic", "token-0815-of-the-query"
 PAYLOAD = ("user_roles", "server_labels", "addr.remote", "björn", "resource-", "0001-01-01T00:00:00Z")  # in every event

@@ -9,7 +9,7 @@ from collections import Counter
 from pathlib import Path
 
 from tests.e2e.conftest import Collector
-from tests.e2e.test_killed import configuration, handler, simulated
+from tests.e2e.processes import configuration, handler, simulated
 
 
 def lines_of(path: Path) -> list[dict[str, object]]:

@@ -21,7 +21,7 @@ from event_handler.simulator.log import AuditLog, Chunk, day_of
 from event_handler.simulator.server import AuthServer, Faults
 from event_handler.teleport import messages
 from tests.e2e.conftest import Collector
-from tests.e2e.test_killed import configuration, handler
+from tests.e2e.processes import configuration, handler
 
 GOLDEN = Path(__file__).parents[1] / "data" / "golden"
 CLUSTER = "example.test"

@@ -39,8 +39,10 @@ async def rotate(seconds: float, credentials: Credentials, auth: AuthServer, dir
         credentials.renew()
 
 
-async def start_auth(options: argparse.Namespace, auth: AuthServer, stack: AsyncExitStack, jobs: list[Job]) -> str:
-    """Start Auth, behind a relay if connections shall have faults; return the address that clients dial."""
+async def start_auth(
+    options: argparse.Namespace, auth: AuthServer, stack: AsyncExitStack, jobs: list[Job]
+) -> tuple[str, FaultyRelay | None]:
+    """Start Auth, behind a relay if connections shall have faults; return the address that clients dial, and the relay."""
     trouble = Trouble(blackhole=options.blackhole, bytes_per_second=options.slow, cut_handshakes=options.cut_handshakes)
     faulty = trouble != Trouble() or options.cut_every > 0
     server, port = await auth.start(options.directory, "127.0.0.1", 0 if faulty else options.port)
@@ -48,12 +50,12 @@ async def start_auth(options: argparse.Namespace, auth: AuthServer, stack: Async
     stack.callback(server.close)
     address = f"127.0.0.1:{port}"
     if not faulty:
-        return address
+        return address, None
     relay = FaultyRelay(address, trouble, seed=options.seed)
     stack.push_async_callback(relay.close)
     if options.cut_every:
         jobs.append(relay.cut_every(options.cut_every))
-    return await relay.start(options.port)
+    return await relay.start(options.port), relay
 
 
 async def start_fronts(options: argparse.Namespace, address: str, stack: AsyncExitStack) -> dict[str, str]:
@@ -92,7 +94,7 @@ async def serve(options: argparse.Namespace) -> None:
     faults = Faults(options.unavailable_every, options.invalid_every)
     auth = AuthServer(log, cluster=options.cluster, bulk=options.mode == "bulk", faults=faults)
     async with AsyncExitStack() as stack:
-        address = await start_auth(options, auth, stack, jobs)
+        address, relay = await start_auth(options, auth, stack, jobs)
         addresses = {"address": address} | await start_fronts(options, address, stack)
         if options.live:
             jobs.append(live(log, generator, options))
@@ -102,6 +104,8 @@ async def serve(options: argparse.Namespace) -> None:
             jobs.append(rotate(options.rotate, credentials, auth, directory))
         print(json.dumps(addresses | ready(options, log)), flush=True)
         await run_until_signal(jobs)
+        if relay is not None:
+            print(json.dumps({"connections": relay.accepted, "cuts": relay.cuts}), flush=True)
 
 
 def ready(options: argparse.Namespace, log: AuditLog) -> dict[str, object]:

@@ -42,6 +42,11 @@ class FaultyRelay:
         """Connections that are passed on at this moment."""
         return len(self._established)
 
+    @property
+    def accepted(self) -> int:
+        """Connections that were made, also those that were cut."""
+        return self._listener.accepted
+
     async def start(self, port: int = 0) -> str:
         """Listen on loopback and return host:port."""
         return await self._listener.start(port)

@@ -21,8 +21,8 @@ HEAD = """\
 making, everything on loopback. It needs the extra `simulator`. It shares no code with the handler.
 
 When it is ready it prints one line of JSON: `address` (Auth), `web`, `tunnel` and `load_balancer` where there is one, `identity`,
-`cluster`, and the numbers of `events` and `recordings`. SIGTERM or SIGINT ends it. Started again on the same directory it has the same
-authorities.
+`cluster`, and the numbers of `events` and `recordings`. SIGTERM or SIGINT ends it; where connections have faults it then prints how
+many `connections` there were and how many `cuts`. Started again on the same directory it has the same authorities.
 
 | file in DIR | content |
 |---|---|

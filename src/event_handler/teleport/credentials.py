@@ -194,9 +194,13 @@ def _private_key(source: str, pem: bytes) -> tuple[bytes, bytes]:
 
 
 def _wrongly_labelled_key(pem: bytes) -> PrivateKeyTypes:
-    """Some historic files carry the wrong PEM label; the bytes inside are tried as OpenSSH, PKCS#8, PKCS#1, SEC 1."""
-    lines = [line for line in pem.splitlines() if line and not line.startswith(b"-----")]
-    content = base64.b64decode(b"".join(lines), validate=True)
+    """The bytes of the last PEM block are tried as OpenSSH, PKCS#8, PKCS#1, SEC 1: historic files carry wrong labels.
+
+    It reads OpenSSH keys below comments too, which `cryptography` wants at the beginning of the file.
+    """
+    begin = pem.rindex(b"-----BEGIN")
+    lines = pem[begin : pem.index(b"-----END", begin)].splitlines()[1:]
+    content = base64.b64decode(b"".join(line.strip() for line in lines), validate=True)
     if content.startswith(b"openssh-key-v1\0"):
         label = b"OPENSSH PRIVATE KEY-----\n"
         return load_ssh_private_key(b"-----BEGIN " + label + base64.encodebytes(content) + b"-----END " + label, None)

@@ -23,6 +23,7 @@ HEAD_START = 1.0  # seconds before the next way is tried beside one that neither
 TLS_TIMEOUT = 15.0  # seconds; the Proxy's own limit for a handshake
 HOSTNAME_MISMATCH = 62  # OpenSSL's X509_V_ERR_HOSTNAME_MISMATCH
 OUT_OF_TIME = (9, 10)  # X509_V_ERR_CERT_NOT_YET_VALID and _HAS_EXPIRED
+REFUSALS = ("certificate", "unknown ca", "access denied", "decrypt error")  # alerts about our certificate; others are about TLS itself
 
 log = structlog.get_logger()
 
@@ -83,7 +84,7 @@ async def _through(way: Way, make_protocol: Callable[[], Any], context: ssl.SSLC
     try:
         async with within(TLS_TIMEOUT, failure, "Check teleport.addr, the servers behind it, and firewalls between."):
             return await asyncio.get_running_loop().create_connection(
-                make_protocol, sock=stream, ssl=context, server_hostname=SERVER_NAME, ssl_handshake_timeout=2 * TLS_TIMEOUT
+                make_protocol, sock=stream, ssl=context, server_hostname=SERVER_NAME
             )
     except BaseException as error:
         stream.close()
@@ -104,12 +105,12 @@ def explain(failed: Sequence[tuple[Way, ConnectError]]) -> ConnectError:
 
 def explain_tls(error: OSError, address: str) -> ConnectError:
     """Turn a TLS session with Auth by way of `address` that failed, in the handshake or later, into words and a next step."""
-    text = str(error).lower()
+    text = str(error).lower().replace("_", " ")
     if isinstance(error, ssl.SSLCertVerificationError):
         return _explain_certificate(error, address)
     if "expired" in text:
         return ConnectError(f"Teleport at {address} refused our certificate: it has expired", RENEW, decisive=True)
-    if "alert" in text or "certificate" in text:
+    if any(words in text for words in REFUSALS):
         return ConnectError(
             f"Teleport at {address} refused our certificate{reason_of(error)}",
             "Check that the identity belongs to this cluster, and issue it anew if the cluster's authority was rotated.",
@@ -120,7 +121,10 @@ def explain_tls(error: OSError, address: str) -> ConnectError:
             f"{address} closed the connection in the TLS handshake{reason_of(error)}",
             "Check that teleport.addr is the Auth port or a Proxy with TLS routing, and that the identity belongs to this cluster.",
         )
-    return ConnectError(f"the TLS handshake with {address} failed{reason_of(error)}", "Check teleport.addr.")
+    return ConnectError(
+        f"the TLS handshake with {address} failed{reason_of(error)}",
+        "Check that teleport.addr is the Auth port or a Proxy: what answers there may be another server, or a load balancer.",
+    )
 
 
 def _explain_certificate(error: ssl.SSLCertVerificationError, address: str) -> ConnectError:

@@ -79,6 +79,24 @@ def test_every_kind_of_key_is_taken_in_every_form(key: Any, form: serialization.
     assert _private_key("test", pem)[0].startswith(b"-----BEGIN PRIVATE KEY-----")
 
 
+@pytest.mark.parametrize("form", FORMATS, ids=str)
+def test_three_files_with_windows_line_ends_and_comments_are_read_whatever_the_form_of_the_key(
+    tmp_path: Path, form: serialization.PrivateFormat
+) -> None:
+    plain = [GOLDEN / name for name in ("tls.crt", "tls.key", "tls.cas")]
+    key = serialization.load_pem_private_key(plain[1].read_bytes(), None)
+    pem = key.private_bytes(serialization.Encoding.PEM, form, serialization.NoEncryption()).decode()
+    paths = []
+    for file in plain:
+        path = tmp_path / file.name
+        text = pem if file.name == "tls.key" else file.read_text()
+        path.write_bytes(("# copied by hand\n\n" + text).replace("\n", "\r\n").encode())
+        paths.append(str(path))
+    found, expected = read_key_pair(*paths), read_key_pair(*map(str, plain))
+    assert (found.key_pem, found.certificate_pem) == (expected.key_pem, expected.certificate_pem)
+    client_context(found)
+
+
 def test_a_key_under_the_wrong_label_is_taken() -> None:
     form = serialization.PrivateFormat.PKCS8
     pem = KEYS[0].private_bytes(serialization.Encoding.PEM, form, serialization.NoEncryption())

@@ -130,3 +130,31 @@ async def test_a_server_that_the_cluster_has_not_signed_is_refused_on_every_way(
     context = client_context(read_identity(str(tmp_path / "other" / "identity")))
     with pytest.raises(ConnectError, match="not trusted"):
         await entrance_of([Way("direct", auth.address, direct(auth.address))]).enter(Protocol, context)
+
+
+@pytest.mark.parametrize(
+    ("alert", "message", "decisive"),
+    [
+        (40, "the TLS handshake with {} failed (", False),  # handshake_failure
+        (112, "the TLS handshake with {} failed (", False),  # unrecognized_name
+        (120, "the TLS handshake with {} failed (", False),  # no_application_protocol
+        (42, "Teleport at {} refused our certificate (", True),  # bad_certificate
+        (45, "Teleport at {} refused our certificate: it has expired", True),
+        (48, "Teleport at {} refused our certificate (", True),  # unknown_ca
+    ],
+)
+async def test_only_an_alert_about_our_certificate_is_told_as_its_refusal(
+    auth: Auth, alert: int, message: str, decisive: bool
+) -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(4096)
+        writer.write(bytes([21, 3, 3, 0, 2, 2, alert]))
+        await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+        address = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        with pytest.raises(ConnectError) as caught:
+            await entrance_of([Way("direct", address, direct(address))]).enter(Protocol, auth.context)
+    assert caught.value.message.startswith(message.format(address))
+    assert caught.value.decisive is decisive
