@@ -38,17 +38,23 @@ async def simulated(directory: Path, *options: str) -> AsyncIterator[dict[str, A
 
 
 def configuration(
-    directory: Path, cluster: dict[str, Any], collector: Collector, *, teleport: str = "", path: str = "/test.log"
+    directory: Path,
+    cluster: dict[str, Any],
+    collector: Collector,
+    *,
+    teleport: str = "",
+    path: str = "/test.log",
+    start: str = "",
 ) -> Path:
     """Write a configuration file: the table `teleport` (by default address and identity of `cluster`), events to that path."""
     settings = collector.settings
-    begin = datetime.now(UTC) - timedelta(days=DAYS)
+    start = start or f"{datetime.now(UTC) - timedelta(days=DAYS):%Y-%m-%dT%H:%M:%SZ}"
     file = directory / "teleport-event-handler.toml"
     file.write_text(
         f"""
 storage = "{directory}/storage"
 timeout = "200ms"
-start-time = "{begin:%Y-%m-%dT%H:%M:%SZ}"
+start-time = "{start}"
 window-size = "8760h"
 
 [forward.fluentd]

@@ -10,7 +10,6 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -31,13 +30,6 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         pytest.skip("this user may not mount a file system")
     yield storage
     subprocess.run(["umount", "-l", storage], check=True)
-
-
-def recent(config: Path) -> Path:
-    """Begin three days ago: closing the days of years would fill a small disk before the first event is read."""
-    begin = datetime.now(UTC) - timedelta(days=3)
-    config.write_text(config.read_text().replace("2020-01-01T00:00:00Z", f"{begin:%Y-%m-%dT%H:%M:%SZ}"))
-    return config
 
 
 async def logged(process: asyncio.subprocess.Process, *words: bytes) -> bytes:
@@ -61,7 +53,7 @@ async def delivered_everything(config: Path, directory: Path, collector: Collect
 
 async def test_a_full_disk_pauses_delivery_until_there_is_room(tmp_path: Path, small_disk: Path, collector: Collector) -> None:
     async with simulated(tmp_path / "sim", "--events=8000", "--sessions=0") as ready:
-        config = recent(configuration(tmp_path, ready, collector))
+        config = configuration(tmp_path, ready, collector)
         process = await handler(config, SMALL)
         async with asyncio.timeout(60):
             while collector.requests < 1:
@@ -105,7 +97,7 @@ async def quiet(collector: Collector) -> None:
 
 async def test_a_file_size_limit_pauses_delivery_and_a_start_without_it_brings_the_rest(tmp_path: Path, collector: Collector) -> None:
     async with simulated(tmp_path / "sim", "--events=30000", "--sessions=0") as ready:
-        config = recent(configuration(tmp_path, ready, collector))
+        config = configuration(tmp_path, ready, collector)
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "event_handler", "start", "-c", str(config), SMALL, "--shutdown-timeout=1s"),
             stderr=asyncio.subprocess.PIPE,
@@ -123,7 +115,7 @@ async def test_a_file_size_limit_pauses_delivery_and_a_start_without_it_brings_t
 
 async def test_a_read_only_storage_is_one_line_that_names_it(tmp_path: Path, small_disk: Path, collector: Collector) -> None:
     async with simulated(tmp_path / "sim", "--events=10", "--sessions=0") as ready:
-        config = recent(configuration(tmp_path, ready, collector))
+        config = configuration(tmp_path, ready, collector)
         await delivered_everything(config, tmp_path / "sim", collector)
         remount = await asyncio.create_subprocess_exec("mount", "-o", "remount,ro", small_disk)
         assert await remount.wait() == 0
@@ -131,14 +123,14 @@ async def test_a_read_only_storage_is_one_line_that_names_it(tmp_path: Path, sma
         async with asyncio.timeout(30):
             _, errors = await process.communicate()
     assert process.returncode == 1
-    assert f"error: the storage directory {small_disk}".encode() in errors.splitlines()[-1]
+    assert f"error: the storage {small_disk}".encode() in errors.splitlines()[-1]
     assert b"Read-only file system" in errors.splitlines()[-1]
     assert b"Traceback" not in errors
 
 
 async def test_a_damaged_state_is_one_line_that_names_it_and_the_next_step(tmp_path: Path, collector: Collector) -> None:
     async with simulated(tmp_path / "sim", "--events=10", "--sessions=0") as ready:
-        config = recent(configuration(tmp_path, ready, collector))
+        config = configuration(tmp_path, ready, collector)
         await delivered_everything(config, tmp_path / "sim", collector)
         (state,) = (tmp_path / "storage").glob("*/*/state.db")
         state.write_bytes(b"no database" * 1000)

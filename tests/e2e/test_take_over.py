@@ -57,10 +57,9 @@ async def cluster(tmp_path: Path, log: AuditLog, storage: str, collector: Collec
     write_cluster_files(directory, CLUSTER)
     server, port = await AuthServer(log, cluster=CLUSTER, bulk=bulk, faults=Faults()).start(directory, "127.0.0.1", 0)
     shutil.copytree(GOLDEN / "storage" / storage, tmp_path / "storage" / f"127.0.0.1_{port}")
-    config = configuration(tmp_path, {"address": f"127.0.0.1:{port}", "identity": str(directory / "identity")}, collector)
     began = "2026-11-21T05:30:00+05:30" if bulk else "2026-11-22T00:00:00Z"
-    config.write_text(config.read_text().replace("2020-01-01T00:00:00Z", began))
-    yield config
+    ready = {"address": f"127.0.0.1:{port}", "identity": str(directory / "identity")}
+    yield configuration(tmp_path, ready, collector, start=began)
     server.close()
     await server.wait_closed()
 
