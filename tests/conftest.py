@@ -8,9 +8,13 @@ import os
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 import structlog
 
+# A busy machine makes no property false, and CI must not find by chance what a change did not bring.
+hypothesis.settings.register_profile("here", deadline=None, derandomize=bool(os.environ.get("CI")))
+hypothesis.settings.load_profile("here")
 LINGER = 5.0  # seconds after its end in which what a test has opened must be gone; a busy machine takes its time
 
 
