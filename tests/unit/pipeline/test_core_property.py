@@ -60,6 +60,7 @@ class Core(RuleBasedStateMachine):
         super().__init__()
         self.patch = pytest.MonkeyPatch()
         self.patch.setattr(delivery, "FIRST_WAIT", 0.0)
+        self.patch.setattr(engine, "LOOK_FOR_ROOM_EVERY", 0.0)
         for module in (delivery, engine, memory):
             self.patch.setattr(module, "log", SILENCE)
         self.loop = asyncio.new_event_loop()
