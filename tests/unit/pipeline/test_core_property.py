@@ -177,8 +177,10 @@ class Core(RuleBasedStateMachine):
             assert set(events[:reached]) <= known | self.read_elsewhere(number)
 
     def read_elsewhere(self, stream: int) -> set[str]:
-        """Events that another stream, which has read them and not finished, brings: seen again, they are dropped."""
-        return {uid for number, events in enumerate(self.streams) if number != stream for uid in events[: self.read_up_to[number]]}
+        """Events that another stream still brings after its remembered position: seen again, they are dropped."""
+        saved = self.store.positions("stream/")
+        others = ((n, events) for n, events in enumerate(self.streams) if n != stream)
+        return {uid for n, events in others for uid in events[int(saved.get(f"stream/{n}", "0")) :]}
 
     def teardown(self) -> None:
         try:
