@@ -25,7 +25,8 @@ from tests.unit.pipeline.test_engine import wire
 from tests.unit.pipeline.test_state_failures import AilingStore
 
 STREAMS = 3
-TURNS = 15  # of the event loop: enough for a verdict to be acted on, remembered, and the next batch to be sent
+KINDS = ("plain", "plain", "plain", "upload", "poison")
+TURNS = 12  # of the event loop: enough for a verdict to be acted on, remembered, and the next batch to be sent
 POISON = 5  # events at most that the sink refuses: below the number at which the engine blames the configuration
 LARGE = 10**9
 SILENCE = structlog.wrap_logger(None, wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))  # a line a turn otherwise
@@ -59,6 +60,7 @@ class Core(RuleBasedStateMachine):
         super().__init__()
         self.patch = pytest.MonkeyPatch()
         self.patch.setattr(delivery, "FIRST_WAIT", 0.0)
+        self.patch.setattr(engine, "LOOK_FOR_ROOM_EVERY", 0.0)
         for module in (delivery, engine, memory):
             self.patch.setattr(module, "log", SILENCE)
         self.loop = asyncio.new_event_loop()
@@ -94,15 +96,16 @@ class Core(RuleBasedStateMachine):
         if not self.store.ill:
             self.unsure.clear()
 
-    @rule(stream=st.integers(0, STREAMS - 1), kind=st.sampled_from(["plain", "plain", "plain", "upload", "poison"]))
-    def an_event_is_written(self, stream: int, kind: str) -> None:
-        self.number += 1
-        uid = f"e{self.number}"
-        self.streams[stream].append(uid)
-        if kind == "upload":
-            self.uploads.add(uid)
-        elif kind == "poison" and len(self.poison) < POISON:
-            self.poison.add(uid)
+    @rule(stream=st.integers(0, STREAMS - 1), kinds=st.lists(st.sampled_from(KINDS), min_size=1, max_size=6))
+    def events_are_written(self, stream: int, kinds: list[str]) -> None:
+        for kind in kinds:
+            self.number += 1
+            uid = f"e{self.number}"
+            self.streams[stream].append(uid)
+            if kind == "upload":
+                self.uploads.add(uid)
+            elif kind == "poison" and len(self.poison) < POISON:
+                self.poison.add(uid)
 
     @precondition(lambda self: self.number > 0)
     @rule(stream=st.integers(0, STREAMS - 1), data=st.data())
@@ -174,8 +177,10 @@ class Core(RuleBasedStateMachine):
             assert set(events[:reached]) <= known | self.read_elsewhere(number)
 
     def read_elsewhere(self, stream: int) -> set[str]:
-        """Events that another stream, which has read them and not finished, brings: seen again, they are dropped."""
-        return {uid for number, events in enumerate(self.streams) if number != stream for uid in events[: self.read_up_to[number]]}
+        """Events that another stream still brings after its remembered position: seen again, they are dropped."""
+        saved = self.store.positions("stream/")
+        others = ((n, events) for n, events in enumerate(self.streams) if n != stream)
+        return {uid for n, events in others for uid in events[int(saved.get(f"stream/{n}", "0")) :]}
 
     def teardown(self) -> None:
         try:
@@ -204,4 +209,4 @@ class Core(RuleBasedStateMachine):
 
 
 TestCore = Core.TestCase
-TestCore.settings = settings(max_examples=30, stateful_step_count=30, deadline=None)
+TestCore.settings = settings(max_examples=80, stateful_step_count=40, deadline=None)
