@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test bench soak lock clean
+.PHONY: demo test bench chaos soak lock clean
 
 # DEMO="--mode search" or DEMO="--keep" pass options to the demo.
 demo: $(VENV)/ready-run
@@ -19,6 +19,10 @@ test: $(VENV)/ready-dev
 # BENCH="--events 1000000 --only bulk" passes options to the benchmark; the others are in docs/performance.md.
 bench: $(VENV)/ready-dev
 	$(BIN)/python -m benchmarks.throughput $(BENCH)
+
+# CHAOS="--seed 7 --mode search" repeats a run; `.venv/bin/python -m benchmarks.chaos --help` tells the options.
+chaos: $(VENV)/ready-dev
+	$(BIN)/python -m benchmarks.chaos $(CHAOS)
 
 # SOAK="--way tunnel" goes in by another way.
 soak: $(VENV)/ready-dev

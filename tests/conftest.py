@@ -1,15 +1,28 @@
-"""Fixtures for tests that open connections: nothing from outside steers them, and nothing of them is left over."""
+"""Nothing from outside steers a test, and nothing of it is left over."""
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+import structlog
 
 LINGER = 5.0  # seconds after its end in which what a test has opened must be gone; a busy machine takes its time
+
+
+@pytest.fixture(autouse=True)
+def logging_as_it_was() -> Iterator[None]:
+    """A test that runs the command line sets up logging, to a stream that is closed after it."""
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    structlog.reset_defaults()
 
 
 @pytest.fixture

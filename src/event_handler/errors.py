@@ -7,6 +7,7 @@ EventHandlerError                 exit 1
 ├── ConnectError                  exit 1    no way into the cluster (retried while the process runs)
 ├── RpcError                      exit 1    the cluster answered a call with an error
 ├── StateError                    exit 1    the storage directory
+├── FilesError                    exit 255  files that `configure` cannot write
 ├── SinkError                     exit 1    a collector that cannot be used as configured
 └── MalformedEventError           exit 1    bytes that are no event (never ends the process: they go to the dead letters)
 """
@@ -68,6 +69,10 @@ class RpcError(EventHandlerError):
 
 class StateError(EventHandlerError):
     pass
+
+
+class FilesError(EventHandlerError):
+    exit_code = 255  # what the Go plugin exits with when configure fails
 
 
 class SinkError(EventHandlerError):

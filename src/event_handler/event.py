@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+
+SESSION_ID = re.compile(r"[0-9A-Za-z][0-9A-Za-z-]{0,63}")  # UUIDs on every known server; it becomes part of a URL
 
 
 @dataclass(slots=True)

@@ -13,7 +13,7 @@ from event_handler.sinks.base import Sink
 from event_handler.sinks.elasticsearch import ElasticsearchSettings, ElasticsearchSink
 from event_handler.sinks.fluentd import FluentdSettings, FluentdSink
 from event_handler.sinks.http import KEEPALIVE, REQUEST_TIMEOUT, TlsFiles
-from tests.contract.receiver import Reply, Request
+from tests.contract.receiver import Receiver, Reply, Request
 
 DOCUMENTS: tuple[Literal["message", "plain"], ...] = ("message", "plain")
 Build = Callable[[str, TlsFiles, float, float], Sink]  # URL without a path, files, request time-out and keep-alive in seconds
@@ -35,6 +35,10 @@ class HttpAdapter:
     needs_body: bool
     option: str
     item_by_item: Callable[[Request, Mapping[int, int]], Reply] | None = None
+
+    def taken(self, receiver: Receiver) -> list[str]:
+        """The ids of all events that the receiver has read."""
+        return [uid for request in receiver.requests for uid in self.ids(request)]
 
     def sink(self, url: str, files: TlsFiles, timeout: float = REQUEST_TIMEOUT, keepalive: float = KEEPALIVE) -> Sink:
         return self.build(url, files, timeout, keepalive)

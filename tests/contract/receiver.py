@@ -24,12 +24,13 @@ class Request:
 
 @dataclass(slots=True)
 class Exchange:
-    """One request and the connection that it came on. `request` is None while its body has not been read."""
+    """One request and the connection that it came on. `request` is None, and not in the `log`, while its body has not been read."""
 
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
     target: str
     headers: Mapping[str, str]
+    log: list[Request]
     request: Request | None = None
 
     async def read_body(self) -> Request:
@@ -38,14 +39,16 @@ class Exchange:
             if self.headers.get("content-encoding") == "gzip":
                 body = gzip.decompress(body)
             self.request = Request(self.target, self.headers, body)
+            self.log.append(self.request)
         return self.request
 
     async def send(self, data: bytes) -> None:
-        await asyncio.sleep(0)  # a transport whose peer is gone takes everything at once, and would keep the loop for ever
+        """Raises ConnectionResetError when the client has gone; drain() alone does not, when it has no reason to let others run."""
+        self.writer.write(data)
+        await asyncio.sleep(0)
+        await self.writer.drain()
         if self.writer.is_closing():
             raise ConnectionResetError
-        self.writer.write(data)
-        await self.writer.drain()
 
 
 Step = Callable[[Exchange], Awaitable[None]]
@@ -213,13 +216,8 @@ class Receiver:
         while not writer.is_closing():
             lines = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
             headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines[1:] if line)}
-            exchange = Exchange(reader, writer, lines[0].split(" ")[1], headers)
             step = self.script.popleft() if self.script else self._succeed
-            try:
-                await step(exchange)
-            finally:
-                if exchange.request is not None:
-                    self.requests.append(exchange.request)
+            await step(Exchange(reader, writer, lines[0].split(" ")[1], headers, self.requests))
 
     async def _succeed(self, exchange: Exchange) -> None:
         reply = self.success(await exchange.read_body())

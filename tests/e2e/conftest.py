@@ -25,19 +25,21 @@ class Collector:
     def __init__(self) -> None:
         self.events: dict[str, list[dict[str, object]]] = {}
         self.fail_every = 0
+        self.quotes = False  # a failure repeats what was sent, as some receivers do
         self.stall_once = 0.0
         self.requests = 0
         self.settings = FluentdSettings("", "")
         self.last_request = monotonic()
 
     async def handle(self, request: web.Request) -> web.Response:
-        body = json.loads(await request.read())
+        data = await request.read()
+        body = json.loads(data)
         self.requests += 1
         self.last_request = monotonic()
         stall, self.stall_once = self.stall_once, 0.0
         await asyncio.sleep(stall)
         if self.fail_every and self.requests % self.fail_every == 0:
-            return web.Response(status=503, text="scripted failure")
+            return web.Response(status=503, body=b"cannot take " + data if self.quotes else b"scripted failure")
         self.events.setdefault(request.path, []).extend(body if isinstance(body, list) else [body])
         return web.Response(text="ok")
 

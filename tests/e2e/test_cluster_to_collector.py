@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import ssl
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from time import time
 from typing import Any
@@ -17,10 +19,11 @@ from event_handler.cli.line import Filters, open_line
 from event_handler.errors import ConnectError
 from event_handler.simulator.credentials import write_cluster_files
 from event_handler.simulator.events import Generator, encode, stamp
-from event_handler.simulator.log import AuditLog
+from event_handler.simulator.log import AuditLog, day_of
 from event_handler.simulator.server import AuthServer, Faults
 from event_handler.sinks.fluentd import FluentdSettings, FluentdSink
 from event_handler.sources.follow import FollowSettings
+from event_handler.sources.locks import LockSettings, LoginGuard
 from event_handler.sources.search import read_position
 from event_handler.state.store import Store
 from event_handler.teleport import connection
@@ -148,6 +151,53 @@ async def test_an_event_over_a_page_hides_nothing_that_follows_it(tmp_path: Path
     async with cluster(tmp_path / "sim", log, bulk=False, faults=Faults()) as connect:
         await run(connect, collector.settings, tmp_path / "state", following(time() - 2 * DAY - 60))
         assert collector.ids() == Counter(event.id for event in log.events if event is not large)
+
+
+async def test_a_chunk_that_its_server_gives_no_event_of_is_found_by_search(tmp_path: Path, collector: Collector) -> None:
+    log = a_log(300)
+    log.cut_chunks(50, late=0, late_seconds=0.0, duplicates=0.0)
+    day = day_of(time() - DAY)
+    lonely = Generator(CLUSTER, seed=13).event(datetime.fromisoformat(day).replace(hour=12, tzinfo=UTC).timestamp())
+    log.add(lonely)
+    log.add_chunk(day, [lonely]).messages.clear()
+    async with cluster(tmp_path / "sim", log, bulk=True, faults=Faults()) as connect:
+        await run(connect, collector.settings, tmp_path / "state", following(time() - 2 * DAY - 60))
+    assert collector.ids() == Counter(event.id for event in log.events)
+
+
+@pytest.mark.parametrize("bulk", [True, False], ids=["bulk", "search"])
+async def test_a_start_time_in_the_future_is_waited_for(tmp_path: Path, collector: Collector, bulk: bool) -> None:
+    log = a_log(20)
+    async with cluster(tmp_path / "sim", log, bulk=bulk, faults=Faults()) as connect:
+        await run(connect, collector.settings, tmp_path / "state", following(time() + 3 * DAY))
+    assert collector.requests == 0
+
+
+@pytest.mark.parametrize("bulk", [True, False], ids=["bulk", "search"])
+async def test_failed_logins_lock_their_user_on_the_cluster_though_they_are_filtered(
+    tmp_path: Path, collector: Collector, bulk: bool
+) -> None:
+    log = AuditLog()
+    for number in range(4):
+        moment = time() - 20 + number
+        content = {"event": "user.login", "uid": f"f{number}", "ei": 0, "time": stamp(moment), "success": False, "user": "mallory"}
+        log.add(encode(content, moment))
+    log.cut_chunks(10, late=0, late_seconds=0.0, duplicates=0.0)
+    store = Store(tmp_path / "state")
+    guard = LoginGuard(LockSettings(4, 60.0, 0.0), store)
+    filters = Filters((), ("user.login",), ())
+    async with cluster(tmp_path / "sim", log, bulk=bulk, faults=Faults()) as connect:
+        settings = following(time() - DAY, exit_on_last_event=False)
+        async with open_line(FluentdSink(collector.settings), store, filters, connect, settings, 1_048_576, guard) as line:
+            reading = asyncio.create_task(line.follower.run())
+            while not guard.locked:
+                await asyncio.sleep(0.01)
+            reading.cancel()
+            await asyncio.gather(reading, return_exceptions=True)
+    store.close()
+    locks = [json.loads(text) for text in (tmp_path / "sim" / "locks.jsonl").read_text().splitlines()]
+    assert [(lock["name"], lock["user"], lock["login"]) for lock in locks] == [("event-handler-auto-lock-mallory-", "mallory", "")]
+    assert collector.requests == 0
 
 
 class ForgetfulLog(AuditLog):

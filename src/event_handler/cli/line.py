@@ -13,6 +13,7 @@ from event_handler.pipeline.letters import retry_letters
 from event_handler.pipeline.select import Selector
 from event_handler.sinks.base import Sink
 from event_handler.sources.follow import Follower, FollowSettings
+from event_handler.sources.locks import FAILED_LOGIN, LoginGuard
 from event_handler.state.store import Store
 from event_handler.teleport.client import Client
 
@@ -49,7 +50,13 @@ class Line:
 
 @asynccontextmanager
 async def open_line(
-    sink: Sink, store: Store, filters: Filters, connect: Callable[[], Client], follow: FollowSettings, max_bytes: int
+    sink: Sink,
+    store: Store,
+    filters: Filters,
+    connect: Callable[[], Client],
+    follow: FollowSettings,
+    max_bytes: int,
+    guard: LoginGuard | None = None,
 ) -> AsyncIterator[Line]:
     """Start the deliverers of a sink; reading begins with `follower.run()`. The sink is closed at the end."""
     window = DuplicateWindow()
@@ -60,6 +67,7 @@ async def open_line(
         types=filters.types,
         skip_types=filters.skip_types,
         skip_session_types=filters.skip_session_types,
+        watchers={FAILED_LOGIN: guard.observe} if guard else None,
     )
     requests = max(1, sink.limits.requests // RECORDINGS_SHARE)
     limits = LineLimits(max(1, sink.limits.requests - requests), max_bytes - max_bytes // RECORDINGS_SHARE)
@@ -70,7 +78,7 @@ async def open_line(
         ):
             retrying = asyncio.create_task(retry_letters(sink, store))
             try:
-                yield Line(sink, selector, audit, recordings, Follower(connect, audit, recordings, store, follow))
+                yield Line(sink, selector, audit, recordings, Follower(connect, audit, recordings, store, follow, guard))
             finally:
                 retrying.cancel()
                 await asyncio.gather(retrying, return_exceptions=True)

@@ -1,35 +1,31 @@
-"""`start`: builds the line from the settings and runs it until a signal comes or, if asked, until everything is delivered."""
+"""`start`: builds a line for each sink from the settings and runs them until a signal comes or, if asked, all is delivered."""
 
 from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import AsyncExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from time import monotonic, time
 
 import structlog
 
-from event_handler import __version__
-from event_handler.cli.line import Filters, Line, open_line
-from event_handler.errors import ConfigurationError, EventHandlerError, StateError
-from event_handler.event import Event
+from event_handler import about
+from event_handler.cli.access import Access, keep_credentials
+from event_handler.cli.line import Line, open_line
+from event_handler.cli.sinks import PlannedSink, planned_sinks
+from event_handler.errors import EventHandlerError, StateError
 from event_handler.pipeline.select import ANNOUNCING
 from event_handler.settings.model import StartSettings
-from event_handler.sinks.base import Delivered, Limits, Sink, Verdict
-from event_handler.sinks.fluentd import FluentdSettings, FluentdSink
 from event_handler.sources.follow import FollowSettings
+from event_handler.sources.locks import FAILED_LOGIN, LockSettings, LoginGuard
+from event_handler.sources.take_over import take_over
 from event_handler.state.directory import adopt, state_directory
 from event_handler.state.store import FILE, Store
-from event_handler.teleport import credentials
-from event_handler.teleport.client import Client
-from event_handler.teleport.connection import Connection
-from event_handler.teleport.dial import Way, split_address
-from event_handler.teleport.dial.ways import ways_to
-from event_handler.teleport.entrance import Entrance
+from event_handler.teleport.dial import split_address
 from event_handler.teleport.renewal import CredentialsKeeper
-from event_handler.teleport.tls import client_context
 
 REPORT_EVERY = 60.0  # seconds between counter lines, as the Go plugin prints them
 SEARCH_POLL = 2.0  # seconds; an idle log is searched at that pace at least, and events are late by half of it
@@ -38,78 +34,54 @@ BULK_POLL = 10.0  # seconds; a chunk appears about once a minute, and each listi
 log = structlog.get_logger()
 
 
-class DryRunSink:
-    """Takes everything and sends nothing."""
-
-    name = "dry-run"
-    limits = Limits(500, 1_048_576, 1, 0.05)
-
-    async def deliver(self, events: Sequence[Event]) -> Verdict:
-        return Delivered()
-
-    async def close(self) -> None:
-        return None
-
-
 def run(settings: StartSettings, warnings: Sequence[str]) -> None:
     """Run until done. Raises EventHandlerError."""
     for warning in warnings:
         log.warning(warning)
-    if settings.lock_enabled:
-        log.error("lock-enabled is set, but this version does not lock users yet", next_step="keep the Go plugin for locks")
-    keeper = CredentialsKeeper(
-        lambda: _credentials(settings), settings.teleport_refresh_interval if settings.teleport_refresh_enabled else 0.0
-    )
-    signed_in = keeper.current
-    signed_in.check_not_expired()
+    keeper = keep_credentials(settings)
+    access = Access(settings, keeper)
+    planned = planned_sinks(settings)
     log.info(
         "starting",
-        version=__version__,
+        build=about.line(),
         teleport=",".join(settings.teleport_addr),
-        cluster=signed_in.cluster,
-        identity_expires=signed_in.not_after.isoformat(),
+        cluster=keeper.current.cluster,
+        identity_expires=keeper.current.not_after.isoformat(),
         storage=settings.storage,
-        url=settings.fluentd_url,
+        sinks=",".join(plan.sink.name for plan in planned),
         format=settings.fluentd_format,
     )
-    addresses = [split_address(address.strip()) for address in settings.teleport_addr]
-    _ways(settings, signed_in)
-    sink = _sink(settings)
-    store = _store(settings, signed_in.cluster, addresses)
+    with _stores(settings, planned, keeper.current.cluster) as stores:
+        asyncio.run(_run(settings, list(zip(planned, stores, strict=True)), access, keeper))
+
+
+@contextmanager
+def _stores(settings: StartSettings, planned: Sequence[PlannedSink], cluster: str) -> Iterator[list[Store]]:
+    """The state of each sink, closed at the end. Raises StateError."""
+    opened: list[Store] = []
     try:
-        asyncio.run(_follow(settings, sink, store, keeper))
+        for plan in planned:
+            opened.append(_store(settings, cluster, plan.sink.name))
+        yield opened
     finally:
-        store.close()
+        for store in opened:
+            store.close()
 
 
-def _store(settings: StartSettings, cluster: str, addresses: Sequence[tuple[str, int]]) -> Store:
-    directory = state_directory(Path(settings.storage), cluster)
+def _store(settings: StartSettings, cluster: str, sink: str) -> Store:
+    storage = Path(settings.storage)
+    directory = state_directory(storage, cluster, sink)
+    addresses = [split_address(address.strip()) for address in settings.teleport_addr]
     if settings.dry_run:
-        return Store(None, copy_from=directory / FILE)
-    adopt(directory, addresses)
-    store = Store(directory, begin_known=settings.start_time is not None)
-    store.claim(cluster)
+        store = Store(None, copy_from=directory / FILE)
+    else:
+        if sink == "fluentd":  # the only sink that there was when state was kept by address
+            adopt(storage, directory, addresses)
+        store = Store(directory, begin_known=settings.start_time is not None)
+        store.claim(cluster)
+    if sink == "fluentd":  # the only one that the Go plugin delivers to
+        take_over(store, storage, addresses, settings.start_time)
     return store
-
-
-def _credentials(settings: StartSettings) -> credentials.Credentials:
-    return credentials.load(settings.teleport_identity, settings.teleport_cert, settings.teleport_key, settings.teleport_ca)
-
-
-def _sink(settings: StartSettings) -> Sink:
-    if settings.dry_run:
-        return DryRunSink()
-    return FluentdSink(
-        FluentdSettings(
-            settings.fluentd_url,
-            settings.fluentd_session_url,
-            settings.fluentd_ca,
-            settings.fluentd_cert,
-            settings.fluentd_key,
-            settings.fluentd_format,
-            settings.fluentd_max_connections or settings.concurrency * 2,
-        )
-    )
 
 
 def _start_time(settings: StartSettings, store: Store) -> float:
@@ -129,71 +101,94 @@ def _start_time(settings: StartSettings, store: Store) -> float:
     return float(saved)
 
 
-def _server_types(settings: StartSettings) -> tuple[str, ...]:
-    """The types that the server is asked for: also those that announce recordings, or a filter would turn recordings off."""
-    if not settings.types or settings.no_session_recordings:
-        return settings.types
-    return (*settings.types, *ANNOUNCING)
-
-
-def _ways(settings: StartSettings, newest: credentials.Credentials) -> list[Way]:
-    """Raises ConfigurationError when the way that was chosen needs what the credentials do not have."""
-    addresses = [address.strip() for address in settings.teleport_addr]
-    found = ways_to(addresses, newest, choice=settings.teleport_dial, insecure_proxy=settings.teleport_insecure_proxy)
-    if not found:
-        raise ConfigurationError(
-            f"teleport.dial = {settings.teleport_dial!r} needs an SSH certificate, and {newest.source} has none",
-            "Use an identity file, or leave teleport.dial out.",
-        )
-    return found
-
-
-def _connect(entrance: Entrance, newest: credentials.Credentials) -> Client:
-    newest.check_not_expired()
-    return Client(Connection(entrance, client_context(newest)))
-
-
-def _follow_settings(settings: StartSettings, store: Store, cluster: str) -> FollowSettings:
+def _follow_settings(settings: StartSettings, plan: PlannedSink, store: Store, cluster: str) -> FollowSettings:
+    recordings = not settings.no_session_recordings and not settings.dry_run
+    types = plan.filters.types
+    needed = (*(ANNOUNCING if recordings else ()), *((FAILED_LOGIN,) if settings.lock_enabled else ()))
     return FollowSettings(
         cluster=cluster,
         start=_start_time(settings, store),
         window=settings.window_size,
         page=settings.batch,
-        types=_server_types(settings),
+        types=(*types, *needed) if types else (),  # or the filter would turn recordings and locks off
         look_back=settings.look_back,
         search_poll=settings.poll_interval or min(settings.timeout, SEARCH_POLL),
         bulk_poll=settings.poll_interval or BULK_POLL,
         late_days=settings.late_days,
         concurrency=settings.concurrency,
         missing_ttl=settings.missing_recording_ttl,
-        recordings=not settings.no_session_recordings and not settings.dry_run,
+        recordings=recordings,
         startup_timeout=settings.startup_timeout,
         exit_on_last_event=settings.exit_on_last_event,
     )
 
 
-async def _follow(settings: StartSettings, sink: Sink, store: Store, keeper: CredentialsKeeper) -> None:
-    filters = Filters(settings.types, settings.skip_event_types, settings.skip_session_types)
-    follow = _follow_settings(settings, store, keeper.current.cluster)
-    entrance = Entrance(lambda: _ways(settings, keeper.current))
-    async with open_line(
-        sink, store, filters, lambda: _connect(entrance, keeper.current), follow, settings.max_in_flight_bytes
-    ) as line:
-        following = asyncio.create_task(line.follower.run())
-        stopping = asyncio.create_task(_signalled())
-        beside = [asyncio.create_task(_report(line)), asyncio.create_task(keeper.watch(line.follower.renew))]
+def _guard(settings: StartSettings, store: Store) -> LoginGuard | None:
+    if not settings.lock_enabled or settings.dry_run:
+        return None
+    count, period, duration = settings.lock_failed_attempts_count, settings.lock_period, settings.lock_for
+    return LoginGuard(LockSettings(count, period, duration, settings.lock_exempt), store)
+
+
+async def _run(settings: StartSettings, jobs: list[tuple[PlannedSink, Store]], access: Access, keeper: CredentialsKeeper) -> None:
+    async with AsyncExitStack() as stack:
+        lines: list[Line] = []
+        for plan, store in jobs:
+            follow = _follow_settings(settings, plan, store, keeper.current.cluster)
+            guard = None if lines else _guard(settings, store)  # one line counts, or each failure would count several times
+            opened = open_line(plan.sink, store, plan.filters, access.connect, follow, settings.max_in_flight_bytes, guard)
+            lines.append(await stack.enter_async_context(opened))
+        try:
+            await _follow(lines, keeper, settings.shutdown_timeout)
+        finally:
+            _tell(lines)
+    log.info("Successfully shut down")
+
+
+async def _follow(lines: list[Line], keeper: CredentialsKeeper, shutdown_timeout: float) -> None:
+    """Read and deliver until all lines are done, one fails for good, or a signal comes."""
+
+    async def renew() -> None:
+        for line in lines:
+            await line.follower.renew()
+
+    following = asyncio.create_task(_read_all(lines))
+    stopping = asyncio.create_task(_signalled())
+    beside = [asyncio.create_task(_report(lines)), asyncio.create_task(keeper.watch(renew))]
+
+    def look_again() -> None:
+        beside.append(asyncio.create_task(_look_again(lines, keeper)))
+
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, look_again)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, _tell, lines)
+    try:
         await asyncio.wait([following, stopping], return_when=asyncio.FIRST_COMPLETED)
+    finally:
         stopped = stopping.done()
-        for task in (following, stopping, *beside):
+        following.cancel()
+        for task in (stopping, *beside):
             task.cancel()
-        await asyncio.gather(stopping, *beside, return_exceptions=True)
-        result = (await asyncio.gather(following, return_exceptions=True))[0]
-        if stopped and not await line.finish(settings.shutdown_timeout):
-            log.warning("stopped with events in flight; they are sent again at the next start", waited_s=settings.shutdown_timeout)
-        _tell(line)
+        result = (await asyncio.gather(following, stopping, *beside, return_exceptions=True))[0]
+    if stopped:
+        finished = await asyncio.gather(*(line.finish(shutdown_timeout) for line in lines))
+        if not all(finished):
+            log.warning("stopped with events in flight; they are sent again at the next start", waited_s=shutdown_timeout)
     if isinstance(result, BaseException) and not (stopped and isinstance(result, asyncio.CancelledError)):
         raise _cause(result)
-    log.info("Successfully shut down")
+
+
+async def _read_all(lines: list[Line]) -> None:
+    async with asyncio.TaskGroup() as group:
+        for line in lines:
+            group.create_task(line.follower.run())
+
+
+async def _look_again(lines: list[Line], keeper: CredentialsKeeper) -> None:
+    """SIGHUP: files may have been renewed or moved away."""
+    log.info("reading credentials and TLS files again, opening files anew", signal="SIGHUP")
+    keeper.look_now()
+    for line in lines:
+        await line.sink.reopen()
 
 
 def _cause(error: BaseException) -> BaseException:
@@ -219,22 +214,27 @@ async def _signalled() -> None:
     await stop.wait()
 
 
-async def _report(line: Line) -> None:
+async def _report(lines: list[Line]) -> None:
     events, sessions, at = 0, 0, monotonic()
     while True:
         await asyncio.sleep(REPORT_EVERY)
         minutes = (monotonic() - at) / 60
-        log.info("Event processing", events_per_minute=round((line.audit.counters.delivered - events) / minutes))
-        log.info("Session processing", sessions_per_minute=round((line.recordings.counters.delivered - sessions) / minutes))
-        events, sessions, at = line.audit.counters.delivered, line.recordings.counters.delivered, monotonic()
+        now_events = sum(line.audit.counters.delivered for line in lines)
+        now_sessions = sum(line.recordings.counters.delivered for line in lines)
+        log.info("Event processing", events_per_minute=round((now_events - events) / minutes))
+        log.info("Session processing", sessions_per_minute=round((now_sessions - sessions) / minutes))
+        events, sessions, at = now_events, now_sessions, monotonic()
 
 
-def _tell(line: Line) -> None:
-    log.info(
-        "delivered",
-        events=line.audit.counters.delivered,
-        session_events=line.recordings.counters.delivered,
-        duplicates_dropped=line.selector.duplicates,
-        dead_letters=line.audit.counters.dead + line.recordings.counters.dead,
-        retries=line.audit.retries + line.recordings.retries,
-    )
+def _tell(lines: list[Line]) -> None:
+    for line in lines:
+        log.info(
+            "delivered",
+            sink=line.sink.name,
+            events=line.audit.counters.delivered,
+            session_events=line.recordings.counters.delivered,
+            duplicates_dropped=line.selector.duplicates,
+            dead_letters=line.audit.counters.dead + line.recordings.counters.dead,
+            retries=line.audit.retries + line.recordings.retries,
+            failing=line.audit.failing or line.recordings.failing,
+        )

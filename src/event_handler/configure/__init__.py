@@ -1,29 +1,36 @@
-"""Makes the certificates and sample files for a first set-up, all of them or none."""
+"""Makes the certificates and sample files for a first set-up: certificates and keys that fit the collector's file, role, settings."""
 
 from __future__ import annotations
 
-import os
-import tempfile
-from contextlib import suppress
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path, PurePath
 
 from event_handler.configure import templates
-from event_handler.configure.authority import DEFAULT_LENGTH, LONGEST_PASSPHRASE, Chain, make_chain
+from event_handler.configure.authority import DEFAULT_LENGTH, LONGEST_PASSPHRASE, Chain, KeyType, check, make_chain
+from event_handler.configure.collectors import COLLECTORS, FLUENTD, Collector
+from event_handler.configure.files import Group
 from event_handler.errors import ConfigurationError
 
 ROLE_FILE = "teleport-event-handler-role.yaml"
-FLUENT_FILE = "fluent.conf"
+IMPERSONATOR_FILE = "teleport-event-handler-impersonator-role.yaml"
 TOML_FILE = "teleport-event-handler.toml"
 HELM_FILE = "teleport-plugin-event-handler-values.yaml"
+UNIT_FILE = "teleport-event-handler.service"
+SYSTEMD_STORAGE = "/var/lib/teleport-event-handler"  # what StateDirectory= of the unit makes
+OUTPUTS = (*COLLECTORS, "helm", "systemd")  # the last two are ways to run the handler; their collector is Fluentd
+HELM_NAME = "fluentd.fluentd.svc.cluster.local"  # of the collector in the Helm values
 
-__all__ = ["DEFAULT_LENGTH", "Request", "configure"]
+__all__ = ["DEFAULT_LENGTH", "OUTPUTS", "Group", "KeyType", "Request", "groups"]
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What to make. The three names are those of the certificate files, without .crt and .key."""
+    """What to make. The three names are those of the certificate files, without .crt and .key.
+
+    `output` is one of OUTPUTS; `program` and `user` go into the systemd unit; `length` counts for RSA keys only.
+    """
 
     out: Path
     addr: str
@@ -33,32 +40,119 @@ class Request:
     dns_names: tuple[str, ...]
     ips: tuple[str, ...]
     ttl: timedelta
-    length: int
-    passphrase: str
-    force: bool = False
+    length: int = DEFAULT_LENGTH
+    key_type: KeyType = "rsa"
+    output: str = "fluentd"
+    lock: bool = False
+    impersonator: bool = False
+    program: str = "teleport-event-handler"
+    user: str = "root"
 
     @property
     def names(self) -> tuple[str, str, str]:
         return self.ca_name, self.server_name, self.client_name
 
+    @property
+    def collector(self) -> Collector:
+        return COLLECTORS.get(self.output, FLUENTD)
 
-def configure(request: Request) -> list[Path]:
-    """Write the ten files into the directory `request.out` and return their paths. Raises ConfigurationError.
 
-    Nothing is written when any file exists, unless `force`: half a set of keys is worth nothing.
+def groups(request: Request, passphrase: Callable[[], str]) -> list[Group]:
+    """What there is to write; nothing of it is made before `write`, which calls `passphrase` when it makes the certificates.
+
+    Raises ConfigurationError, as do the groups when they are made.
     """
-    _check_text(request.addr, request.passphrase)
-    paths = _paths(request.out, request.names)
-    if not request.force:
-        _refuse_existing(paths)
-    contents = _contents(request, make_chain(request.dns_names, request.ips, request.ttl, request.length))
-    _write_all(dict(zip(paths, contents, strict=True)))
+    if not request.addr or not request.addr.isprintable():
+        raise ConfigurationError(f"{request.addr!r} is no address of Teleport", "Give it as host:port.")
+    check(request.dns_names, request.ips, request.ttl, request.length)
+    if request.key_type not in request.collector.key_types:
+        known = " or ".join(request.collector.key_types)
+        raise ConfigurationError(f"{request.output} reads no {request.key_type} keys", f"Choose --key-type {known}.")
+    root = _root(request.out)
+    collector = root / request.collector.file
+    found = [
+        Group(
+            f"mTLS CA, server and client certificates, and {request.collector.file}",
+            (*_certificate_paths(root, request.names), collector),
+            lambda: _certificates(request, passphrase()),
+        ),
+        _text("role and user", root / ROLE_FILE, templates.role(request.lock)),
+        _text("event handler configuration", root / TOML_FILE, _toml(request, root)),
+        _text("Helm values", root / HELM_FILE, templates.helm_values(request.addr, lock=request.lock)),
+    ]
+    if request.impersonator:
+        found.append(_text("role that may sign the identity", root / IMPERSONATOR_FILE, templates.IMPERSONATOR))
+    if request.output == "systemd":
+        found.append(_text("systemd unit", root / UNIT_FILE, _unit(request, root)))
+    paths = [path for group in found for path in group.paths]
+    if len(set(paths)) < len(paths):
+        raise ConfigurationError("two of the files have the same name", "Name ca, server and client differently.")
+    return found
+
+
+def _root(out: Path) -> Path:
+    if not out.is_dir():
+        raise ConfigurationError(f"{out} is no directory", "Create it first, or name another one.")
+    root = out.absolute()
+    try:
+        str(root).encode()
+    except UnicodeEncodeError:
+        raise ConfigurationError(f"the path {str(root)!r} is not UTF-8", "Choose another directory.") from None
+    return root
+
+
+def _certificate_paths(root: Path, names: tuple[str, str, str]) -> list[Path]:
+    for name in names:
+        pure = PurePath(name)
+        if not name.isprintable() or not pure.name or pure.is_absolute() or ".." in pure.parts or name.endswith("/"):
+            raise ConfigurationError(f"{name!r} is no name for a certificate", "Give a plain name such as ca.")
+    paths = [root / f"{name}.{kind}" for name in names for kind in ("crt", "key")]
+    for parent in {path.parent for path in paths}:
+        if not parent.is_dir():
+            raise ConfigurationError(f"{parent} is no directory", "Create it first, or choose another name.")
     return paths
 
 
-def _check_text(addr: str, passphrase: str) -> None:
-    if not addr or not addr.isprintable():
-        raise ConfigurationError(f"{addr!r} is no address of Teleport", "Give it as host:port.")
+def _text(title: str, path: Path, text: str) -> Group:
+    return Group(title, (path,), lambda: [text.encode()])
+
+
+def _toml(request: Request, root: Path) -> str:
+    ca, certificate, key = (
+        str(root / name) for name in (f"{request.ca_name}.crt", f"{request.client_name}.crt", f"{request.client_name}.key")
+    )
+    if request.output == "systemd":
+        return templates.toml(ca, certificate, key, request.addr, SYSTEMD_STORAGE, str(root / "identity"), lock=request.lock)
+    return templates.toml(ca, certificate, key, request.addr, lock=request.lock)
+
+
+def _unit(request: Request, root: Path) -> str:
+    if not str(root).isprintable():
+        raise ConfigurationError(f"a systemd unit cannot hold the path {str(root)!r}", "Choose another directory.")
+    return templates.systemd_unit(request.user, request.program, str(root), str(root / TOML_FILE))
+
+
+def _certificates(request: Request, passphrase: str) -> list[bytes]:
+    """In the order of `_certificate_paths`, then the collector's file."""
+    _check_passphrase(passphrase)
+    ca, server = f"{request.ca_name}.crt", request.server_name
+    collector = request.collector.render(ca, f"{server}.crt", f"{server}.key", passphrase).encode()
+    chain = make_chain(request.dns_names, request.ips, request.ttl, request.length, request.key_type)
+    return [*_chain_files(chain, request.collector, passphrase), collector]
+
+
+def _chain_files(chain: Chain, collector: Collector, passphrase: str) -> list[bytes]:
+    return [
+        chain.ca.certificate_pem(),
+        chain.ca.key_pem(),
+        chain.server.certificate_pem(),
+        chain.server.key_pem(passphrase, collector.key_form),
+        chain.client.certificate_pem(),
+        chain.client.key_pem(),
+    ]
+
+
+def _check_passphrase(passphrase: str) -> None:
     try:
         size = len(passphrase.encode())
     except UnicodeEncodeError:
@@ -67,92 +161,3 @@ def _check_text(addr: str, passphrase: str) -> None:
         raise ConfigurationError(
             f"the passphrase of the server key has {size} bytes", f"Choose one of 1 to {LONGEST_PASSPHRASE} bytes."
         )
-
-
-def _paths(out: Path, names: tuple[str, str, str]) -> list[Path]:
-    if not out.is_dir():
-        raise ConfigurationError(f"{out} is no directory", "Create it first, or name another one.")
-    pairs = [f"{name}.{kind}" for name in names for kind in ("crt", "key")]
-    for name in names:
-        pure = PurePath(name)
-        if not name.isprintable() or not pure.name or pure.is_absolute() or ".." in pure.parts or name.endswith("/"):
-            raise ConfigurationError(f"{name!r} is no name for a certificate", "Give a plain name such as ca.")
-    root = out.absolute()
-    paths = [root / name for name in (*pairs, ROLE_FILE, FLUENT_FILE, TOML_FILE, HELM_FILE)]
-    if len(set(paths)) < len(paths):
-        raise ConfigurationError("two certificates have the same name", "Name ca, server and client differently.")
-    for parent in {path.parent for path in paths}:
-        if not parent.is_dir():
-            raise ConfigurationError(f"{parent} is no directory", "Create it first, or choose another name.")
-    return paths
-
-
-def _refuse_existing(paths: list[Path]) -> None:
-    existing = [str(path) for path in paths if os.path.lexists(path)]
-    if existing:
-        raise ConfigurationError(
-            f"these files exist already: {', '.join(existing)}",
-            "Nothing was written. Move them away, choose another directory, or force their replacement.",
-        )
-
-
-def _contents(request: Request, chain: Chain) -> list[bytes]:
-    """In the order of `_paths`."""
-    root = request.out.absolute()
-    ca, certificate, key = f"{request.ca_name}.crt", f"{request.client_name}.crt", f"{request.client_name}.key"
-    server = PurePath(request.server_name).name
-    texts = (
-        templates.ROLE,
-        templates.fluent_conf(PurePath(ca).name, f"{server}.crt", f"{server}.key", request.passphrase),
-        templates.toml(str(root / ca), str(root / certificate), str(root / key), request.addr),
-        templates.helm_values(request.addr),
-    )
-    try:
-        encoded = [text.encode() for text in texts]
-    except UnicodeEncodeError:
-        raise ConfigurationError(f"the path {str(root)!r} is not UTF-8", "Choose another directory.") from None
-    return [
-        chain.ca.certificate_pem(),
-        chain.ca.key_pem(),
-        chain.server.certificate_pem(),
-        chain.server.key_pem(request.passphrase),
-        chain.client.certificate_pem(),
-        chain.client.key_pem(),
-        *encoded,
-    ]
-
-
-def _write_all(contents: dict[Path, bytes]) -> None:
-    """Write everything beside its destination first; only when all of it is on disk are the files put in place."""
-    staged: dict[Path, Path] = {}
-    try:
-        for path, content in contents.items():
-            _stage(path, content, staged)
-        for path, temporary in staged.items():
-            temporary.replace(path)
-        for parent in {path.parent for path in contents}:
-            _sync_directory(parent)
-    except OSError as error:
-        reason = f"{error.filename}: {error.strerror}" if error.filename else str(error)
-        raise ConfigurationError(f"the files cannot be written ({reason})", "Check the directory and free space.") from None
-    finally:
-        for temporary in staged.values():
-            with suppress(OSError):
-                temporary.unlink(missing_ok=True)
-
-
-def _stage(path: Path, content: bytes, staged: dict[Path, Path]) -> None:
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)  # made 0600
-    staged[path] = Path(name)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync_directory(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from ipaddress import IPv4Address, IPv6Address, ip_address
+from typing import Literal
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import (
     BestAvailableEncryption,
     Encoding,
@@ -22,8 +23,14 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from event_handler.errors import ConfigurationError
 
+KeyType = Literal["rsa", "ecdsa", "ed25519"]
+KeyForm = Literal["traditional", "pkcs8"]
+PrivateKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey
+
+LENGTHS = (1024, 2048, 4096)  # bits of RSA keys, the ones that the Go plugin makes
+WEAK_LENGTH = 1024  # bits; OpenSSL at its default security level, Go and Java refuse such a certificate in TLS
 DEFAULT_LENGTH = 4096
-SHORTEST, LONGEST = 2048, 8192  # bits; OpenSSL refuses shorter keys in TLS, longer ones take minutes to make
+ORGANIZATION = "Teleport Event Handler"
 LONGEST_PASSPHRASE = 1023  # bytes, OpenSSL's limit for an encrypted PEM key
 CLOCK_SKEW = timedelta(minutes=1)
 _LABEL = r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
@@ -34,18 +41,24 @@ _DNS_NAME = re.compile(rf"(\*\.)?{_LABEL}(\.{_LABEL})*")
 class Pair:
     """A private key and its certificate."""
 
-    key: rsa.RSAPrivateKey
+    key: PrivateKey
     certificate: x509.Certificate
 
     def certificate_pem(self) -> bytes:
         return self.certificate.public_bytes(Encoding.PEM)
 
-    def key_pem(self, passphrase: str = "") -> bytes:
-        """The key in OpenSSL's traditional form, the only encrypted one (AES-256-CBC) that Fluentd reads."""
+    def key_pem(self, passphrase: str = "", form: KeyForm = "traditional") -> bytes:
+        """The key, encrypted (AES-256-CBC) when there is a passphrase.
+
+        The traditional form is what the Go plugin writes and every OpenSSL reads. Java reads PKCS#8 only, and for Ed25519
+        there is no other form.
+        """
         protection: KeySerializationEncryption = NoEncryption()
         if passphrase:
             protection = BestAvailableEncryption(passphrase.encode())
-        return self.key.private_bytes(Encoding.PEM, PrivateFormat.TraditionalOpenSSL, protection)
+        modern = form == "pkcs8" or isinstance(self.key, ed25519.Ed25519PrivateKey)
+        shape = PrivateFormat.PKCS8 if modern else PrivateFormat.TraditionalOpenSSL
+        return self.key.private_bytes(Encoding.PEM, shape, protection)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,20 +70,37 @@ class Chain:
     client: Pair
 
 
-def make_chain(dns_names: Sequence[str], ips: Sequence[str], ttl: timedelta, length: int = DEFAULT_LENGTH) -> Chain:
-    """Make all three pairs. Raises ConfigurationError for names, addresses, a life or a length that make no sense."""
-    if not SHORTEST <= length <= LONGEST:
-        raise ConfigurationError(
-            f"RSA keys of {length} bits are not made",
-            f"Choose from {SHORTEST} to {LONGEST} bits, {DEFAULT_LENGTH} is usual.",
-        )
+def check(dns_names: Sequence[str], ips: Sequence[str], ttl: timedelta, length: int) -> None:
+    """Raise ConfigurationError for names, addresses, a life or a length that make no sense: before anyone waits for keys."""
+    if length not in LENGTHS:
+        allowed = ",".join(f'"{number}"' for number in LENGTHS)
+        raise ConfigurationError(f'--length must be one of {allowed} but got "{length}"', f"{DEFAULT_LENGTH} is usual.")
+    _alternative_names(dns_names, ips)
+    _end(datetime.now(UTC), ttl)
+
+
+def make_chain(
+    dns_names: Sequence[str], ips: Sequence[str], ttl: timedelta, length: int = DEFAULT_LENGTH, key_type: KeyType = "rsa"
+) -> Chain:
+    """Make all three pairs; `length` counts for RSA only. Raises as `check`."""
+    check(dns_names, ips, ttl, length)
     names = _alternative_names(dns_names, ips)
     begin = datetime.now(UTC).replace(microsecond=0)
     end = _end(begin, ttl)
-    ca = _make_ca(length, begin, end)
-    server = _sign(ca, "Collector Server", ExtendedKeyUsageOID.SERVER_AUTH, names, length)
-    client = _sign(ca, "Teleport Event Handler Client", ExtendedKeyUsageOID.CLIENT_AUTH, names, length)
+    ca = _make_ca(_make_key(key_type, length), begin, end)
+    server = _sign(ca, _make_key(key_type, length), "Collector Server", ExtendedKeyUsageOID.SERVER_AUTH, names)
+    client = _sign(ca, _make_key(key_type, length), "Teleport Event Handler Client", ExtendedKeyUsageOID.CLIENT_AUTH, names)
     return Chain(ca, server, client)
+
+
+def _make_key(key_type: KeyType, length: int) -> PrivateKey:
+    match key_type:
+        case "rsa":
+            return rsa.generate_private_key(65537, length)
+        case "ecdsa":
+            return ec.generate_private_key(ec.SECP256R1())
+        case "ed25519":
+            return ed25519.Ed25519PrivateKey.generate()
 
 
 def _alternative_names(dns_names: Sequence[str], ips: Sequence[str]) -> x509.SubjectAlternativeName:
@@ -103,7 +133,7 @@ def _end(begin: datetime, ttl: timedelta) -> datetime:
         raise ConfigurationError("the certificates would live past the year 9999", "Give a shorter ttl.") from None
 
 
-def _builder(common_name: str, key: rsa.RSAPrivateKey, begin: datetime, end: datetime) -> x509.CertificateBuilder:
+def _builder(common_name: str, key: PrivateKey, begin: datetime, end: datetime) -> x509.CertificateBuilder:
     return (
         x509.CertificateBuilder()
         .subject_name(_subject(common_name))
@@ -116,22 +146,23 @@ def _builder(common_name: str, key: rsa.RSAPrivateKey, begin: datetime, end: dat
 
 
 def _subject(common_name: str) -> x509.Name:
-    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
+    return x509.Name(
+        [x509.NameAttribute(NameOID.ORGANIZATION_NAME, ORGANIZATION), x509.NameAttribute(NameOID.COMMON_NAME, common_name)]
+    )
 
 
-def _make_ca(length: int, begin: datetime, end: datetime) -> Pair:
-    key = rsa.generate_private_key(65537, length)
+def _make_ca(key: PrivateKey, begin: datetime, end: datetime) -> Pair:
     builder = (
         _builder("Teleport Event Handler CA", key, begin - CLOCK_SKEW, end)
         .issuer_name(_subject("Teleport Event Handler CA"))
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(key.public_key()), critical=False)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .add_extension(_usage(authority=True), critical=True)
+        .add_extension(_usage(authority=True, rsa_key=False), critical=True)
     )
-    return Pair(key, builder.sign(key, hashes.SHA256()))
+    return Pair(key, builder.sign(key, _digest(key)))
 
 
-def _sign(ca: Pair, common_name: str, purpose: x509.ObjectIdentifier, names: x509.SubjectAlternativeName, length: int) -> Pair:
-    key = rsa.generate_private_key(65537, length)
+def _sign(ca: Pair, key: PrivateKey, common_name: str, purpose: x509.ObjectIdentifier, names: x509.SubjectAlternativeName) -> Pair:
     issuer = ca.certificate
     of_issuer = issuer.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
     builder = (
@@ -139,18 +170,23 @@ def _sign(ca: Pair, common_name: str, purpose: x509.ObjectIdentifier, names: x50
         .issuer_name(issuer.subject)
         .add_extension(x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(of_issuer), critical=False)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        .add_extension(_usage(authority=False, server=purpose == ExtendedKeyUsageOID.SERVER_AUTH), critical=True)
+        .add_extension(_usage(authority=False, rsa_key=isinstance(key, rsa.RSAPrivateKey)), critical=True)
         .add_extension(x509.ExtendedKeyUsage([purpose]), critical=False)
         .add_extension(names, critical=False)
     )
-    return Pair(key, builder.sign(ca.key, hashes.SHA256()))
+    return Pair(key, builder.sign(ca.key, _digest(ca.key)))
 
 
-def _usage(*, authority: bool, server: bool = False) -> x509.KeyUsage:
-    """Only a server may also be sent an encrypted key, as RSA key exchange of TLS 1.2 does."""
+def _digest(key: PrivateKey) -> hashes.SHA256 | None:
+    """Ed25519 hashes by itself."""
+    return None if isinstance(key, ed25519.Ed25519PrivateKey) else hashes.SHA256()
+
+
+def _usage(*, authority: bool, rsa_key: bool) -> x509.KeyUsage:
+    """An RSA key may also be sent an encrypted key, as TLS 1.2 without forward secrecy does; others cannot (RFC 5480, RFC 8410)."""
     return x509.KeyUsage(
         digital_signature=not authority,
-        key_encipherment=server,
+        key_encipherment=rsa_key,
         key_cert_sign=authority,
         crl_sign=authority,
         content_commitment=False,

@@ -1,23 +1,11 @@
-"""The text files that `configure` writes. Each value is quoted by the rules of the file that it lands in."""
+"""The text files beside the collector's that `configure` writes. Each value is quoted by the rules of the file that it lands in."""
 
 from __future__ import annotations
 
 import json
 
-_FLUENT_ESCAPES = {
-    "\\": "\\\\",
-    '"': '\\"',
-    "#": "\\#",  # "#{...}" in a double-quoted value is run as Ruby code
-    "\n": "\\n",
-    "\r": "\\r",
-    "\t": "\\t",
-    "\f": "\\f",
-    "\b": "\\b",
-    "\0": "\\0",
-}
-
-ROLE = """\
-# Create both with: tctl create -f teleport-event-handler-role.yaml
+_ROLE = """\
+# The role and the user of the event handler. Create both with: tctl create -f teleport-event-handler-role.yaml
 kind: role
 metadata:
   name: teleport-event-handler
@@ -26,7 +14,7 @@ spec:
     rules:
       - resources: ['event', 'session']
         verbs: ['list', 'read']
-version: v5
+{lock}version: v5
 ---
 kind: user
 metadata:
@@ -36,62 +24,54 @@ spec:
 version: v2
 """
 
-_FLUENT_SOURCE = """\
-# Receives events over HTTPS, only from holders of a client certificate of the same authority.
-<source>
-  @type http
-  port 8888
-
-  <transport tls>
-    client_cert_auth true
-    ca_path {ca}
-    cert_path {certificate}
-    private_key_path {key}
-    private_key_passphrase {passphrase}
-  </transport>
-
-  <parse>
-    @type json
-    json_parser oj
-
-    # The record is filed under the time of the event, and keeps it.
-    time_key time
-    keep_time_key true
-    time_type string
-    time_format %Y-%m-%dT%H:%M:%S.%L%z
-  </parse>
-</source>
+_LOCK_RULE = """\
+      # For lock-enabled: users whose logins keep failing are locked.
+      - resources: ['lock']
+        verbs: ['create', 'update']
 """
 
-_FLUENT_MATCH = """
-# {comment}
-<match {pattern}>
-  @type stdout
-
-  # Kept on disk, so that a restart of Fluentd loses nothing that it has accepted.
-  <buffer>
-    @type file
-    path /fluentd/log/buffer/{buffer}
-    flush_thread_count 8
-    flush_interval 1s
-    chunk_limit_size 10M
-    queue_limit_length 16
-    retry_max_interval 30
-    retry_forever true
-  </buffer>
-</match>
+IMPERSONATOR = """\
+# Whoever has this role may sign an identity file for the event handler:
+#   tctl auth sign --user=teleport-event-handler --out=identity
+kind: role
+metadata:
+  name: teleport-event-handler-impersonator
+spec:
+  options:
+    # The identity file is valid for that long; tbot renews it by itself.
+    max_session_ttl: 10h
+  allow:
+    impersonate:
+      users: ['teleport-event-handler']
+      roles: ['teleport-event-handler']
+version: v5
 """
 
 _TOML = """\
+# Settings of teleport-event-handler. Use them with: teleport-event-handler start --config=teleport-event-handler.toml
+# Relative paths start at the directory that it is started in. Durations need a unit: "10s", "1m30s", "24h".
+
 # The position in the audit log is kept here. It must survive restarts.
-storage = "./storage"
+storage = {storage}
 # The longest pause between two looks at the audit log.
 timeout = "10s"
-# Events asked for at a time.
-batch = 20
+# Events of one page, where the audit log is searched.
+batch = 500
 
+# Where the first run begins; without it, at the moment of the first start. Later starts go on where the last one was.
+# start-time = "2026-01-01T00:00:00Z"
+
+# Only these types of audit events, or all but those.
+# types = ["user.login", "session.start"]
+# skip-event-types = ["session.command"]
+# What is left out of session recordings; [] leaves nothing out, and makes them large.
+# skip-session-types = ["print", "desktop.recording"]
+# Recordings that are read at a time.
+# concurrency = 5
+
+{lock}
 [forward.fluentd]
-# What proves the two sides to each other.
+# What proves the two sides to each other. New files are taken up without a restart.
 ca = {ca}
 cert = {certificate}
 key = {key}
@@ -106,27 +86,45 @@ format = "array"
 [teleport]
 # The Auth Service or the Proxy, as host:port.
 addr = {addr}
-# Made by tbot, or by `tctl auth sign --user=teleport-event-handler --out=identity`.
-identity = "identity"
+# Made by tbot, or by: tctl auth sign --user=teleport-event-handler --out=identity
+identity = {identity}
 # Read the identity again when it has been renewed.
 refresh.enabled = true
 """
 
+_LOCK_OFF = """\
+# Lock users whose logins keep failing. The role needs the lock rule: configure --lock-enabled writes it.
+# lock-enabled = true
+# lock-failed-attempts-count = 3
+# lock-period = "1m"
+"""
+
+_LOCK_ON = """\
+# Lock users whose logins keep failing: this many failures within this time.
+lock-enabled = true
+lock-failed-attempts-count = 3
+lock-period = "1m"
+# How long a lock holds; without it, until someone removes it.
+# lock-for = "30m"
+"""
+
 _HELM = """\
+# Values of the chart teleport-plugin-event-handler.
 eventHandler:
   storagePath: "./storage"
   timeout: "10s"
-  batch: 20
-
+  batch: 500
+{lock}
 teleport:
   address: {addr}
   identitySecretName: teleport-event-handler-identity
   identitySecretPath: identity
 
+# These URLs fit a Service that leads to the Fluentd of fluent.conf.
 fluentd:
-  url: "https://fluentd.fluentd.svc.cluster.local/events.log"
+  url: "https://fluentd.fluentd.svc.cluster.local:8888/test.log"
   # Session recordings go to this URL with .<session id>.log appended.
-  sessionUrl: "https://fluentd.fluentd.svc.cluster.local/session.log"
+  sessionUrl: "https://fluentd.fluentd.svc.cluster.local:8888/session"
   certificate:
     secretName: "teleport-event-handler-client-tls"
     caPath: "ca.crt"
@@ -137,33 +135,107 @@ persistentVolumeClaim:
   enabled: true
 """
 
+_HELM_LOCK = """\
+  lock:
+    enabled: true
+    failedAttemptsCount: 3
+    period: "1m"
+"""
 
-def fluent_conf(ca: str, certificate: str, key: str, passphrase: str) -> str:
-    """The collector's side; the files are names under /keys, where its container finds them."""
-    source = _FLUENT_SOURCE.format(
-        ca=_fluent(f"/keys/{ca}"),
-        certificate=_fluent(f"/keys/{certificate}"),
-        key=_fluent(f"/keys/{key}"),
-        passphrase=_fluent(passphrase),
+_SYSTEMD = """\
+# Install with: cp teleport-event-handler.service /etc/systemd/system/ && systemctl enable --now teleport-event-handler
+[Unit]
+Description=Teleport event handler
+Documentation=https://goteleport.com/docs/zero-trust-access/export-audit-events/
+Wants=network-online.target
+After=network-online.target
+
+[Service]
+Type=simple
+# The owner of the key files that were made with this unit.
+User={user}
+WorkingDirectory={directory}
+ExecStart={program} start --config={config}
+# Reads the identity file at once; it is also read every minute, and TLS files whenever they change.
+ExecReload=/bin/kill -HUP $MAINPID
+Restart=always
+RestartSec=5
+# 80 is a wrong setting: starting again would not mend it.
+RestartPreventExitStatus=80
+TimeoutStopSec=30
+# Made by systemd as /var/lib/teleport-event-handler; the position in the audit log is kept there.
+StateDirectory=teleport-event-handler
+StateDirectoryMode=0700
+UMask=0077
+LimitNOFILE=65536
+
+# All that it may do is read its files, write its state and open connections.
+CapabilityBoundingSet=
+NoNewPrivileges=yes
+ProtectSystem=strict
+ProtectHome=read-only
+PrivateTmp=yes
+PrivateDevices=yes
+ProtectClock=yes
+ProtectControlGroups=yes
+ProtectHostname=yes
+ProtectKernelLogs=yes
+ProtectKernelModules=yes
+ProtectKernelTunables=yes
+ProtectProc=invisible
+LockPersonality=yes
+RestrictAddressFamilies=AF_INET AF_INET6 AF_UNIX
+RestrictNamespaces=yes
+RestrictRealtime=yes
+RestrictSUIDSGID=yes
+SystemCallArchitectures=native
+SystemCallFilter=@system-service
+
+[Install]
+WantedBy=multi-user.target
+"""
+
+
+def role(lock: bool) -> str:
+    """Role v5, accepted by Teleport 15 to 19, and its user; `lock` adds the right to lock users."""
+    return _ROLE.format(lock=_LOCK_RULE if lock else "")
+
+
+def toml(
+    ca: str, certificate: str, key: str, addr: str, storage: str = "./storage", identity: str = "identity", *, lock: bool = False
+) -> str:
+    """Settings for this program and the Go plugin, which ignores keys that it does not know; the first three are absolute paths."""
+    return _TOML.format(
+        ca=quoted(ca),
+        certificate=quoted(certificate),
+        key=quoted(key),
+        addr=quoted(addr),
+        storage=quoted(storage),
+        identity=quoted(identity),
+        lock=_LOCK_ON if lock else _LOCK_OFF,
     )
-    events = _FLUENT_MATCH.format(comment="Audit events.", pattern="test.log", buffer="events")
-    recorded = "Session recordings; the middle part of the tag is the id of the session."
-    return source + events + _FLUENT_MATCH.format(comment=recorded, pattern="session.*.log", buffer="sessions")
 
 
-def toml(ca: str, certificate: str, key: str, addr: str) -> str:
-    """Our own settings; the three files are absolute paths."""
-    return _TOML.format(ca=_quoted(ca), certificate=_quoted(certificate), key=_quoted(key), addr=_quoted(addr))
+def helm_values(addr: str, *, lock: bool = False) -> str:
+    return _HELM.format(addr=quoted(addr), lock=_HELM_LOCK if lock else "")
 
 
-def helm_values(addr: str) -> str:
-    return _HELM.format(addr=_quoted(addr))
+def systemd_unit(user: str, program: str, directory: str, config: str) -> str:
+    """A unit for this machine: `program` and `config` are absolute paths, `user` owns the key files; none has control characters."""
+    return _SYSTEMD.format(
+        user=user.replace("%", "%%"),
+        program=_systemd_word(program, executable=True),
+        directory=directory.replace("%", "%%"),
+        config=_systemd_word(config),
+    )
 
 
-def _quoted(text: str) -> str:
-    """A string that both TOML and YAML read back as it was."""
+def quoted(text: str) -> str:
+    """A string that TOML and YAML both read back as it was."""
     return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
-def _fluent(text: str) -> str:
-    return '"' + "".join(_FLUENT_ESCAPES.get(character, character) for character in text) + '"'
+def _systemd_word(text: str, *, executable: bool = False) -> str:
+    """One argument of a command line: "%" begins a specifier and "$" a variable, except that the program itself has no variables."""
+    word = text.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%")
+    return f'"{word}"' if executable else '"' + word.replace("$", "$$") + '"'

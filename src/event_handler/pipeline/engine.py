@@ -12,13 +12,14 @@ from time import monotonic
 
 import structlog
 
+from event_handler.errors import StateError
 from event_handler.pipeline.batches import Batcher, Entry
 from event_handler.pipeline.delivery import REMIND_EVERY, Delivery
 from event_handler.pipeline.ledger import Ledger, Segment
 from event_handler.pipeline.memory import Memory
 from event_handler.pipeline.select import Selector
 from event_handler.sinks.base import Sink
-from event_handler.state.store import DeadLetter, Store
+from event_handler.state.store import Commit, DeadLetter, Store
 
 MAX_DEAD_LETTER_BYTES = 1024 * 1024 * 1024  # bytes; thousands of the largest events, and a disk usually has them
 LOOK_FOR_ROOM_EVERY = 5.0  # seconds; the user may drop letters with another process
@@ -103,13 +104,18 @@ class Pipeline:
                 self._memory.bytes += entry.size
                 self._batcher.add(entry)
                 left.pop()
-        except asyncio.CancelledError:
+        except BaseException:
             self._selector.release(mark for _, mark in left)
             self._selector.release_letters(chosen.dead)
             raise
         if not chosen.events:
             self._memory.touch(ledger)
         return len(chosen.events)
+
+    def skip(self, wires: Sequence[bytes]) -> None:
+        """Count events as delivered that another program has delivered. Raises StateError when it cannot be remembered."""
+        chosen = self._selector.select(wires)
+        self._store.commit(Commit(ids=b"".join(mark for _, mark in chosen.events), dead_letters=chosen.dead))
 
     async def _wait_for_room(self, size: int) -> None:
         async with self._room:
@@ -137,14 +143,21 @@ class Pipeline:
 
     async def _bury(self, letter: DeadLetter) -> None:
         """Keep a dead letter; while there is no room for it, wait, which stops the reading rather than forgets."""
-        while (
-            self._store.dead_letter_bytes() + self._memory.unwritten_letter_bytes + len(letter.body) > self._limits.dead_letter_bytes
-        ):
+        while reason := self._no_room(len(letter.body)):
             if monotonic() - self._full_told > REMIND_EVERY:
                 self._full_told = monotonic()
-                next_step = "Look at them with `dead-letter list`, then `dead-letter retry` or `dead-letter drop`."
-                log.error("there is no room for more dead letters; reading stops", sink=letter.sink, next_step=next_step)
+                log.error("there is no room for more dead letters; reading stops", sink=letter.sink, next_step=reason)
             await asyncio.sleep(LOOK_FOR_ROOM_EVERY)
         self.counters.dead += 1
         log.error("event kept as dead letter", sink=letter.sink, type=letter.type, id=letter.id, reason=letter.reason)
         self._memory.bury(letter)
+
+    def _no_room(self, size: int) -> str:
+        """What to do when a dead letter of `size` bytes cannot be kept now, "" when it can."""
+        try:
+            kept = self._store.dead_letter_bytes()
+        except StateError as error:
+            return str(error)
+        if kept + self._memory.unwritten_letter_bytes + size <= self._limits.dead_letter_bytes:
+            return ""
+        return "Look at them with `dead-letter list`, then `dead-letter retry` or `dead-letter drop`."

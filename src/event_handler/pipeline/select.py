@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import base64
-import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 import orjson
 
 from event_handler.errors import MalformedEventError
-from event_handler.event import Event
+from event_handler.event import SESSION_ID, Event
 from event_handler.pipeline.duplicates import DuplicateWindow, fingerprint
 from event_handler.pipeline.ledger import Announcement
 from event_handler.state.store import DeadLetter
@@ -19,9 +18,11 @@ from event_handler.teleport.struct_json import convert, stable_id
 
 UPLOADED = "session.upload"
 ENDED = frozenset({"session.end", "windows.desktop.session.end", "db.session.end"})
-SESSION_ID = re.compile(r"[0-9A-Za-z][0-9A-Za-z-]{0,63}")  # UUIDs on every known server; it becomes part of a URL
 UNDECODABLE = "undecodable"  # key of a dead letter's body that holds the bytes as they came
 ANNOUNCING = (UPLOADED, *sorted(ENDED))
+
+
+Watcher = Callable[[str, bytes, float], None]
 
 
 @dataclass(slots=True)
@@ -34,7 +35,10 @@ class Selection:
 
 
 class Selector:
-    """Filters of one sink. Empty `types` means all; types are compared exactly, as the Go plugin does."""
+    """Filters of one sink. Empty `types` means all; types are compared exactly, as the Go plugin does.
+
+    A watcher is told the id, body and time of every event of its type, whatever the filters say, perhaps more than once.
+    """
 
     def __init__(
         self,
@@ -44,12 +48,14 @@ class Selector:
         types: Iterable[str] = (),
         skip_types: Iterable[str] = (),
         skip_session_types: Iterable[str] = (),
+        watchers: Mapping[str, Watcher] | None = None,
     ) -> None:
         self._sink = sink
         self._window = window
         self._types = frozenset(types)
         self._skip_types = frozenset(skip_types)
         self._skip_session_types = frozenset(skip_session_types)
+        self._watchers = watchers or {}
         self.duplicates = 0
 
     def select(self, wires: Iterable[bytes], session_id: str = "") -> Selection:
@@ -85,6 +91,9 @@ class Selector:
                 return
             mark = fingerprint(f"{session_id}/{raw.index}/{raw.id}")
         else:
+            if raw.type in self._watchers:
+                body, uid = convert(raw.content)
+                self._watchers[raw.type](uid or stable_id(body), body, raw.time)
             announces = raw.type in ANNOUNCING
             if (self._types and raw.type not in self._types) or raw.type in self._skip_types:
                 if announces:
@@ -111,6 +120,8 @@ class Selector:
         session = content.get("sid")
         if content.get("session_recording") == "off" or content.get("recorded") is False:
             return
+        if not session and raw.type != UPLOADED:
+            return  # only an upload is certain to have a recording
         if not isinstance(session, str) or not SESSION_ID.fullmatch(session):
             reason = f"the {raw.type} event has no usable session id ({session!r}), so its recording cannot be asked for"
             self._bury(DeadLetter("recordings", reason, raw.type, raw.id, "", body), chosen)

@@ -17,7 +17,8 @@ from pydantic import ValidationError
 
 from event_handler.errors import ConfigurationError
 from event_handler.settings import durations
-from event_handler.settings.model import Option, StartSettings, allowed_text, options, spell
+from event_handler.settings.model import StartSettings, allowed_text, options, spell
+from event_handler.settings.option import Option
 
 TRUE, FALSE = frozenset({"true", "1", "yes"}), frozenset({"false", "0", "no"})
 CONFIG_VARIABLE = "FDFWD_CONFIG"
@@ -47,8 +48,12 @@ class _Given:
         return _problem(f"{self.where}: {text}", hint, typed=self.typed)
 
 
-def load(command_line: Mapping[str, Any], environment: Mapping[str, str], config: str = "") -> Loaded:
+def load(
+    command_line: Mapping[str, Any], environment: Mapping[str, str], config: str = "", *, only: frozenset[str] = frozenset()
+) -> Loaded:
     """Build the settings. `command_line` has raw text, or several, by field name, only for flags that were given.
+
+    `only` names the fields to look at, for a command that needs a few of them; the others keep their defaults.
 
     Raises ConfigurationError, which names the flag, variable or key and where it stands. Its exit code is 80 for the
     command line and for missing flags, 1 for the file and the environment.
@@ -61,7 +66,8 @@ def load(command_line: Mapping[str, Any], environment: Mapping[str, str], config
     warnings: list[str] = []
     found: dict[str, _Given] = {}
     shadowed: list[str] = []
-    for name, option in known.items():
+    wanted = {name: option for name, option in known.items() if not only or name in only}
+    for name, option in wanted.items():
         variable = next((v for v in option.variables if v in environment), "")
         keys = [key for key in option.keys if _find(table, key) is not None]
         if len(keys) > 1:
@@ -77,7 +83,7 @@ def load(command_line: Mapping[str, Any], environment: Mapping[str, str], config
         warnings.insert(0, f"{path} overrides the environment: {', '.join(shadowed)}")
     warnings += _unknown(table, path, [key for option in known.values() for key in option.keys])
     settings = _validate({name: _convert(known[name], given) for name, given in found.items()}, found)
-    missing = [f"--{o.flag}=STRING" for n, o in known.items() if o.required and not getattr(settings, n)]
+    missing = [f"--{option.flag}=STRING" for name, option in wanted.items() if _misses(settings, name, option)]
     if missing:
         names = ", ".join(sorted(missing))
         raise ConfigurationError(f"missing flags: {names}", "Set them, or name a file with --config.")
@@ -85,6 +91,14 @@ def load(command_line: Mapping[str, Any], environment: Mapping[str, str], config
         if known[name].kind == "file" and getattr(settings, name):
             _check_file(known[name], getattr(settings, name), given)
     return Loaded(settings, warnings)
+
+
+def _misses(settings: StartSettings, name: str, option: Option) -> bool:
+    """The fluentd URLs are needed when one of them is there, or when there is no other sink."""
+    if name in ("fluentd_url", "fluentd_session_url"):
+        fluentd = settings.fluentd_url or settings.fluentd_session_url
+        return not getattr(settings, name) and bool(fluentd or not (settings.file_path or settings.elasticsearch_url))
+    return option.required and not getattr(settings, name)
 
 
 def _problem(text: str, hint: str = "", *, typed: bool) -> ConfigurationError:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 from typing import Annotated, Any, Literal, get_args
 
@@ -11,79 +11,36 @@ from annotated_types import Ge, Gt, Le
 from pydantic import BaseModel, ConfigDict, Field
 
 from event_handler.settings import durations
-
-Kind = Literal["text", "file", "flag", "number", "duration", "list", "time", "choice"]
-
-
-@dataclass(frozen=True, slots=True)
-class Option:
-    """How a setting is spelled outside: `flag` without dashes, `variables` and `keys` (dotted TOML paths).
-
-    The first variable that is set and the first key that is there wins. `unset` says what leaving the option out means,
-    where the default does not.
-    """
-
-    flag: str
-    kind: Kind
-    variables: tuple[str, ...]
-    keys: tuple[str, ...]
-    help: str
-    required: bool = False
-    choices: tuple[str, ...] = ()
-    unset: str = ""
+from event_handler.settings.forward import ElasticsearchOptions, FileOptions
+from event_handler.settings.option import Option, Seconds, option
 
 
-def _option(
-    flag: str,
-    kind: Kind,
-    help: str,
-    *,
-    variable: str = "",
-    misspelled: bool = False,
-    required: bool = False,
-    unset: str = "",
-) -> Option:
-    """Derive the names as the plugin does: FDFWD_<FLAG>, the fully dotted TOML path, then the dashed one."""
-    name = variable or flag.upper().replace("-", "_")
-    variables = (f"FDFWD_{name}", f"FDWRD_{name}") if misspelled else (f"FDFWD_{name}",)
-    fluentd = flag.startswith("fluentd-")
-    path = f"forward.fluentd.{flag.removeprefix('fluentd-')}" if fluentd else flag
-    keys = [path.replace("-", "."), path]
-    for table in ("teleport", "lock"):  # [teleport] refresh-enabled: the plugin ignores it, users write it
-        if flag.startswith(f"{table}-"):
-            keys.append(f"{table}.{flag.removeprefix(f'{table}-')}")
-    return Option(flag, kind, variables, tuple(dict.fromkeys(keys)), help, required, unset=unset)
-
-
-Seconds = Annotated[float, Field(ge=0)]
-
-
-class StartSettings(BaseModel):
-    """What `start` works with. Durations are seconds, times are UTC, sizes are bytes, "" means not set."""
+class CommonOptions(BaseModel):
+    """The plugin's own options, and ours that belong to no single sink."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     fluentd_url: Annotated[
         str,
-        _option(
+        option(
             "fluentd-url",
             "text",
             "URL that audit events are sent to",
-            required=True,
+            unset="none: no events to this sink",
         ),
     ] = ""
     fluentd_session_url: Annotated[
         str,
-        _option(
+        option(
             "fluentd-session-url",
             "text",
             "URL of session recordings; .<session id>.log is appended",
-            required=True,
+            unset="none: needed with the other URL",
         ),
     ] = ""
     fluentd_cert: Annotated[
         str,
-        _option(
+        option(
             "fluentd-cert",
             "file",
             "TLS client certificate for the collector",
@@ -92,7 +49,7 @@ class StartSettings(BaseModel):
     ] = ""
     fluentd_key: Annotated[
         str,
-        _option(
+        option(
             "fluentd-key",
             "file",
             "TLS client key for the collector",
@@ -101,7 +58,7 @@ class StartSettings(BaseModel):
     ] = ""
     fluentd_ca: Annotated[
         str,
-        _option(
+        option(
             "fluentd-ca",
             "file",
             "TLS CA of the collector",
@@ -110,7 +67,7 @@ class StartSettings(BaseModel):
     ] = ""
     fluentd_max_connections: Annotated[
         int,
-        _option(
+        option(
             "fluentd-max-connections",
             "number",
             "requests in flight, 0 = twice the concurrency",
@@ -121,32 +78,32 @@ class StartSettings(BaseModel):
     ] = 0
     fluentd_format: Annotated[
         Literal["single", "array"],
-        _option("fluentd-format", "choice", "one event per request, or a JSON array of many"),
+        option("fluentd-format", "choice", "one event per request, or a JSON array of many"),
     ] = "single"
     teleport_addr: Annotated[
         tuple[str, ...],
-        _option("teleport-addr", "list", "host:port of the Auth Service or the Proxy; of several, each is tried"),
+        option("teleport-addr", "list", "host:port of the Auth Service or the Proxy; of several, each is tried"),
         Field(min_length=1),
     ] = ("localhost:3025",)
     teleport_dial: Annotated[
         Literal["auto", "direct", "tls-routing", "upgrade", "tunnel"],
-        _option("teleport-dial", "choice", "way into the cluster; auto tries all, the likeliest first"),
+        option("teleport-dial", "choice", "way into the cluster; auto tries all, the likeliest first"),
     ] = "auto"
     teleport_insecure_proxy: Annotated[
         bool,
-        _option("teleport-insecure-proxy", "flag", "do not check the Proxy's public certificate (the cluster's own always is)"),
+        option("teleport-insecure-proxy", "flag", "do not check the Proxy's public certificate (the cluster's own always is)"),
     ] = False
     teleport_identity: Annotated[
         str,
-        _option("teleport-identity", "file", "identity file"),
+        option("teleport-identity", "file", "identity file"),
     ] = ""
     teleport_refresh_enabled: Annotated[
         bool,
-        _option("teleport-refresh-enabled", "flag", "use renewed credentials without a restart"),
+        option("teleport-refresh-enabled", "flag", "use renewed credentials without a restart"),
     ] = True
     teleport_refresh_interval: Annotated[
         Seconds,
-        _option(
+        option(
             "teleport-refresh-interval",
             "duration",
             "how often the credentials are read again",
@@ -154,11 +111,11 @@ class StartSettings(BaseModel):
     ] = 60.0
     teleport_ca: Annotated[
         str,
-        _option("teleport-ca", "file", "Teleport TLS CA file"),
+        option("teleport-ca", "file", "Teleport TLS CA file"),
     ] = ""
     teleport_cert: Annotated[
         str,
-        _option(
+        option(
             "teleport-cert",
             "file",
             "Teleport TLS certificate file",
@@ -167,11 +124,11 @@ class StartSettings(BaseModel):
     ] = ""
     teleport_key: Annotated[
         str,
-        _option("teleport-key", "file", "Teleport TLS key file"),
+        option("teleport-key", "file", "Teleport TLS key file"),
     ] = ""
     storage: Annotated[
         str,
-        _option(
+        option(
             "storage",
             "text",
             "directory for the state",
@@ -180,64 +137,64 @@ class StartSettings(BaseModel):
     ] = ""
     batch: Annotated[
         int,
-        _option("batch", "number", "events of a search page", unset="the largest page the server gives"),
+        option("batch", "number", "events of a search page", unset="the largest page the server gives"),
         Field(ge=1, le=10_000),
     ] = 0
     types: Annotated[
         tuple[str, ...],
-        _option("types", "list", "event types to deliver", unset="all"),
+        option("types", "list", "event types to deliver", unset="all"),
     ] = ()
     skip_event_types: Annotated[
         tuple[str, ...],
-        _option("skip-event-types", "list", "event types not to deliver"),
+        option("skip-event-types", "list", "event types not to deliver"),
     ] = ()
     skip_session_types: Annotated[
         tuple[str, ...],
-        _option("skip-session-types", "list", "types of recorded events not to deliver"),
+        option("skip-session-types", "list", "types of recorded events not to deliver"),
     ] = ("print", "desktop.recording")
     start_time: Annotated[
         datetime | None,
-        _option("start-time", "time", "where to begin on the first run (RFC 3339)", unset="now"),
+        option("start-time", "time", "where to begin on the first run (RFC 3339)", unset="now"),
     ] = None
     timeout: Annotated[
         Seconds,
-        _option("timeout", "duration", "longest pause between two looks at the log"),
+        option("timeout", "duration", "longest pause between two looks at the log"),
     ] = 10.0
     dry_run: Annotated[
         bool,
-        _option("dry-run", "flag", "read and count, deliver and remember nothing"),
+        option("dry-run", "flag", "read and count, deliver and remember nothing"),
     ] = False
     exit_on_last_event: Annotated[
         bool,
-        _option("exit-on-last-event", "flag", "stop when everything is delivered"),
+        option("exit-on-last-event", "flag", "stop when everything is delivered"),
     ] = False
     concurrency: Annotated[
         int,
-        _option("concurrency", "number", "recordings read at a time"),
+        option("concurrency", "number", "recordings read at a time"),
         Field(ge=1, le=100),
     ] = 5
     window_size: Annotated[
         float,
-        _option("window-size", "duration", "span of one search through the past"),
+        option("window-size", "duration", "span of one search through the past"),
         Field(ge=60.0),
     ] = 86_400.0
     late_days: Annotated[
         int,
-        _option("late-days", "number", "days before today that stay polled for late chunks"),
+        option("late-days", "number", "days before today that stay polled for late chunks"),
         Field(ge=1, le=30),
     ] = 3
     look_back: Annotated[
         Seconds,
-        _option("look-back", "duration", "how late an event may appear in a search"),
+        option("look-back", "duration", "how late an event may appear in a search"),
     ] = 300.0
     max_in_flight_bytes: Annotated[
         int,
-        _option("max-in-flight-bytes", "number", "bytes read and not yet answered for"),
+        option("max-in-flight-bytes", "number", "bytes read and not yet answered for"),
         Field(ge=1_048_576, le=1_073_741_824),
     ] = 16_777_216
     poll_interval: Annotated[
         float,
-        _option(
+        option(
             "poll-interval",
             "duration",
             "pause between two looks at the log when nothing is new",
@@ -247,27 +204,27 @@ class StartSettings(BaseModel):
     ] = 0.0
     startup_timeout: Annotated[
         Seconds,
-        _option("startup-timeout", "duration", "give up when Teleport is not reached in this time, 0 = never"),
+        option("startup-timeout", "duration", "give up when Teleport is not reached in this time, 0 = never"),
     ] = 0.0
     shutdown_timeout: Annotated[
         Seconds,
-        _option("shutdown-timeout", "duration", "time to finish what is in flight after a signal"),
+        option("shutdown-timeout", "duration", "time to finish what is in flight after a signal"),
     ] = 5.0
     missing_recording_ttl: Annotated[
         Seconds,
-        _option("missing-recording-ttl", "duration", "how long a recording that is not there is asked for"),
+        option("missing-recording-ttl", "duration", "how long a recording that is not there is asked for"),
     ] = 604_800.0
     no_session_recordings: Annotated[
         bool,
-        _option("no-session-recordings", "flag", "do not read session recordings"),
+        option("no-session-recordings", "flag", "do not read session recordings"),
     ] = False
     lock_enabled: Annotated[
         bool,
-        _option("lock-enabled", "flag", "lock users whose logins keep failing", variable="LOCKING_ENABLED"),
+        option("lock-enabled", "flag", "lock users whose logins keep failing", variable="LOCKING_ENABLED"),
     ] = False
     lock_failed_attempts_count: Annotated[
         int,
-        _option(
+        option(
             "lock-failed-attempts-count",
             "number",
             "failed logins within the lock period that lead to a lock",
@@ -277,40 +234,56 @@ class StartSettings(BaseModel):
     ] = 3
     lock_period: Annotated[
         float,
-        _option("lock-period", "duration", "span in which failed logins are counted", variable="LOCKING_PERIOD"),
+        option("lock-period", "duration", "span in which failed logins are counted", variable="LOCKING_PERIOD"),
         Field(gt=0),
     ] = 60.0
     lock_for: Annotated[
         Seconds,
-        _option("lock-for", "duration", "how long a lock holds, 0 = until it is removed", variable="LOCKING_FOR"),
+        option("lock-for", "duration", "how long a lock holds, 0 = until it is removed", variable="LOCKING_FOR"),
     ] = 0.0
+    lock_exempt: Annotated[
+        tuple[str, ...],
+        option("lock-exempt", "list", "users that are never locked, patterns as bot-*", variable="LOCKING_EXEMPT"),
+    ] = ()
     debug: Annotated[
         bool,
-        _option("debug", "flag", "more log lines"),
+        option("debug", "flag", "more log lines, the same as log-level debug"),
     ] = False
+    log_format: Annotated[
+        Literal["auto", "console", "json"],
+        option("log-format", "choice", "how log lines look; auto is console on a terminal and json elsewhere"),
+    ] = "auto"
+    log_level: Annotated[
+        Literal["debug", "info", "warning", "error"],
+        option("log-level", "choice", "log lines of this level and above"),
+    ] = "info"
+
+
+class StartSettings(ElasticsearchOptions, FileOptions, CommonOptions):
+    """What `start` works with. Durations are seconds, times are UTC, sizes are bytes, "" and None mean not set."""
 
 
 def options() -> dict[str, Option]:
     """The option of every field, in the order of the model."""
     found = {}
     for name, field in StartSettings.model_fields.items():
-        option = next(meta for meta in field.metadata if isinstance(meta, Option))
-        choices = get_args(field.annotation) if option.kind == "choice" else ()
-        found[name] = replace(option, choices=choices)
+        made = next(meta for meta in field.metadata if isinstance(meta, Option))
+        choices = get_args(field.annotation) if made.kind == "choice" else ()
+        found[name] = replace(made, choices=choices)
     return found
 
 
 def default_text(name: str) -> str:
     """The default of a field as a user would write it, "" when there is none to show."""
-    option, default = options()[name], StartSettings.model_fields[name].default
-    if option.unset or option.required or default in (None, "", ()):
-        return option.unset
-    return spell(option, default)
+    made, default = options()[name], StartSettings.model_fields[name].default
+    if made.unset or made.required or default in (None, "", ()):
+        return made.unset
+    return spell(made, default)
 
 
-def spell(option: Option, value: Any) -> str:
+def spell(made: Option, value: Any) -> str:
     """A value as a user would write it on the command line."""
-    match option.kind:
+    match made.kind:
         case "duration":
             return durations.render(value)
         case "flag":
@@ -323,15 +296,15 @@ def spell(option: Option, value: Any) -> str:
 
 def allowed_text(name: str) -> str:
     """What a field takes: the choices or the range in the user's spelling, "" when there is no limit."""
-    option = options()[name]
-    if option.choices:
-        return " or ".join(option.choices)
+    made = options()[name]
+    if made.choices:
+        return " or ".join(made.choices)
     low, high = "", ""
     for limit in _limits(StartSettings.model_fields[name].metadata):
         if isinstance(limit, Le):
-            high = spell(option, limit.le)
+            high = spell(made, limit.le)
         else:
-            low = f"more than {spell(option, limit.gt)}" if isinstance(limit, Gt) else spell(option, limit.ge)
+            low = f"more than {spell(made, limit.gt)}" if isinstance(limit, Gt) else spell(made, limit.ge)
     if low and high:
         return f"{low} to {high}"
     return low if low.startswith("more") or not low else f"{low} or more"

@@ -7,7 +7,8 @@ from typing import Any, TypeVar
 
 import click
 
-from event_handler.settings.model import Option, default_text, options
+from event_handler.settings.model import default_text, options
+from event_handler.settings.option import Option
 
 F = TypeVar("F", bound=Callable[..., Any])
 METAVARS = {
@@ -21,15 +22,15 @@ METAVARS = {
 SHORT = {"debug": "-d"}
 
 
-def click_options(*, without: frozenset[str] = frozenset()) -> Callable[[F], F]:
-    """A decorator that adds one click option per field, in the order of the model, except the fields in `without`.
+def click_options(*, only: frozenset[str] = frozenset()) -> Callable[[F], F]:
+    """A decorator that adds one click option per field, in the order of the model; of all fields or of those in `only`.
 
     The command receives None, text, or a tuple of texts by field name; `given` makes of them what `load` takes.
     """
 
     def decorate(command: F) -> F:
         for name, option in reversed(options().items()):
-            if name not in without:
+            if not only or name in only:
                 for wrap in _decorators(name, option):
                     command = wrap(command)
         return command

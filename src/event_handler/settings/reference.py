@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 
-from event_handler.settings.model import Option, allowed_text, default_text, options
+from event_handler.settings.model import allowed_text, default_text, options
+from event_handler.settings.option import Option
 
 HEAD = """\
 # Options of `start`

@@ -75,6 +75,9 @@ class Sink(Protocol):
 
     async def deliver(self, events: Sequence[Event]) -> Verdict: ...
 
+    async def reopen(self) -> None:
+        """Files that the sink has open or has read may have changed (SIGHUP)."""
+
     async def close(self) -> None: ...
 
 

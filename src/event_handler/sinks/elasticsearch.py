@@ -120,6 +120,9 @@ class ElasticsearchSink:
             return b'{%b,"message":%b}' % (fields, orjson.dumps(event.body.decode()))
         return with_fields(event.body, fields)
 
+    async def reopen(self) -> None:
+        self._client.look_again()
+
     async def close(self) -> None:
         await self._client.close()
 

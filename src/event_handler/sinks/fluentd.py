@@ -62,6 +62,9 @@ class FluentdSink:
         answer = await self._client.post(session_url(self._session_url, session_id) if session_id else self._url, body)
         return answer if isinstance(answer, Retry) else judge(answer)
 
+    async def reopen(self) -> None:
+        self._client.look_again()
+
     async def close(self) -> None:
         await self._client.close()
 

@@ -116,6 +116,10 @@ class HttpClient:
             reason += f"; if it stays so, the receiver may refuse the certificate of {self._section}.cert"
         return Retry(reason)
 
+    def look_again(self) -> None:
+        """Look at the TLS files before the next request."""
+        self._tls.look_again()
+
     async def close(self) -> None:
         if self._session is not None:
             await self._session.close()

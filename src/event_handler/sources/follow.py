@@ -12,7 +12,8 @@ import structlog
 from event_handler.errors import ConfigurationError, ConnectError, CredentialsError, RpcError, StateError
 from event_handler.pipeline.delivery import backoff
 from event_handler.pipeline.engine import Pipeline
-from event_handler.sources.bulk import BulkSource, day_of, unfinished_since
+from event_handler.sources.bulk import CLOSED_DAYS, FIRST_DAY, BulkSource, day_of, unfinished_since
+from event_handler.sources.locks import LoginGuard
 from event_handler.sources.recordings import RecordingSource
 from event_handler.sources.search import STREAM, SearchSource, read_position
 from event_handler.state.store import Commit, Store
@@ -52,13 +53,20 @@ class Follower:
     """
 
     def __init__(
-        self, connect: Callable[[], Client], audit: Pipeline, recordings: Pipeline, store: Store, settings: FollowSettings
+        self,
+        connect: Callable[[], Client],
+        audit: Pipeline,
+        recordings: Pipeline,
+        store: Store,
+        settings: FollowSettings,
+        guard: LoginGuard | None = None,
     ) -> None:
         self._connect = connect
         self._audit = audit
         self._recordings = recordings
         self._store = store
         self._settings = settings
+        self._guard = guard
         self._client: Client | None = None
         self._reached = False
         self._first_try = time()
@@ -143,8 +151,11 @@ class Follower:
         )
         async with asyncio.TaskGroup() as group:
             fetching = group.create_task(recordings.run()) if self._settings.recordings else None
+            guarding = group.create_task(self._guard.run(client)) if self._guard else None
             await source.run()
             await self.drain()
+            if guarding is not None:
+                guarding.cancel()
             if fetching is not None:
                 missing = await recordings.finish()
                 fetching.cancel()
@@ -191,7 +202,8 @@ def carry_over(store: Store, mode: str, look_back: float) -> None:
         position = read_position(store)
         if position is not None:
             store.forget("bulk/")
-            store.remember("bulk_from", str(day_of(position - look_back)))
+            store.remember(FIRST_DAY, str(day_of(position - look_back)))
+            store.remember(CLOSED_DAYS, "")
     elif before == "bulk":
         since = unfinished_since(store)
         if since is not None:

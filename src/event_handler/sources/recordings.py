@@ -60,17 +60,19 @@ class RecordingSource:
             await asyncio.sleep(0.05)
 
     async def _fetch(self, item: RecordingItem) -> None:
+        ledger = Ledger(f"recording/{item.session_id}")
         try:
-            await self._stream(item)
+            await self._stream(item, ledger)
             self._store.recording_done(item.session_id)
             log.info("recording delivered", session=item.session_id)
         except (RpcError, ConnectError) as error:
+            # The next try has a ledger of its own, which must not move past events that are still in flight under this one.
+            await self._pipeline.drain(ledger)
             self._later(item, error)
         finally:
             self._running.discard(item.session_id)
 
-    async def _stream(self, item: RecordingItem) -> None:
-        ledger = Ledger(f"recording/{item.session_id}")
+    async def _stream(self, item: RecordingItem, ledger: Ledger) -> None:
         start = item.next_index if item.next_index <= LARGEST_INDEX else 0
         async for wires in self._client.recording(item.session_id, start):
             indexes = [event_index(wire) for wire in wires]

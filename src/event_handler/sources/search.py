@@ -2,13 +2,15 @@
 
 Page keys live within one read only: servers lose them (rotated files, another Auth server). What is remembered is a time: every
 event before it has been delivered. Each poll of the tail asks from a little before the newest event seen to the future, and
-events already delivered are dropped by their id. Position: stream `search`, seconds since the epoch.
+events already delivered are dropped by their id. Position: stream `search`, seconds since the epoch. After a take-over from the Go
+plugin, the fact `search_floor` is the time before which nothing is looked for, `search_last_id` the last event that it delivered.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from time import monotonic, time
 
 import structlog
@@ -23,12 +25,15 @@ from event_handler.teleport.client import Client
 LARGEST_PAGE = 10_000  # events; the server's limit, a page ends at about 1 MiB anyway
 SMALLER_PAGE = 500  # events; for back ends that refuse the largest page
 OVERLAP = 10.0  # seconds that every poll of the tail looks back: back ends write with that much delay and round to seconds
+LONGEST_EMPTY_WINDOW = 90 * 86_400.0  # seconds; a start time years ago must not cost two searches for each empty day
 AHEAD = 3600.0  # seconds into the future that a poll reaches: our clock and the server's may differ
 SWEEP_EVERY = 60.0  # seconds between polls of the tail that look back the whole look-back time
 BUSY_PAUSE = 0.5  # seconds between polls while events come; doubled with every poll that finds nothing new
 SERVER_REST = 4.0  # times as long as a search took, the server has rest of us: a file back end sorts the whole day for each
 RUN = 200  # events put into the pipeline at a time
+LOOK_FOR_LAST_ID = 2000  # events from the floor on; the plugin's page that the last id is in has 20, unless it was told otherwise
 STREAM = "search"
+FLOOR, LAST_ID = "search_floor", "search_last_id"  # facts
 
 log = structlog.get_logger()
 
@@ -52,7 +57,8 @@ class SearchSource:
     ) -> None:
         self._client = client
         self._pipeline = pipeline
-        self._start = start
+        self._store = store
+        self._start = max(start, float(store.fact(FLOOR) or start))
         self._window = window
         self._page = min(page or LARGEST_PAGE, LARGEST_PAGE)
         self._types = types
@@ -61,23 +67,28 @@ class SearchSource:
         self._until_caught_up = until_caught_up
         self._ledger = Ledger(STREAM)
         self._call_seconds = 0.0  # how long the server took for the last page
-        self._newest = start  # time of the newest event seen
+        self._newest = self._start  # time of the newest event seen
         saved = read_position(store)
-        self._from = start if saved is None else saved
+        self._from = self._start if saved is None else saved
 
     async def run(self) -> None:
         """Raises RpcError or ConnectError when a call fails; a new source goes on from what was remembered."""
+        if last_id := self._store.fact(LAST_ID):
+            await self._skip_until(last_id)
+        window = self._window
         while (now := time()) - self._from > max(self._window, OVERLAP):
-            until = min(self._from + self._window, now)
-            await self._read(max(self._start, self._from - OVERLAP), until)
+            until = min(self._from + window, now)
+            fresh = await self._read(max(self._start, self._from - OVERLAP), until)
             await self._reached(until)
+            window = self._window if fresh else min(window * 2, max(self._window, LONGEST_EMPTY_WINDOW))
         self._newest = self._from
         swept, pause = 0.0, BUSY_PAUSE
         while True:
             now = time()
             sweep = now - swept >= SWEEP_EVERY
             back = self._look_back if sweep else OVERLAP
-            seen = await self._read(max(self._start, min(self._newest, now) - back), now + AHEAD)
+            since = max(self._start, min(self._newest, now) - back)
+            seen = await self._read(since, max(since, now + AHEAD))  # a start time may lie in the future
             await self._reached(min(self._newest, now))
             if self._until_caught_up and swept and not seen:
                 return
@@ -85,6 +96,20 @@ class SearchSource:
             pause = BUSY_PAUSE if seen else min(pause * 2, self._poll)
             if not self._until_caught_up:
                 await asyncio.sleep(max(min(pause, self._poll), self._call_seconds * SERVER_REST))
+
+    async def _skip_until(self, last_id: str) -> None:
+        """Count the events from the floor to `last_id` as delivered. When it is not there, they are sent again."""
+        before: list[bytes] = []
+        async with aclosing(self._pages(self._start, time() + AHEAD)) as pages:
+            async for events, _ in pages:
+                ids = [messages.event_id(wire) for wire in events]
+                if last_id in ids:
+                    self._pipeline.skip([*before, *events[: ids.index(last_id) + 1]])
+                    break
+                before += events
+                if len(before) >= LOOK_FOR_LAST_ID:
+                    break
+        self._store.remember(LAST_ID, "")
 
     async def _reached(self, moment: float) -> None:
         """Everything before `moment` has been put into the pipeline."""
@@ -131,7 +156,7 @@ class SearchSource:
                 return fresh
             key = next_key
 
-    async def _pages(self, since: float, until: float) -> AsyncIterator[tuple[list[bytes], str]]:
+    async def _pages(self, since: float, until: float) -> AsyncGenerator[tuple[list[bytes], str]]:
         """Pages with the key of the next one, which is requested before the page is handed on."""
         key = ""
         events, next_key = await self._search(since, until, key)

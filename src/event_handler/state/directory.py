@@ -1,4 +1,4 @@
-"""Finds the directory of a cluster's state: keyed by the cluster's name, so that another address or host name loses nothing."""
+"""Finds the directory of a sink's state: keyed by the cluster's name, so that another address or host name loses nothing."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ ADOPTED = "state.db.adopted"
 log = structlog.get_logger()
 
 
-def state_directory(storage: Path, cluster: str) -> Path:
-    """`<storage>/<cluster>`; characters that do not belong in a file name are percent-encoded."""
+def state_directory(storage: Path, cluster: str, sink: str) -> Path:
+    """`<storage>/<cluster>/<sink>`; characters that do not belong in a file name are percent-encoded."""
     name = quote(cluster, safe="")
-    return storage / (name.replace(".", "%2E") if not name.strip(".") else name)
+    return storage / (name.replace(".", "%2E") if not name.strip(".") else name) / sink
 
 
-def adopt(directory: Path, addresses: Sequence[tuple[str, int]]) -> None:
+def adopt(storage: Path, directory: Path, addresses: Sequence[tuple[str, int]]) -> None:
     """Take over the state that an earlier version kept under `<host>_<port>`, when `directory` has none yet.
 
     The old file is kept as state.db.adopted. Raises StateError, also when another process still works there.
@@ -33,8 +33,8 @@ def adopt(directory: Path, addresses: Sequence[tuple[str, int]]) -> None:
     if (directory / FILE).exists():
         return
     for host, port in addresses:
-        old = directory.parent / f"{host}_{port}" / FILE
-        if old != directory / FILE and old.exists():
+        old = storage / f"{host}_{port}" / FILE
+        if old.exists():
             lock = take_lock(old.parent / "lock")
             try:
                 directory.mkdir(mode=0o700, parents=True, exist_ok=True)

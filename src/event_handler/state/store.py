@@ -73,6 +73,7 @@ class Commit:
     recordings: list[RecordingItem] = field(default_factory=list)
     indexes: dict[str, int] = field(default_factory=dict)
     dead_letters: list[DeadLetter] = field(default_factory=list)
+    facts: dict[str, str] = field(default_factory=dict)
 
 
 class Store:
@@ -85,6 +86,7 @@ class Store:
 
     def __init__(self, directory: Path | None, copy_from: Path | None = None, *, begin_known: bool = False) -> None:
         self._lock = -1
+        self._place = directory or "memory"
         try:
             if directory is not None:
                 directory.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -100,7 +102,7 @@ class Store:
             self._unlock()
             reason = error.strerror if isinstance(error, OSError) else error
             raise StateError(
-                f"the storage directory {directory} is not usable ({reason})",
+                f"the storage {directory or copy_from} is not usable ({reason})",
                 "Point --storage to a directory that this user can write, on a disk that has room.",
             ) from None
         except StateError:
@@ -117,12 +119,17 @@ class Store:
             os.close(self._lock)
             self._lock = -1
 
+    def _unusable(self, error: sqlite3.Error) -> StateError:
+        return StateError(
+            f"the state in {self._place} cannot be read or written ({error})", "Free space on that disk, and check its permissions."
+        )
+
     def _do(self, statement: str, parameters: Sequence[object] = ()) -> list[Any]:
         """Run one statement and return its rows."""
         try:
             return self._db.execute(statement, parameters).fetchall()
         except sqlite3.Error as error:
-            raise _unusable(error) from None
+            raise self._unusable(error) from None
 
     def claim(self, cluster: str) -> None:
         """Note whose state this is. Raises StateError when it belongs to another cluster."""
@@ -159,6 +166,7 @@ class Store:
         """Remember a group in one transaction."""
         try:
             self._db.execute("BEGIN IMMEDIATE")
+            self._db.executemany("INSERT OR REPLACE INTO facts VALUES (?, ?)", group.facts.items())
             self._db.executemany("INSERT OR REPLACE INTO positions VALUES (?, ?)", group.positions.items())
             if group.ids:
                 cursor = self._db.execute("INSERT INTO delivered (count, ids) VALUES (?, ?)", (len(group.ids) // 8, group.ids))
@@ -166,10 +174,11 @@ class Store:
             for item in group.recordings:
                 # A session seen again (its upload after its end) only comes due earlier; what was done stays done.
                 self._db.execute(
-                    "INSERT INTO recordings (session_id, announced, uploaded, next_try) VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE"
+                    "INSERT INTO recordings (session_id, announced, uploaded, attempts, next_try, next_index)"
+                    " VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE"
                     " SET uploaded = max(uploaded, excluded.uploaded), next_try = min(next_try, excluded.next_try)"
                     " WHERE excluded.uploaded > uploaded",
-                    (item.session_id, item.announced, item.uploaded, item.next_try),
+                    (item.session_id, item.announced, item.uploaded, item.attempts, item.next_try, item.next_index),
                 )
             for session_id, index in group.indexes.items():
                 self._db.execute("UPDATE recordings SET next_index = ? WHERE session_id = ?", (index, session_id))
@@ -181,7 +190,7 @@ class Store:
         except sqlite3.Error as error:
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
-            raise _unusable(error) from None
+            raise self._unusable(error) from None
 
     def _prune(self, newest: int) -> None:
         if newest % 64:
@@ -275,12 +284,6 @@ def _is_whole(path: Path) -> bool:
             raise  # not readable, which says nothing about its content
         except sqlite3.DatabaseError:
             return False
-
-
-def _unusable(error: sqlite3.Error) -> StateError:
-    return StateError(
-        f"the state cannot be read or written ({error})", "Free space on the storage directory's disk, and check its permissions."
-    )
 
 
 def take_lock(path: Path) -> int:

@@ -97,6 +97,13 @@ class Client:
         except MalformedEventError as error:
             raise RpcError("GetUnstructuredEvents", "DATA_LOSS", error.message) from None
 
+    async def upsert_lock(self, name: str, *, user: str, login: str, message: str, expires: float) -> None:
+        """Make or renew a lock on a user or a login; `expires` is in seconds since the epoch, 0 = never."""
+        target = m.write_text(1, user) + m.write_text(3, login)
+        spec = m.write_message(1, target) + m.write_text(2, message) + (m.write_time(3, expires) if expires else b"")
+        request = m.write_message(4, m.write_text(1, name)) + m.write_message(5, spec)
+        await self._connection.unary(_AUTH + "UpsertLock", request)
+
     async def recording(self, session_id: str, index: int) -> AsyncIterator[list[bytes]]:
         """Events of a session recording from `index` on (inclusive), as undecoded bytes, at most RUN at a time."""
         request = m.write_text(1, session_id) + m.write_number(2, index)

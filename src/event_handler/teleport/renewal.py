@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 
 import structlog
@@ -30,6 +31,7 @@ class CredentialsKeeper:
         self._interval = interval
         self.current = read()
         self._problem = ""
+        self._asked = asyncio.Event()
         self._warned = datetime.min.replace(tzinfo=UTC)
 
     async def watch(self, renew: Callable[[], Awaitable[None]]) -> None:
@@ -37,7 +39,10 @@ class CredentialsKeeper:
         pending = False
         while True:
             self.warn_of_expiry(datetime.now(UTC))
-            await asyncio.sleep(self._pause())
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._pause()):
+                    await self._asked.wait()
+            self._asked.clear()
             if self._interval and self._read_again():
                 pending = True
             if pending:
@@ -46,6 +51,10 @@ class CredentialsKeeper:
                     pending = False
                 except (ConnectError, RpcError) as error:
                     log.warning("the new credentials do not get in yet; the old connection stays", error=str(error))
+
+    def look_now(self) -> None:
+        """Read the files at once (SIGHUP)."""
+        self._asked.set()
 
     def _pause(self) -> float:
         longest = self._interval or WARN_EVERY.total_seconds() / 24

@@ -16,10 +16,12 @@ import struct
 import orjson
 
 from event_handler.errors import MalformedEventError
+from event_handler.teleport.messages import read_varint
 
 MAX_DEPTH = 200  # levels; orjson writes at most 254, and the server's own events stay below 20
 EXACT_INTEGER = 2.0**53  # doubles below it hold every whole number
 SMALLEST_PLAIN = 1e-4  # below it orjson prints an exponent where Go does not
+PAST_END = "a field runs past the end"
 _FLOAT64 = struct.Struct("<d")
 
 
@@ -30,7 +32,8 @@ def convert(wire: bytes) -> tuple[bytes, str]:
     """
     try:
         fields = _struct(wire, 0, len(wire), 0)
-        body = orjson.dumps(fields, option=orjson.OPT_SORT_KEYS)
+        # orjson's own bytes keep the 8 KiB that it began with; a copy has the size that it shows.
+        body = bytes(memoryview(orjson.dumps(fields, option=orjson.OPT_SORT_KEYS)))
     except (IndexError, ValueError, struct.error, orjson.JSONEncodeError) as error:
         raise MalformedEventError(f"the event's content cannot be decoded ({error})") from None
     uid = fields.get("uid")
@@ -42,35 +45,17 @@ def stable_id(body: bytes) -> str:
     return hashlib.sha256(body).hexdigest()
 
 
-def _varint(wire: bytes, at: int) -> tuple[int, int]:
-    value = wire[at]
-    at += 1
-    if value < 0x80:
-        return value, at
-    value &= 0x7F
-    shift = 7
-    while True:
-        byte = wire[at]
-        at += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, at
-        shift += 7
-        if shift > 63:
-            raise ValueError("a varint of more than 10 bytes")
-
-
 def _span(wire: bytes, at: int, end: int) -> tuple[int, int]:
-    size, at = _varint(wire, at)
+    size, at = read_varint(wire, at)
     stop = at + size
     if stop > end:
-        raise ValueError("a field runs past the end")
+        raise ValueError(PAST_END)
     return at, stop
 
 
 def _skip(wire: bytes, at: int, end: int, wire_type: int) -> int:
     if wire_type == 0:
-        return _varint(wire, at)[1]
+        return read_varint(wire, at)[1]
     if wire_type == 2:
         return _span(wire, at, end)[1]
     if wire_type in (1, 5):
@@ -81,62 +66,97 @@ def _skip(wire: bytes, at: int, end: int, wire_type: int) -> int:
 
 
 def _struct(wire: bytes, at: int, end: int, depth: int) -> dict[str, object]:
+    """The fields of the Struct in `wire[at:end]`. Lengths of one byte and plain texts are read in place: they are nearly all."""
     if depth > MAX_DEPTH:
         raise ValueError(f"nested deeper than {MAX_DEPTH} levels")
     fields: dict[str, object] = {}
     while at < end:
-        tag, at = _varint(wire, at)
-        if tag != 0x0A:  # field 1 of Struct: one entry of the map
+        if wire[at] != 0x0A:  # not field 1 of Struct, an entry of the map
+            tag, at = read_varint(wire, at)
             at = _skip(wire, at, end, tag & 7)
             continue
-        at, stop = _span(wire, at, end)
+        size = wire[at + 1]
+        at += 2
+        if size > 0x7F:
+            size, at = read_varint(wire, at - 1)
+        stop = at + size
+        if stop > end:
+            raise ValueError(PAST_END)
         key = ""
         value: object = None
         while at < stop:
-            tag, at = _varint(wire, at)
-            if tag == 0x0A:
-                at, upto = _span(wire, at, stop)
-                key = wire[at:upto].decode("utf-8", "replace")
-                at = upto
-            elif tag == 0x12:
-                at, upto = _span(wire, at, stop)
-                value = _value(wire, at, upto, depth)
-                at = upto
-            else:
+            tag = wire[at]
+            if tag != 0x0A and tag != 0x12:
+                tag, at = read_varint(wire, at)
                 at = _skip(wire, at, stop, tag & 7)
+                continue
+            size = wire[at + 1]
+            at += 2
+            if size > 0x7F:
+                size, at = read_varint(wire, at - 1)
+            upto = at + size
+            if upto > stop:
+                raise ValueError(PAST_END)
+            if tag == 0x0A:
+                key = wire[at:upto].decode("utf-8", "replace")
+            else:
+                value = _value(wire, at, upto, depth)
+            at = upto
+        if at != stop:
+            raise ValueError(PAST_END)
         fields[key] = value
+    if at != end:
+        raise ValueError(PAST_END)
     return fields
 
 
 def _value(wire: bytes, at: int, end: int, depth: int) -> object:
+    """The Value in `wire[at:end]`: the usual forms with one field first, then any that the wire format allows."""
+    size = end - at
+    if size == 0:
+        return None
+    tag = wire[at]
+    if tag == 0x1A and size > 1:
+        length = wire[at + 1]
+        if length < 0x80:
+            begin = at + 2
+        else:
+            length, begin = read_varint(wire, at + 1)
+        if begin + length == end:
+            return wire[begin:end].decode("utf-8", "replace")
+    elif tag == 0x11 and size == 9:
+        return _number(_FLOAT64.unpack_from(wire, at + 1)[0])
+    elif tag == 0x20 and size == 2 and wire[at + 1] < 2:
+        return wire[at + 1] == 1
+    return _any_value(wire, at, end, depth)
+
+
+def _any_value(wire: bytes, at: int, end: int, depth: int) -> object:
     value: object = None
     while at < end:
-        tag, at = _varint(wire, at)
-        if tag == 0x1A:
+        tag, at = read_varint(wire, at)
+        if tag == 0x1A or tag == 0x2A or tag == 0x32:
             at, upto = _span(wire, at, end)
-            value = wire[at:upto].decode("utf-8", "replace")
+            if tag == 0x1A:
+                value = wire[at:upto].decode("utf-8", "replace")
+            elif tag == 0x2A:
+                value = _struct(wire, at, upto, depth + 1)
+            else:
+                value = _list(wire, at, upto, depth + 1)
             at = upto
         elif tag == 0x11:
             value = _number(_FLOAT64.unpack_from(wire, at)[0])
             at += 8
         elif tag == 0x20:
-            flag, at = _varint(wire, at)
+            flag, at = read_varint(wire, at)
             value = flag != 0
-        elif tag == 0x2A:
-            at, upto = _span(wire, at, end)
-            value = _struct(wire, at, upto, depth + 1)
-            at = upto
-        elif tag == 0x32:
-            at, upto = _span(wire, at, end)
-            value = _list(wire, at, upto, depth + 1)
-            at = upto
         elif tag == 0x08:
-            _, at = _varint(wire, at)
+            _, at = read_varint(wire, at)
             value = None
         else:
             at = _skip(wire, at, end, tag & 7)
     if at != end:
-        raise ValueError("a value runs past the end")
+        raise ValueError(PAST_END)
     return value
 
 
@@ -145,13 +165,15 @@ def _list(wire: bytes, at: int, end: int, depth: int) -> list[object]:
         raise ValueError(f"nested deeper than {MAX_DEPTH} levels")
     values: list[object] = []
     while at < end:
-        tag, at = _varint(wire, at)
+        tag, at = read_varint(wire, at)
         if tag == 0x0A:
             at, upto = _span(wire, at, end)
             values.append(_value(wire, at, upto, depth))
             at = upto
         else:
             at = _skip(wire, at, end, tag & 7)
+    if at != end:
+        raise ValueError(PAST_END)
     return values
 
 

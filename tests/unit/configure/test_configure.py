@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import ssl
 import subprocess
@@ -18,15 +19,17 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from hypothesis import given
 from hypothesis import strategies as st
 
-from event_handler.configure import Request, configure, templates
-from event_handler.configure.authority import Chain, make_chain
-from event_handler.errors import ConfigurationError
+from event_handler.configure import OUTPUTS, Request, collectors, groups, steps, templates
+from event_handler.configure.authority import Chain, KeyType, make_chain
+from event_handler.configure.files import write
+from event_handler.errors import ConfigurationError, FilesError
+from event_handler.settings.load import load
 
 PASSPHRASE = 'a"b\\c#{exit} ü'
 TTL = timedelta(days=30)
 
 
-def run(out: Path, **changes: Any) -> list[Path]:
+def request(out: Path, **changes: Any) -> Request:
     given: dict[str, Any] = {
         "addr": "example.test:443",
         "ca_name": "ca",
@@ -36,9 +39,12 @@ def run(out: Path, **changes: Any) -> list[Path]:
         "ips": ("127.0.0.1",),
         "ttl": TTL,
         "length": 2048,
-        "passphrase": PASSPHRASE,
     }
-    return configure(Request(out, **(given | changes)))
+    return Request(out, **(given | changes))
+
+
+def run(out: Path, passphrase: str = PASSPHRASE, **changes: Any) -> list[Path]:
+    return write(groups(request(out, **changes), lambda: passphrase))
 
 
 @pytest.fixture(scope="module")
@@ -91,11 +97,13 @@ def test_the_server_key_is_encrypted_in_the_form_that_fluentd_reads(made: Path) 
     assert public == openssl("x509", "-in", made / "server.crt", "-noout", "-pubkey")
 
 
-def test_both_sides_accept_each_other_over_tls(made: Path) -> None:
+def shake_hands(made: Path) -> bool:
+    """Both sides prove themselves with the files, and a message goes there and back."""
     server = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=str(made / "ca.crt"))
     server.verify_mode = ssl.CERT_REQUIRED
     server.load_cert_chain(made / "server.crt", made / "server.key", PASSPHRASE)
     client = ssl.create_default_context(cafile=str(made / "ca.crt"))
+    client.verify_flags |= ssl.VERIFY_X509_STRICT
     client.load_cert_chain(made / "client.crt", made / "client.key")
     near, far = socket.socketpair()
 
@@ -105,16 +113,26 @@ def test_both_sides_accept_each_other_over_tls(made: Path) -> None:
 
     thread = threading.Thread(target=serve)
     thread.start()
-    with client.wrap_socket(near, server_hostname="localhost") as tls:
-        tls.sendall(b"hello")
-        assert tls.recv(5) == b"hello"
-    thread.join()
+    try:
+        with client.wrap_socket(near, server_hostname="localhost") as tls:
+            tls.sendall(b"hello")
+            return tls.recv(5) == b"hello"
+    finally:
+        thread.join()
+
+
+def test_both_sides_accept_each_other_over_tls(made: Path) -> None:
+    assert shake_hands(made)
 
 
 def test_subjects_names_and_life(chain: Chain) -> None:
     pairs = (chain.ca, chain.server, chain.client)
     subjects = [pair.certificate.subject.rfc4514_string() for pair in pairs]
-    assert subjects == ["CN=Teleport Event Handler CA", "CN=Collector Server", "CN=Teleport Event Handler Client"]
+    assert subjects == [
+        "CN=Teleport Event Handler CA,O=Teleport Event Handler",
+        "CN=Collector Server,O=Teleport Event Handler",
+        "CN=Teleport Event Handler Client,O=Teleport Event Handler",
+    ]
     for pair in pairs:
         left = pair.certificate.not_valid_after_utc - datetime.now(UTC)
         assert TTL - timedelta(minutes=2) < left <= TTL
@@ -129,7 +147,8 @@ def test_usages_and_key_identifiers(chain: Chain) -> None:
     assert (usage.key_cert_sign, usage.crl_sign, usage.digital_signature) == (True, True, False)
     for extensions, purpose in ((server, ExtendedKeyUsageOID.SERVER_AUTH), (client, ExtendedKeyUsageOID.CLIENT_AUTH)):
         assert list(extensions.get_extension_for_class(x509.ExtendedKeyUsage).value) == [purpose]
-        assert not extensions.get_extension_for_class(x509.KeyUsage).value.key_cert_sign
+        usage = extensions.get_extension_for_class(x509.KeyUsage).value
+        assert (usage.key_cert_sign, usage.digital_signature, usage.key_encipherment) == (False, True, True)
         identifier = extensions.get_extension_for_class(x509.AuthorityKeyIdentifier).value.key_identifier
         assert identifier == ca.get_extension_for_class(x509.SubjectKeyIdentifier).value.digest
 
@@ -145,7 +164,7 @@ def test_the_settings_file(made: Path) -> None:
         "format": "array",
     }
     assert found["teleport"] == {"addr": "example.test:443", "identity": "identity", "refresh": {"enabled": True}}
-    assert (found["storage"], found["timeout"], found["batch"]) == ("./storage", "10s", 20)
+    assert (found["storage"], found["timeout"], found["batch"]) == ("./storage", "10s", 500)
 
 
 def test_the_collectors_file(made: Path) -> None:
@@ -174,7 +193,7 @@ def unescaped(value: str) -> str:
 
 @given(st.text())
 def test_any_passphrase_survives_the_collectors_quoting(passphrase: str) -> None:
-    assert unescaped(templates._fluent(passphrase)) == passphrase
+    assert unescaped(collectors._fluent(passphrase)) == passphrase
 
 
 @given(st.text(), st.text())
@@ -183,19 +202,17 @@ def test_any_path_and_address_survive_the_quoting_of_toml(path: str, addr: str) 
     assert (found["forward"]["fluentd"]["ca"], found["teleport"]["addr"]) == (path, addr)
 
 
-def test_existing_files_are_listed_and_nothing_is_written(tmp_path: Path) -> None:
+def test_a_group_knows_which_of_its_files_exist(tmp_path: Path) -> None:
     (tmp_path / "ca.key").write_text("precious")
     (tmp_path / "fluent.conf").symlink_to("nowhere")
-    with pytest.raises(ConfigurationError, match=r"exist already: \S+/ca\.key, \S+/fluent\.conf\. Nothing was written"):
-        run(tmp_path)
-    assert {path.name for path in tmp_path.iterdir()} == {"ca.key", "fluent.conf"}
-    assert (tmp_path / "ca.key").read_text() == "precious"
+    found = groups(request(tmp_path), lambda: PASSPHRASE)
+    assert [group.existing() for group in found] == [[tmp_path / "ca.key", tmp_path / "fluent.conf"], [], [], []]
 
 
-def test_force_replaces_all_ten_and_takes_others_rights_away(tmp_path: Path) -> None:
+def test_replacing_takes_others_rights_away(tmp_path: Path) -> None:
     (tmp_path / "ca.key").write_text("old")
     (tmp_path / "ca.key").chmod(0o644)
-    run(tmp_path, force=True)
+    run(tmp_path)
     assert (tmp_path / "ca.key").read_text().startswith("-----BEGIN RSA PRIVATE KEY-----")
     assert (tmp_path / "ca.key").stat().st_mode & 0o777 == 0o600
 
@@ -209,9 +226,16 @@ def test_a_full_disk_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.M
             raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.fsync", sync)
-    with pytest.raises(ConfigurationError, match="No space left"):
+    with pytest.raises(FilesError, match="No space left"):
         run(tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_directory_in_the_way_stops_everything(tmp_path: Path) -> None:
+    (tmp_path / "fluent.conf").mkdir()
+    with pytest.raises(FilesError, match=r"fluent\.conf: is a directory"):
+        run(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["fluent.conf"]
 
 
 WRONG: list[tuple[dict[str, Any], str]] = [
@@ -222,12 +246,16 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"dns_names": [], "ips": []}, "needs a DNS name or an IP address"),
     ({"ttl": timedelta(0)}, "at least a second"),
     ({"ttl": timedelta.max}, "year 9999"),
-    ({"length": 1024}, "1024 bits"),
+    ({"length": 2000}, 'must be one of "1024","2048","4096" but got "2000"'),
     ({"passphrase": ""}, "has 0 bytes"),
     ({"passphrase": "ü" * 512}, "has 1024 bytes"),
     ({"passphrase": "\udc80"}, "no valid text"),
     ({"addr": ""}, "no address"),
     ({"addr": "a\nb"}, "no address"),
+    ({"output": "logstash", "key_type": "ed25519"}, "logstash reads no ed25519 keys. Choose --key-type rsa or ecdsa"),
+    ({"output": "logstash", "passphrase": 'with "quotes"'}, 'Logstash cannot hold a passphrase with "'),
+    ({"output": "fluent-bit", "passphrase": "${HOME}"}, r"Fluent Bit cannot hold a passphrase with \$\{"),
+    ({"output": "fluent-bit", "passphrase": "a\tb"}, "control characters"),
     ({"ca_name": "x", "server_name": "x"}, "the same name"),
     ({"ca_name": "../x"}, "no name for a certificate"),
     ({"ca_name": "/x"}, "no name for a certificate"),
@@ -237,7 +265,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("changes", "message"), WRONG, ids=[message for _, message in WRONG])
-def test_what_makes_no_sense_is_refused(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+def test_what_makes_no_sense_is_refused_and_nothing_written(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigurationError, match=message):
         run(tmp_path, **changes)
     assert list(tmp_path.iterdir()) == []
@@ -246,3 +274,112 @@ def test_what_makes_no_sense_is_refused(tmp_path: Path, changes: dict[str, Any],
 def test_a_missing_directory_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="absent is no directory"):
         run(tmp_path / "absent")
+
+
+@pytest.mark.parametrize("key_type", ["ecdsa", "ed25519"])
+def test_other_kinds_of_keys_work_in_tls_too(tmp_path: Path, key_type: KeyType) -> None:
+    run(tmp_path, key_type=key_type)
+    assert shake_hands(tmp_path)
+    usage = x509.load_pem_x509_certificate((tmp_path / "server.crt").read_bytes()).extensions.get_extension_for_class(x509.KeyUsage)
+    assert not usage.value.key_encipherment  # meaningless for keys that only sign
+
+
+def test_a_name_may_lie_in_a_directory_that_exists(tmp_path: Path) -> None:
+    (tmp_path / "tls").mkdir()
+    run(tmp_path, server_name="tls/collector")
+    assert (tmp_path / "tls" / "collector.key").exists()
+    assert 'cert_path "/keys/tls/collector.crt"' in (tmp_path / "fluent.conf").read_text()
+
+
+@pytest.mark.parametrize("output", OUTPUTS)
+@pytest.mark.parametrize("lock", [False, True])
+def test_start_loads_the_settings_file_and_knows_every_key_also_those_in_comments(tmp_path: Path, output: str, lock: bool) -> None:
+    run(tmp_path, "plain", output=output, lock=lock)
+    path = tmp_path / "teleport-event-handler.toml"
+    text = path.read_text().replace('identity = "identity"', f'identity = "{tmp_path}/identity"')
+    (tmp_path / "identity").write_text("x")
+    path.write_text(text)
+    loaded = load({}, {}, str(path))
+    assert loaded.warnings == []
+    assert loaded.settings.lock_enabled is lock
+    assert loaded.settings.fluentd_format == "array"
+    path.write_text(re.sub(r"^# (?=[a-z-]+ = )", "", text, flags=re.MULTILINE))
+    uncommented = load({}, {}, str(path))
+    assert uncommented.warnings == []
+    assert uncommented.settings.skip_session_types == ("print", "desktop.recording")
+    assert uncommented.settings.lock_enabled
+
+
+def test_the_role_may_lock_only_when_asked_to() -> None:
+    plain, locking = templates.role(False), templates.role(True)
+    reading = "  allow:\n    rules:\n      - resources: ['event', 'session']\n        verbs: ['list', 'read']\n"
+    assert f"{reading}version: v5\n---\nkind: user\n" in plain
+    assert reading in locking
+    assert "      - resources: ['lock']\n        verbs: ['create', 'update']\nversion: v5\n" in locking
+
+
+def test_the_impersonators_role(tmp_path: Path) -> None:
+    assert tmp_path / "teleport-event-handler-impersonator-role.yaml" in run(tmp_path, impersonator=True)
+    text = (tmp_path / "teleport-event-handler-impersonator-role.yaml").read_text()
+    allowed = "    impersonate:\n      users: ['teleport-event-handler']\n      roles: ['teleport-event-handler']\n"
+    assert allowed in text
+
+
+@pytest.mark.parametrize("lock", [False, True])
+def test_the_helm_values(lock: bool) -> None:
+    text = templates.helm_values("a.test:443", lock=lock)
+    assert '  address: "a.test:443"\n' in text
+    assert ':8888/session"\n' in text
+    assert ("  lock:\n    enabled: true\n" in text) is lock
+
+
+def test_fluent_bit_demands_a_client_certificate(tmp_path: Path) -> None:
+    run(tmp_path, output="fluent-bit")
+    text = (tmp_path / "fluent-bit.yaml").read_text()
+    assert "      tls.verify_client_cert: on\n" in text
+    assert '      tls.key_passwd: "a\\"b\\\\c#{exit} ü"\n' in text
+
+
+def test_vector_demands_a_client_certificate_and_gets_dollars_doubled(tmp_path: Path) -> None:
+    run(tmp_path, "a$b", output="vector")
+    text = (tmp_path / "vector.yaml").read_text()
+    assert "      verify_certificate: true\n" in text
+    assert '      key_pass: "a$$b"\n' in text
+
+
+def test_logstash_gets_a_key_that_java_reads(tmp_path: Path) -> None:
+    run(tmp_path, "only-for-tests", output="logstash")
+    text = (tmp_path / "logstash.conf").read_text()
+    assert 'ssl_key_passphrase => "only-for-tests"' in text
+    assert 'ssl_client_authentication => "required"' in text
+    assert (tmp_path / "server.key").read_text().startswith("-----BEGIN ENCRYPTED PRIVATE KEY-----")
+    openssl("pkey", "-in", tmp_path / "server.key", "-passin", "pass:only-for-tests", "-noout")
+
+
+def test_systemd_gets_a_unit_for_this_directory(tmp_path: Path) -> None:
+    out = tmp_path / "100% $mine"
+    out.mkdir()
+    run(out, output="systemd", program="/opt/bin/teleport-event-handler", user="logs")
+    unit = (out / "teleport-event-handler.service").read_text()
+    inside = f"{tmp_path}/100%% $$mine/teleport-event-handler.toml"
+    assert f'ExecStart="/opt/bin/teleport-event-handler" start --config="{inside}"\n' in unit
+    assert f"WorkingDirectory={tmp_path}/100%% $mine\n" in unit
+    assert "User=logs\n" in unit
+    settings = tomllib.loads((out / "teleport-event-handler.toml").read_text())
+    assert settings["storage"] == "/var/lib/teleport-event-handler"
+    assert settings["teleport"]["identity"] == str(out / "identity")
+
+
+@pytest.mark.parametrize(
+    ("output", "command"),
+    [
+        ("fluentd", "docker run -u 0 -p 8888:8888 -v {out}:/keys -v {out}/fluent.conf:/fluentd/etc/fluent.conf fluent/fluentd:edge"),
+        ("helm", "kubectl create secret generic teleport-event-handler-identity --from-file=identity=identity"),
+        ("systemd", "tctl auth sign --user=teleport-event-handler --out={out}/identity"),
+        ("vector", "teleport-event-handler start --config={out}/teleport-event-handler.toml"),
+    ],
+)
+def test_the_next_commands_name_the_files_that_were_made(tmp_path: Path, output: str, command: str) -> None:
+    text = steps.render(request(tmp_path, output=output))
+    assert command.format(out=tmp_path) in text
+    assert f"tctl create -f {tmp_path}/teleport-event-handler-role.yaml" in text

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import orjson
 import pytest
@@ -63,6 +64,9 @@ class ScriptedSink:
         self.delivered.extend(event.id for place, event in enumerate(events) if place not in retry and place not in rejected)
         return Partial(retry, rejected, "scripted congestion") if retry or rejected else Delivered()
 
+    async def reopen(self) -> None:
+        return None
+
     async def close(self) -> None:
         return None
 
@@ -84,7 +88,7 @@ def store(tmp_path: Path) -> Store:
     return Store(tmp_path / "state")
 
 
-def pipeline(sink: ScriptedSink, store: Store, size: int = 100_000, letters: int = 100_000, **options: tuple[str, ...]) -> Pipeline:
+def pipeline(sink: ScriptedSink, store: Store, size: int = 100_000, letters: int = 100_000, **options: Any) -> Pipeline:
     limits = LineLimits(sink.limits.requests, size, letters)
     return Pipeline(sink, store, Selector("scripted", DuplicateWindow(), **options), limits)
 

@@ -122,6 +122,8 @@ ROWS: list[Row] = [
     ("debug", ["FDFWD_DEBUG"], ["debug"], False, "true", True),
 ]
 NEW: list[Row] = [
+    ("log-format", ["FDFWD_LOG_FORMAT"], ["log.format", "log-format"], "auto", "json", "json"),
+    ("log-level", ["FDFWD_LOG_LEVEL"], ["log.level", "log-level"], "info", "error", "error"),
     ("fluentd-format", ["FDFWD_FLUENTD_FORMAT"], ["forward.fluentd.format"], "single", "array", "array"),
     (
         "max-in-flight-bytes",
@@ -140,6 +142,14 @@ NEW: list[Row] = [
         "yes",
         True,
     ),
+    (
+        "lock-exempt",
+        ["FDFWD_LOCKING_EXEMPT"],
+        ["lock.exempt", "lock-exempt"],
+        (),
+        "bot-*,svc",
+        ("bot-*", "svc"),
+    ),
     ("late-days", ["FDFWD_LATE_DAYS"], ["late.days", "late-days"], 3, "5", 5),
     ("look-back", ["FDFWD_LOOK_BACK"], ["look.back", "look-back"], 300.0, "1m", 60.0),
     ("poll-interval", ["FDFWD_POLL_INTERVAL"], ["poll.interval", "poll-interval"], 0.0, "500ms", 0.5),
@@ -152,6 +162,93 @@ NEW: list[Row] = [
         604_800.0,
         "24h",
         86_400.0,
+    ),
+    ("file-path", ["FDFWD_FILE_PATH"], ["forward.file.path"], "", "-", "-"),
+    (
+        "file-session-path",
+        ["FDFWD_FILE_SESSION_PATH"],
+        ["forward.file.session.path", "forward.file.session-path"],
+        "",
+        "s.{session_id}",
+        "s.{session_id}",
+    ),
+    ("file-max-bytes", ["FDFWD_FILE_MAX_BYTES"], ["forward.file.max.bytes", "forward.file.max-bytes"], 104_857_600, "1_000", 1000),
+    ("file-max-age", ["FDFWD_FILE_MAX_AGE"], ["forward.file.max.age", "forward.file.max-age"], 86_400.0, "1h", 3600.0),
+    ("file-keep", ["FDFWD_FILE_KEEP"], ["forward.file.keep"], 10, "3", 3),
+    ("file-types", ["FDFWD_FILE_TYPES"], ["forward.file.types"], None, "a,b", ("a", "b")),
+    (
+        "file-skip-event-types",
+        ["FDFWD_FILE_SKIP_EVENT_TYPES"],
+        ["forward.file.skip.event.types", "forward.file.skip-event-types"],
+        None,
+        "a",
+        ("a",),
+    ),
+    (
+        "file-skip-session-types",
+        ["FDFWD_FILE_SKIP_SESSION_TYPES"],
+        ["forward.file.skip.session.types", "forward.file.skip-session-types"],
+        None,
+        "print",
+        ("print",),
+    ),
+    ("elasticsearch-types", ["FDFWD_ELASTICSEARCH_TYPES"], ["forward.elasticsearch.types"], None, "a,b", ("a", "b")),
+    (
+        "elasticsearch-skip-event-types",
+        ["FDFWD_ELASTICSEARCH_SKIP_EVENT_TYPES"],
+        ["forward.elasticsearch.skip.event.types", "forward.elasticsearch.skip-event-types"],
+        None,
+        "a",
+        ("a",),
+    ),
+    (
+        "elasticsearch-skip-session-types",
+        ["FDFWD_ELASTICSEARCH_SKIP_SESSION_TYPES"],
+        ["forward.elasticsearch.skip.session.types", "forward.elasticsearch.skip-session-types"],
+        None,
+        "print",
+        ("print",),
+    ),
+    ("elasticsearch-url", ["FDFWD_ELASTICSEARCH_URL"], ["forward.elasticsearch.url"], "", "https://e:9200", "https://e:9200"),
+    (
+        "elasticsearch-target",
+        ["FDFWD_ELASTICSEARCH_TARGET"],
+        ["forward.elasticsearch.target"],
+        "logs-teleport.audit-default",
+        "audit",
+        "audit",
+    ),
+    (
+        "elasticsearch-session-target",
+        ["FDFWD_ELASTICSEARCH_SESSION_TARGET"],
+        ["forward.elasticsearch.session.target", "forward.elasticsearch.session-target"],
+        "logs-teleport.session-default",
+        "sessions",
+        "sessions",
+    ),
+    ("elasticsearch-document", ["FDFWD_ELASTICSEARCH_DOCUMENT"], ["forward.elasticsearch.document"], "message", "plain", "plain"),
+    (
+        "elasticsearch-api-key",
+        ["FDFWD_ELASTICSEARCH_API_KEY"],
+        ["forward.elasticsearch.api.key", "forward.elasticsearch.api-key"],
+        "",
+        "x",
+        "x",
+    ),
+    ("elasticsearch-username", ["FDFWD_ELASTICSEARCH_USERNAME"], ["forward.elasticsearch.username"], "", "x", "x"),
+    ("elasticsearch-password", ["FDFWD_ELASTICSEARCH_PASSWORD"], ["forward.elasticsearch.password"], "", "x", "x"),
+    ("elasticsearch-bearer", ["FDFWD_ELASTICSEARCH_BEARER"], ["forward.elasticsearch.bearer"], "", "x", "x"),
+    ("elasticsearch-ca", ["FDFWD_ELASTICSEARCH_CA"], ["forward.elasticsearch.ca"], "", FILE, FILE),
+    ("elasticsearch-cert", ["FDFWD_ELASTICSEARCH_CERT"], ["forward.elasticsearch.cert"], "", FILE, FILE),
+    ("elasticsearch-key", ["FDFWD_ELASTICSEARCH_KEY"], ["forward.elasticsearch.key"], "", FILE, FILE),
+    ("elasticsearch-compress", ["FDFWD_ELASTICSEARCH_COMPRESS"], ["forward.elasticsearch.compress"], True, "no", False),
+    (
+        "elasticsearch-max-connections",
+        ["FDFWD_ELASTICSEARCH_MAX_CONNECTIONS"],
+        ["forward.elasticsearch.max.connections", "forward.elasticsearch.max-connections"],
+        4,
+        "8",
+        8,
     ),
     (
         "no-session-recordings",
@@ -205,7 +302,7 @@ def test_each_way_to_give_a_value(row: Row, some_file: str, config: Path) -> Non
     if text == FILE:
         text = value = some_file
     others = {key: text for key, text in REQUIRED.items() if key != name}
-    if not option.required:
+    if name not in REQUIRED:
         assert getattr(load(REQUIRED, {}).settings, name) == default
     assert getattr(load({**others, name: text}, {}).settings, name) == value
     for variable in variables:

@@ -1,20 +1,15 @@
-"""The click options, the reference page and the log lines."""
+"""The click options and the reference page."""
 
 from __future__ import annotations
 
 import json
-import logging
-import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import click
 import pytest
-import structlog
 from click.testing import CliRunner, Result
 
-from event_handler import logs
 from event_handler.settings.model import options
 from event_handler.settings.options import click_options, given
 from event_handler.settings.reference import render
@@ -65,76 +60,13 @@ def test_the_help_names_every_flag_and_variable() -> None:
     assert "[default: 24h]" in text
 
 
-def test_fields_can_be_left_out() -> None:
-    @click_options(without=frozenset({"debug"}))
+def test_some_fields_only() -> None:
+    @click_options(only=frozenset({"debug"}))
     def body(**_: Any) -> None:
         pass
 
-    names = {parameter.name for parameter in click.command()(body).params}
-    assert names == set(options()) - {"debug"}
+    assert {parameter.name for parameter in click.command()(body).params} == {"debug", "debug_short"}
 
 
 def test_the_reference_page_is_up_to_date() -> None:
     assert PAGE.read_text() == render(), "run: python -m event_handler.settings.reference > docs/options.md"
-
-
-@pytest.fixture
-def stderr(capsys: pytest.CaptureFixture[str]) -> Iterator[Callable[[], str]]:
-    """What was written to stderr since the last call."""
-    root = logging.getLogger()
-    handlers, level = list(root.handlers), root.level
-    yield lambda: capsys.readouterr().err
-    root.handlers[:] = handlers
-    root.setLevel(level)
-    structlog.reset_defaults()
-
-
-def fail() -> None:
-    try:
-        raise OSError("no route")
-    except OSError:
-        structlog.get_logger().exception("failed", host="a")
-
-
-def test_json_when_nobody_watches(stderr: Callable[[], str]) -> None:
-    logs.configure(False)
-    structlog.get_logger().info("hello", n=1)
-    structlog.get_logger().debug("hidden")
-    line = json.loads(stderr())
-    assert line["timestamp"].endswith("Z")
-    assert {key: line[key] for key in ("event", "level", "n")} == {"event": "hello", "level": "info", "n": 1}
-
-
-@pytest.mark.parametrize("fmt", ["console", "json"])
-def test_tracebacks_only_with_debug(stderr: Callable[[], str], fmt: logs.Format) -> None:
-    logs.configure(False, fmt)
-    fail()
-    try:
-        raise OSError("no route")
-    except OSError:
-        logging.getLogger("asyncio").exception("Task exception was never retrieved")
-    written = stderr()
-    assert "Traceback" not in written
-    assert written.count("OSError: no route") == 2
-    assert len(written.splitlines()) == 2
-    logs.configure(True, fmt)
-    fail()
-    assert "Traceback" in stderr()
-
-
-def test_configuring_twice_writes_each_line_once(stderr: Callable[[], str]) -> None:
-    logs.configure(False)
-    logs.configure(False)
-    logging.getLogger("some.library").warning("once")
-    assert stderr().count("once") == 1
-
-
-def test_colours_on_a_terminal_only(stderr: Callable[[], str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("NO_COLOR", raising=False)
-    logs.configure(False, "console")
-    structlog.get_logger().info("plain")
-    assert "\x1b" not in stderr()
-    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-    logs.configure(False)
-    structlog.get_logger().info("coloured")
-    assert "\x1b" in stderr()

@@ -15,16 +15,16 @@ from event_handler.state.store import Commit, Store
     ("cluster", "name"), [("example.test", "example.test"), ("a/b", "a%2Fb"), ("..", "%2E%2E"), ("käse", "k%C3%A4se")]
 )
 def test_a_cluster_name_becomes_one_directory_below_the_storage(tmp_path: Path, cluster: str, name: str) -> None:
-    assert state_directory(tmp_path, cluster) == tmp_path / name
+    assert state_directory(tmp_path, cluster, "fluentd") == tmp_path / name / "fluentd"
 
 
 def test_state_kept_by_address_is_taken_over_once(tmp_path: Path) -> None:
     old = Store(tmp_path / "auth.example.test_3025")
     old.commit(Commit({"search": "5.0"}))
     old.close()
-    directory = state_directory(tmp_path, "example.test")
+    directory = state_directory(tmp_path, "example.test", "fluentd")
     for _ in range(2):
-        adopt(directory, [("proxy.example.test", 443), ("auth.example.test", 3025)])
+        adopt(tmp_path, directory, [("proxy.example.test", 443), ("auth.example.test", 3025)])
     store = Store(directory)
     assert store.positions("search") == {"search": "5.0"}
     store.close()
@@ -33,8 +33,8 @@ def test_state_kept_by_address_is_taken_over_once(tmp_path: Path) -> None:
 
 def test_nothing_is_taken_over_from_another_address(tmp_path: Path) -> None:
     Store(tmp_path / "other.test_443").close()
-    directory = state_directory(tmp_path, "example.test")
-    adopt(directory, [("auth.example.test", 3025)])
+    directory = state_directory(tmp_path, "example.test", "fluentd")
+    adopt(tmp_path, directory, [("auth.example.test", 3025)])
     assert not directory.exists()
 
 

@@ -92,3 +92,12 @@ def test_the_files_are_for_their_owner_only(tmp_path: Path) -> None:
     Store(tmp_path / "new")
     assert (tmp_path / "new").stat().st_mode & 0o777 == 0o700
     assert (tmp_path / "new" / "state.db").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_group_writes_what_changed_however_much_is_remembered(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.commit(Commit({f"bulk/2026-01-01/{number}": "done" for number in range(2000)}))
+    before = store._db.total_changes
+    store.commit(Commit({"bulk/2026-01-01/7": "a1:9"}, b"12345678"))
+    assert store._db.total_changes - before == 2
+    store.close()

@@ -49,8 +49,8 @@ async def find(address: str, *, insecure_proxy: bool) -> Discovery:
     """Ask the Proxy at `address`. Raises ConnectError."""
     host, _ = split_address(address)
     async with within(FIND_TIMEOUT, f"{address} did not tell where its tunnel is", _NO_PROXY_HINT):
-        below = await proxied.connect(address)
-        stream = await start_tls(below, public_context(address, insecure=insecure_proxy), host, address, _NO_PROXY_HINT)
+        context = public_context(address, insecure=insecure_proxy)
+        stream = await start_tls(await proxied.connect(address), context, host, address, _NO_PROXY_HINT)
         try:
             return parse(address, _body(await _get(stream, address)))
         except (OSError, http.client.HTTPException) as error:

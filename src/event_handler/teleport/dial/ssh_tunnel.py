@@ -66,13 +66,13 @@ async def _tls(address: str, credentials: Credentials, insecure: bool) -> Stream
     """TLS that the Proxy routes to its tunnel, checked by public roots; inside an upgraded connection by the cluster's own."""
     host, _ = split_address(address)
     if await needs_upgrade(address, os.environ, insecure_proxy=insecure):
-        below: Stream = await open_upgraded(address, insecure_proxy=insecure)
         context = cluster_context(credentials.authorities_pem, (TUNNEL_PROTOCOL,))
         hint = "Check that the identity belongs to this cluster, and issue it anew if the cluster's authority was rotated."
+        below = await open_upgraded(address, insecure_proxy=insecure)
     else:
-        below = await proxied.connect(address)
         context = public_context(address, insecure=insecure, protocols=(TUNNEL_PROTOCOL,))
         hint = "Check teleport.addr and the certificate of the Proxy."
+        below = await proxied.connect(address)
     return await start_tls(below, context, host, address, hint)
 
 

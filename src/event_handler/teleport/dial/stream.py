@@ -106,9 +106,11 @@ async def _pump(remote: Stream, local: Stream) -> None:
     finally:
         for direction in directions:
             direction.cancel()
-        await asyncio.gather(*directions, return_exceptions=True)
-        remote.close()
-        local.close()
+        try:
+            await asyncio.gather(*directions, return_exceptions=True)
+        finally:
+            remote.close()
+            local.close()
 
 
 async def _copy(source: Stream, target: Stream) -> None:

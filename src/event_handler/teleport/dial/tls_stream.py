@@ -111,14 +111,14 @@ def _common(context: ssl.SSLContext, protocols: tuple[str, ...]) -> ssl.SSLConte
 
 async def start_tls(below: Stream, context: ssl.SSLContext, server_name: str, whom: str, hint: str) -> TlsStream:
     """Put TLS on top of `below`; `whom` and `hint` are for messages. Closes `below` and raises ConnectError when it fails."""
-    stream = TlsStream(below, context, server_name)
     try:
+        stream = TlsStream(below, context, server_name)
         async with within(TLS_TIMEOUT, f"no TLS handshake with {whom}", hint):
             await stream.start()
     except ssl.SSLCertVerificationError as error:
         below.close()
         raise untrusted(error, whom, hint) from None
-    except OSError as error:
+    except (OSError, ValueError) as error:  # ValueError: a host name that TLS cannot carry
         below.close()
         raise broken(error, whom, hint) from None
     except BaseException:
@@ -131,14 +131,15 @@ def untrusted(error: ssl.SSLCertVerificationError, whom: str, hint: str) -> Conn
     return ConnectError(f"the certificate of {whom} is not trusted ({error.verify_message})", hint)
 
 
-def broken(error: OSError, whom: str, hint: str) -> ConnectError:
+def broken(error: OSError | ValueError, whom: str, hint: str) -> ConnectError:
     """A handshake that failed for another reason than the certificate."""
     return ConnectError(f"TLS with {whom} failed{reason_of(error)}", hint)
 
 
-def reason_of(error: OSError) -> str:
+def reason_of(error: OSError | ValueError) -> str:
     """OpenSSL's or the system's words in brackets, without numbers, source files and lines; "" where there are none."""
-    words = (
-        error.reason.lower().replace("_", " ") if isinstance(error, ssl.SSLError) and error.reason else error.strerror or str(error)
-    )
+    if isinstance(error, ssl.SSLError) and error.reason:
+        words = error.reason.lower().replace("_", " ")
+    else:
+        words = getattr(error, "strerror", None) or str(error)
     return f" ({words})" if words else ""

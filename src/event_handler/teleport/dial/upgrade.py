@@ -102,7 +102,7 @@ async def _test(address: str, insecure: bool) -> bool:
         return outer.protocol != TUNNEL_PROTOCOL
     except ssl.SSLCertVerificationError as error:
         raise untrusted(error, address, _TRUST_HINT) from None
-    except OSError as error:
+    except (OSError, ValueError) as error:  # ValueError: a host name that TLS cannot carry
         text = str(error).lower().replace("_", " ")  # Python has no name for some of OpenSSL's reasons, only their text
         if any(reason in text for reason in _NO_PROTOCOL):
             return True
@@ -124,7 +124,8 @@ async def open_upgraded(address: str, *, insecure_proxy: bool) -> Stream:
 async def _request(address: str, kind: str, insecure: bool, *, legacy: bool) -> Stream | None:
     """Ask for one kind of upgrade; None when the server does not know this kind. `legacy` is the form before WebSocket."""
     host, _ = split_address(address)
-    outer = await start_tls(await proxied.connect(address), public_context(address, insecure=insecure), host, address, _TRUST_HINT)
+    context = public_context(address, insecure=insecure)
+    outer = await start_tls(await proxied.connect(address), context, host, address, _TRUST_HINT)
     key = base64.b64encode(os.urandom(16)).decode("ascii")
     lines = ["GET /webapi/connectionupgrade HTTP/1.1", f"Host: {address}", "Connection: Upgrade"]
     if legacy:

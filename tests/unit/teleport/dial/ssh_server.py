@@ -61,8 +61,11 @@ class TunnelServer:
     connections: list[asyncssh.SSHServerConnection] = field(default_factory=list)
 
     @asynccontextmanager
-    async def listening(self, *host_keys: Any, signature_algs: tuple[str, ...] = ()) -> AsyncIterator[int]:
-        """Serve on a loopback port with these host keys (or pairs of key and certificate) and signatures of clients."""
+    async def listening(self, *host_keys: Any, signature_algs: tuple[str, ...] = (), keepalive: float = 0) -> AsyncIterator[int]:
+        """Serve on a loopback port with these host keys (or pairs of key and certificate).
+
+        Clients may sign by `signature_algs` only, and are asked every `keepalive` seconds whether they live.
+        """
         keys = host_keys or (self.cluster.host_certificate("127.0.0.1", "localhost"),)
         acceptor = await asyncssh.listen(
             "127.0.0.1",
@@ -70,6 +73,8 @@ class TunnelServer:
             server_factory=lambda: _Server(self),
             server_host_keys=list(keys),
             signature_algs=signature_algs,
+            keepalive_interval=keepalive,
+            keepalive_count_max=2,
             gss_host=None,
             config=None,
         )

@@ -9,6 +9,7 @@ import pytest
 
 from event_handler.errors import ConfigurationError, ConnectError
 from event_handler.teleport.dial import direct
+from event_handler.teleport.dial.upgrade import upgrade
 from tests.unit.teleport.dial.servers import Handler, HttpProxy, PublicAuthority, Reader, SocksProxy, Writer, echo, echoes, listening
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
@@ -76,6 +77,13 @@ async def test_a_proxy_with_tls_is_checked_against_the_public_roots(monkeypatch:
             monkeypatch.setenv("HTTPS_PROXY", f"https://localhost:{port}")
             with pytest.raises(ConnectError, match=f"certificate of the proxy https://localhost:{port} is not trusted"):
                 await direct(FAR)()
+
+
+async def test_a_name_that_tls_cannot_carry_is_said_so(public: PublicAuthority, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with listening(echo) as target, listening(HttpProxy(target)) as port:
+        monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{port}")
+        with pytest.raises(ConnectError, match=r"TLS with \.example\.com:443 failed"):
+            await upgrade(".example.com:443", always=True)()
 
 
 @pytest.mark.parametrize("scheme", ["socks5", "socks5h"])

@@ -195,6 +195,16 @@ async def test_the_end_of_either_side_is_the_end_of_the_other(cluster: Cluster) 
         await asyncio.wait_for(ended.wait(), 10)
 
 
+async def test_the_servers_question_whether_we_live_is_answered(cluster: Cluster) -> None:
+    async with listening(echo) as target, TunnelServer(cluster, target).listening(keepalive=0.2) as port:
+        reader, writer = await asyncio.open_connection(sock=await tunnel_direct(f"127.0.0.1:{port}", cluster.credentials)())
+        await asyncio.sleep(1.5)  # the server would have cut us after two questions without an answer
+        writer.write(b"still here")
+        assert await asyncio.wait_for(reader.readexactly(10), 10) == b"still here"
+        writer.close()
+        await writer.wait_closed()
+
+
 async def test_a_reader_that_stops_slows_the_server_down(cluster: Cluster) -> None:
     sent = 0
 

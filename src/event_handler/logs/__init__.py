@@ -1,4 +1,4 @@
-"""Log lines: for people on a terminal, JSON otherwise; to stderr, in UTC, never an event's content."""
+"""Log lines: for people on a terminal, JSON otherwise; to stderr, in UTC, never a secret or an event's content."""
 
 from __future__ import annotations
 
@@ -10,39 +10,43 @@ from typing import Literal
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
+from event_handler.logs.repeats import Repeats
+from event_handler.logs.secrets import hide_secrets, without_secrets
+
 Format = Literal["auto", "console", "json"]
+Level = Literal["debug", "info", "warning", "error"]
+
+__all__ = ["Format", "Level", "configure", "without_secrets"]
 
 
-def configure(debug: bool, fmt: Format = "auto") -> None:
+def configure(debug: bool, fmt: Format = "auto", level: Level = "info") -> None:
     """Set up logging for the process, also for libraries that use the standard one.
 
-    Tracebacks are shown with `debug` only; otherwise an exception is one line.
+    `debug` is the same as level debug. Tracebacks are shown at that level only; otherwise an exception is one line.
     """
     terminal = sys.stderr.isatty()
     console = fmt == "console" or (fmt == "auto" and terminal)
-    level = logging.DEBUG if debug else logging.INFO
+    lowest = logging.DEBUG if debug else logging.getLevelNamesMapping()[level.upper()]
+    repeats = Repeats()
     before: list[Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
-    last: list[Processor] = []
-    if not debug:
-        last.append(_one_line)
-    elif not console:
-        last.append(structlog.processors.format_exc_info)
+    last: list[Processor] = [structlog.processors.format_exc_info if lowest == logging.DEBUG else _one_line, hide_secrets]
     if console:
         colors = terminal and not os.environ.get("NO_COLOR")
         last.append(structlog.dev.ConsoleRenderer(colors=colors, exception_formatter=structlog.dev.plain_traceback))
     else:
         last.append(structlog.processors.JSONRenderer())
     structlog.configure(
-        processors=[*before, *last],
-        wrapper_class=structlog.make_filtering_bound_logger(level),
+        processors=[*before, repeats, *last],
+        wrapper_class=structlog.make_filtering_bound_logger(lowest),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-        cache_logger_on_first_use=True,
+        cache_logger_on_first_use=False,  # a module's logger must follow when logging is set up anew
     )
     handler = logging.StreamHandler(sys.stderr)
+    handler.addFilter(repeats)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=before,
@@ -54,7 +58,9 @@ def configure(debug: bool, fmt: Format = "auto") -> None:
         root.removeHandler(old)
     handler._event_handler = True  # type: ignore[attr-defined]
     root.addHandler(handler)
-    root.setLevel(logging.INFO if debug else logging.WARNING)  # libraries at debug would print what they send
+    root.setLevel(
+        max(logging.INFO if lowest == logging.DEBUG else logging.WARNING, lowest)
+    )  # at debug they would print what they send
 
 
 def _one_line(_: WrappedLogger, __: str, line: EventDict) -> EventDict:

@@ -1,0 +1,147 @@
+"""`storage`: shows the position that is remembered, and writes it in the Go plugin's format."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from urllib.parse import unquote
+
+import click
+
+from event_handler.cli.command_line import Command
+from event_handler.errors import StateError, UsageError
+from event_handler.settings.load import load
+from event_handler.settings.model import StartSettings
+from event_handler.sources.bulk import DONE, FIRST_DAY
+from event_handler.sources.hand_back import hand_back
+from event_handler.sources.search import read_position
+from event_handler.state.directory import state_directory
+from event_handler.state.go_plugin import rfc3339
+from event_handler.state.store import FILE, Store
+from event_handler.teleport.dial import split_address
+
+config_option = click.option("--config", "-c", "config", default="", metavar="FILE", help="TOML file of `start`")
+storage_option = click.option("--storage", "storage_directory", metavar="DIR", help="directory for the state, as for `start`")
+cluster_option = click.option("--cluster", default="", metavar="NAME", help="whose state, when there are several")
+sink_option = click.option("--sink", default="", metavar="NAME", help="state of that sink only: fluentd, file or elasticsearch")
+
+
+@click.group("storage", help="Show the remembered position, or give it back to the Go plugin.")
+def storage() -> None:
+    """The group."""
+
+
+@storage.command("show", cls=Command, help="Show the position of each sink, also while an event handler runs.")
+@config_option
+@storage_option
+@cluster_option
+@sink_option
+@click.pass_obj
+def show(before: Mapping[str, str], /, config: str, storage_directory: str | None, cluster: str, sink: str) -> None:
+    settings = storage_settings(config or before["config"], storage_directory)
+    for number, directory in enumerate(state_directories(settings, cluster, sink)):
+        store = Store(None, copy_from=directory / FILE)
+        if number:
+            click.echo()
+        try:
+            for name, value in _facts(store, directory):
+                click.echo(f"{name:<20} {value}")
+        finally:
+            store.close()
+
+
+@storage.command("export", cls=Command, help="Write the position in the Go plugin's format, to return to the plugin.")
+@config_option
+@storage_option
+@cluster_option
+@click.option("--sink", default="fluentd", metavar="NAME", help="whose position [default: fluentd, where the plugin delivers to]")
+@click.option("--teleport-addr", metavar="ADDR", help="host:port that the plugin will be given; names its directory")
+@click.option("--to", type=click.Path(path_type=Path), metavar="DIR", help="directory to write [default: <storage>/<host>_<port>]")
+@click.option("--force", is_flag=True, help="replace a newer state of the plugin (it is kept beside)")
+@click.pass_obj
+def export(
+    before: Mapping[str, str],
+    /,
+    config: str,
+    storage_directory: str | None,
+    cluster: str,
+    sink: str,
+    teleport_addr: str | None,
+    to: Path | None,
+    force: bool,
+) -> None:
+    settings = storage_settings(config or before["config"], storage_directory, teleport_addr)
+    found = state_directories(settings, cluster, sink)
+    if len(found) > 1:
+        names = ", ".join(_cluster(path) for path in found)
+        raise UsageError(f"{settings.storage} has the state of several clusters: {names}", "Name one with --cluster.")
+    target = to.absolute() if to else _plugin_directory(settings)
+    store = Store(found[0])
+    try:
+        state, kept = hand_back(store, target, force=force)
+    finally:
+        store.close()
+    for warning in state.warnings:
+        click.echo(f"warning: {warning}", err=True)
+    if kept:
+        click.echo(f"kept what was there in {kept}")
+    recordings = len(state.sessions) + len(state.missing)
+    click.echo(f"wrote {target}: {len(state.days)} days, {recordings} recordings that wait, start time {state.start_text}")
+
+
+def storage_settings(config: str, storage_directory: str | None, address: str | None = None) -> StartSettings:
+    """Only the settings that tell where the state lies; the others of the file may be missing."""
+    line = {"storage": storage_directory, "teleport_addr": (address,) if address else None}
+    given = {name: value for name, value in line.items() if value is not None}
+    return load(given, os.environ, config, only=frozenset(line)).settings
+
+
+def state_directories(settings: StartSettings, cluster: str, sink: str) -> list[Path]:
+    """The directories of the states that are meant, at least one."""
+    root = Path(settings.storage)
+    found = [path.parent for path in sorted(root.glob(f"*/{sink or '*'}/{FILE}"))]
+    if cluster:
+        found = [path for path in found if path == state_directory(root, cluster, path.name)]
+    if not found:
+        whose = f" of the cluster {cluster}" * bool(cluster) + f" of the sink {sink}" * bool(sink)
+        raise StateError(f"there is no state{whose} in {root}", "Check --storage; there is one after the first start.")
+    return found
+
+
+def _cluster(directory: Path) -> str:
+    return unquote(directory.parent.name)
+
+
+def _plugin_directory(settings: StartSettings) -> Path:
+    if "teleport_addr" not in settings.model_fields_set:
+        raise UsageError("the plugin's directory is named by the address of Teleport", "Give --config, --teleport-addr or --to.")
+    host, port = split_address(settings.teleport_addr[0].strip())
+    return Path(settings.storage).absolute() / f"{host}_{port}"
+
+
+def _facts(store: Store, directory: Path) -> Iterator[tuple[str, str]]:
+    yield "cluster", _cluster(directory)
+    yield "sink", directory.name
+    yield "file", str(directory / FILE)
+    begin, mode, position = store.fact("start_time"), store.fact("mode"), read_position(store)
+    yield "start time", rfc3339(float(begin)) if begin else "not started yet"
+    if mode:
+        yield "read by", {"bulk": "bulk export", "search": "search"}[mode]
+    if mode == "search" and position is not None:
+        yield "delivered up to", rfc3339(position)
+    if mode == "bulk":
+        yield "days polled from", store.fact(FIRST_DAY) or rfc3339(float(begin))[:10]
+        yield from _chunks(store)
+    waiting, untried = store.waiting_recordings()
+    yield "recordings waiting", f"{waiting}, {untried} of them never tried"
+    yield "dead letters", str(store.dead_letters())
+
+
+def _chunks(store: Store) -> Iterator[tuple[str, str]]:
+    counts: dict[str, Counter[bool]] = {}
+    for stream, cursor in store.positions("bulk/").items():
+        counts.setdefault(stream.split("/")[1], Counter())[cursor == DONE] += 1
+    for day, chunks in sorted(counts.items()):
+        yield f"chunks of {day}", f"{chunks[True]} delivered, {chunks[False]} begun"

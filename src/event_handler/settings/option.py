@@ -1,0 +1,54 @@
+"""How a setting is spelled outside: the flag, its variables and its TOML keys, derived as the plugin derives them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+SINKS = ("fluentd", "file", "elasticsearch")  # their options stand in the TOML table [forward.<sink>]
+Kind = Literal["text", "file", "flag", "number", "duration", "list", "time", "choice"]
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """How a setting is spelled outside: `flag` without dashes, `variables` and `keys` (dotted TOML paths).
+
+    The first variable that is set and the first key that is there wins. `unset` says what leaving the option out means,
+    where the default does not.
+    """
+
+    flag: str
+    kind: Kind
+    variables: tuple[str, ...]
+    keys: tuple[str, ...]
+    help: str
+    required: bool = False
+    choices: tuple[str, ...] = ()
+    unset: str = ""
+
+
+def option(
+    flag: str,
+    kind: Kind,
+    help: str,
+    *,
+    variable: str = "",
+    misspelled: bool = False,
+    required: bool = False,
+    unset: str = "",
+) -> Option:
+    """Derive the names as the plugin does: FDFWD_<FLAG>, the fully dotted TOML path, then the dashed one."""
+    name = variable or flag.upper().replace("-", "_")
+    variables = (f"FDFWD_{name}", f"FDWRD_{name}") if misspelled else (f"FDFWD_{name}",)
+    sink, _, rest = flag.partition("-")
+    path = f"forward.{sink}.{rest}" if sink in SINKS else flag
+    keys = [path.replace("-", "."), path]
+    for table in ("teleport", "lock"):  # [teleport] refresh-enabled: the plugin ignores it, users write it
+        if flag.startswith(f"{table}-"):
+            keys.append(f"{table}.{flag.removeprefix(f'{table}-')}")
+    return Option(flag, kind, variables, tuple(dict.fromkeys(keys)), help, required, unset=unset)
+
+
+Seconds = Annotated[float, Field(ge=0)]

@@ -1,0 +1,116 @@
+"""Locks users whose logins keep failing: counted per user by the time of the events, and told to the cluster at once.
+
+A failed login counts when it is read, whatever the filters say. Events of a backfill are too old to lock anybody. What is counted and
+what is still to be locked survives a restart in the fact `locks`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from time import time
+
+import orjson
+import structlog
+
+from event_handler.errors import ConnectError, RpcError
+from event_handler.state.store import Store
+from event_handler.teleport.client import Client
+
+FAILED_LOGIN = "user.login"
+MESSAGE = "User is locked due to too many failed login attempts"  # the plugin's words
+NAME = "event-handler-auto-lock-{user}-{login}"  # the plugin's name, so that its locks and ours are the same ones
+FACT = "locks"
+LATEST = 600.0  # seconds beside the period; a chunk shows up minutes after its events, and a busy log is read with some delay
+RETRY_AFTER = 15.0  # seconds between tries while the cluster cannot be reached
+REFUSED = frozenset({"PERMISSION_DENIED", "INVALID_ARGUMENT", "UNIMPLEMENTED"})
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class LockSettings:
+    """`count` failures of a user within `period` seconds lock for `duration` seconds, 0 = until somebody removes the lock.
+
+    Users that match one of the patterns in `exempt` (`bot-*`) are never locked.
+    """
+
+    count: int
+    period: float
+    duration: float
+    exempt: tuple[str, ...] = ()
+
+
+class LoginGuard:
+    """Counts failed logins and makes the locks."""
+
+    def __init__(self, settings: LockSettings, store: Store, clock: Callable[[], float] = time) -> None:
+        self._settings = settings
+        self._store = store
+        self._clock = clock
+        saved = orjson.loads(store.fact(FACT) or b"{}")
+        self._failures: dict[str, list[float]] = saved.get("failures", {})
+        self._seen: dict[str, float] = saved.get("seen", {})
+        self._waiting: list[list[str]] = saved.get("waiting", [])
+        self._news = asyncio.Event()
+        self._denied = False
+        self.locked = 0
+
+    def observe(self, event_id: str, body: bytes, moment: float) -> None:
+        """Count a login if it failed, the first time that it is read; `moment` is its time in seconds since the epoch."""
+        content = orjson.loads(body)
+        user, login = (content.get(name) if isinstance(content.get(name), str) else "" for name in ("user", "login"))
+        if content.get("success") is not False or not (user or login):
+            return
+        if event_id in self._seen or moment < self._clock() - self._settings.period - LATEST:
+            return
+        if any(fnmatchcase(user, pattern) for pattern in self._settings.exempt):
+            return
+        key = user or f"login {login}"
+        self._seen[event_id] = moment
+        window = [at for at in self._failures.get(key, []) if abs(moment - at) < self._settings.period]
+        window.append(moment)
+        self._failures[key] = window
+        if len(window) >= self._settings.count:
+            del self._failures[key]
+            self._waiting.append([user, login])
+            self._news.set()
+        self._save()
+
+    def _save(self) -> None:
+        oldest = self._clock() - self._settings.period - LATEST
+        self._failures = {key: window for key, window in self._failures.items() if window[-1] > oldest}
+        self._seen = {event_id: moment for event_id, moment in self._seen.items() if moment > oldest}
+        facts = {"failures": self._failures, "seen": self._seen, "waiting": self._waiting}
+        self._store.remember(FACT, orjson.dumps(facts).decode())
+
+    async def run(self, client: Client) -> None:
+        """Make the locks that are due, until cancelled."""
+        while True:
+            self._news.clear()
+            while self._waiting and await self._lock(client, *self._waiting[0]):
+                self._waiting.pop(0)
+                self._save()
+            try:
+                await asyncio.wait_for(self._news.wait(), RETRY_AFTER if self._waiting else None)
+            except TimeoutError:
+                continue
+
+    async def _lock(self, client: Client, user: str, login: str) -> bool:
+        """Return whether this lock is dealt with: made, or refused for good."""
+        expires = self._clock() + self._settings.duration if self._settings.duration else 0.0
+        try:
+            await client.upsert_lock(NAME.format(user=user, login=login), user=user, login=login, message=MESSAGE, expires=expires)
+        except (RpcError, ConnectError) as error:
+            refused = isinstance(error, RpcError) and error.code in REFUSED
+            if not refused or not self._denied:
+                next_step = "Give the role the rule: resources [lock], verbs [create, update]." if refused else ""
+                log.warning("the user could not be locked", user=user, login=login, error=str(error), next_step=next_step)
+            self._denied = self._denied or refused
+            return refused
+        self._denied = False
+        self.locked += 1
+        log.info("User login is locked", user=user, login=login)
+        return True

@@ -1,0 +1,241 @@
+"""The file sink keeps what it calls delivered, over rotation, a full disk, a crash and a directory that goes away."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from event_handler.errors import SinkError
+from event_handler.event import Event
+from event_handler.sinks.base import Delivered, Retry
+from event_handler.sinks.file import FileSettings, FileSink, session_file
+from tests.contract.deliveries import events, verdict
+from tests.contract.ndjson import read, uids
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "events.ndjson"
+
+
+async def deliver(settings: FileSettings, *batches: list[Event]) -> None:
+    sink = FileSink(settings)
+    for batch in batches:
+        assert await verdict(sink, batch) == Delivered()
+    await sink.close()
+
+
+async def test_a_file_is_for_its_owner_only_and_is_appended_to(path: Path) -> None:
+    await deliver(FileSettings(str(path)), events(1))
+    await deliver(FileSettings(str(path)), events(1, first=1))
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert uids(path) == ["e0", "e1"]
+
+
+async def test_a_file_rotates_by_size_and_the_oldest_are_deleted(path: Path, tmp_path: Path) -> None:
+    settings = FileSettings(str(path), max_bytes=1000, keep=2)
+    await deliver(settings, *(events(1, first=number, size=600) for number in range(5)))
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["events.ndjson", "events.ndjson.1", "events.ndjson.2"]
+    assert uids(tmp_path / "events.ndjson.2", tmp_path / "events.ndjson.1", path) == ["e2", "e3", "e4"]
+    assert {file.stat().st_mode & 0o777 for file in tmp_path.iterdir()} == {0o600}
+
+
+async def test_a_file_of_an_earlier_day_is_renamed_also_after_a_restart(path: Path, tmp_path: Path) -> None:
+    await deliver(FileSettings(str(path)), events(1))
+    os.utime(path, (0, path.stat().st_mtime - 86400))
+    await deliver(FileSettings(str(path)), events(1, first=1), events(1, first=2))
+    assert uids(tmp_path / "events.ndjson.1") == ["e0"]
+    assert uids(path) == ["e1", "e2"]
+
+
+async def test_without_limits_a_file_never_rotates(path: Path, tmp_path: Path) -> None:
+    settings = FileSettings(str(path), max_bytes=0, max_age=0)
+    await deliver(settings, events(1, size=9000))
+    os.utime(path, (0, 0))
+    await deliver(settings, events(1, first=1))
+    assert list(tmp_path.iterdir()) == [path]
+
+
+async def test_a_file_that_logrotate_moved_away_is_made_anew(path: Path, tmp_path: Path) -> None:
+    sink = FileSink(FileSettings(str(path)))
+    assert await verdict(sink, events(1)) == Delivered()
+    path.rename(tmp_path / "moved")
+    assert await verdict(sink, events(1, first=1)) == Delivered()
+    path.unlink()
+    assert await verdict(sink, events(1, first=2)) == Delivered()
+    await sink.close()
+    assert uids(tmp_path / "moved") == ["e0"]
+    assert uids(path) == ["e2"]
+
+
+async def test_a_file_that_was_truncated_in_place_goes_on_without_a_hole(path: Path) -> None:
+    sink = FileSink(FileSettings(str(path)))
+    assert await verdict(sink, events(1)) == Delivered()
+    os.truncate(path, 0)
+    assert await verdict(sink, events(1, first=1)) == Delivered()
+    await sink.close()
+    assert uids(path) == ["e1"]
+
+
+async def test_reopen_lets_go_of_the_file(path: Path) -> None:
+    sink = FileSink(FileSettings(str(path)))
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    await sink.reopen()
+    assert len(list(Path("/proc/self/fd").iterdir())) == before - 1
+    assert await verdict(sink, events(1)) == Delivered()
+    await sink.close()
+    assert uids(path) == ["e0"]
+
+
+@pytest.mark.parametrize(
+    ("left", "kept"),
+    [
+        (b'{"uid":"a"}\n{"uid":"tor', ["a"]),
+        (b'{"uid":"tor', []),
+        (b'{"uid":"a"}\n{"uid":"whole"}', ["a", "whole"]),
+        (b'{"uid":"a"}\n' + b'{"uid":"' + b"x" * 200_000, ["a"]),
+        (b'{"uid":"a"}\n' + b"\0" * 4096, ["a"]),
+        (b'{"uid":"a"}\n', ["a"]),
+    ],
+    ids=["torn", "torn first", "complete", "torn and long", "zeros", "whole"],
+)
+async def test_a_line_torn_by_a_crash_is_mended_before_the_next(path: Path, left: bytes, kept: list[str]) -> None:
+    path.write_bytes(left)
+    await deliver(FileSettings(str(path)), events(1))
+    assert uids(path) == [*kept, "e0"]
+
+
+async def test_a_last_line_that_is_not_ours_is_kept(path: Path) -> None:
+    path.write_bytes(b"header of someone else")
+    await deliver(FileSettings(str(path)), events(1))
+    assert path.read_bytes().splitlines()[0] == b"header of someone else"
+
+
+async def test_a_full_disk_is_repeated_with_the_reason() -> None:
+    sink = FileSink(FileSettings("/dev/full"))
+    said = await verdict(sink, events(1))
+    await sink.close()
+    assert said == Retry("/dev/full cannot be written: No space left on device; make room", misconfigured=True)
+
+
+LIMITED = """
+import asyncio, resource, sys
+from event_handler.event import Event
+from event_handler.sinks.file import FileSettings, FileSink
+
+def events(count, first):
+    return [Event("e", f"e{n}", 0.0, 0, b'{"uid":"e%d","pad":"%b"}' % (n, b"p" * 100), "") for n in range(first, first + count)]
+
+async def main():
+    sink = FileSink(FileSettings(sys.argv[1]))
+    print(await sink.deliver(events(5, 0)))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, resource.RLIM_INFINITY))
+    print(await sink.deliver(events(10, 5)))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    print(await sink.deliver(events(10, 5)))
+    await sink.close()
+
+asyncio.run(main())
+"""
+
+
+def test_a_disk_that_fills_up_in_the_middle_of_a_batch_leaves_no_torn_line_and_no_double(path: Path) -> None:
+    said = subprocess.run([sys.executable, "-c", LIMITED, str(path)], capture_output=True, text=True, timeout=60, check=True)
+    first, second, third = said.stdout.splitlines()
+    assert (first, third) == ("Delivered()", "Delivered()")
+    assert "File too large; make room" in second
+    assert uids(path) == [f"e{number}" for number in range(15)]
+
+
+ENDLESS = """
+import asyncio, sys
+from event_handler.event import Event
+from event_handler.sinks.file import FileSettings, FileSink
+
+async def main():
+    sink = FileSink(FileSettings(sys.argv[1], max_bytes=200_000, keep=1000))
+    number = 0
+    while True:
+        batch = [Event("e", "", 0.0, 0, b'{"uid":"e%d","pad":"%b"}' % (n, b"p" * 3000), "") for n in range(number, number + 20)]
+        await sink.deliver(batch)
+        number += 20
+        print(number, flush=True)
+
+asyncio.run(main())
+"""
+
+
+def test_after_a_kill_everything_delivered_is_in_the_files(path: Path, tmp_path: Path) -> None:
+    process = subprocess.Popen([sys.executable, "-c", ENDLESS, str(path)], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    for line in process.stdout:
+        if int(line) >= 400:
+            break
+    process.kill()
+    delivered = int(([line, *process.stdout.readlines()])[-1])
+    process.stdout.close()
+    process.wait()
+    asyncio.run(deliver(FileSettings(str(path), max_bytes=0), events(1, first=10**6)))
+    files = sorted(tmp_path.glob("events.ndjson.*"), key=lambda file: -int(file.suffix[1:]))
+    found = uids(*files, path)
+    assert found[-1] == "e1000000"
+    assert found[:delivered] == [f"e{number}" for number in range(delivered)]
+    assert len(set(found)) == len(found)
+
+
+async def test_a_directory_that_vanishes_is_a_fault_to_mend_and_is_found_again(tmp_path: Path) -> None:
+    directory = tmp_path / "logs"
+    directory.mkdir()
+    path = directory / "events.ndjson"
+    sink = FileSink(FileSettings(str(path)))
+    path.unlink()
+    directory.rmdir()
+    said = await verdict(sink, events(1))
+    assert said == Retry(f"{path} cannot be written: No such file or directory", misconfigured=True)
+    directory.mkdir()
+    assert await verdict(sink, events(1)) == Delivered()
+    await sink.close()
+    assert uids(path) == ["e0"]
+
+
+async def test_each_session_can_have_a_file_of_its_own(path: Path, tmp_path: Path) -> None:
+    settings = FileSettings(str(path), str(tmp_path / "session.{session_id}.ndjson"))
+    await deliver(settings, events(1), events(2, first=1, session_id="s1"), events(1, first=3, session_id="s1"))
+    assert uids(path) == ["e0"]
+    assert read(tmp_path / "session.s1.ndjson")[0] == {"uid": "e1", "pad": ""}
+    assert uids(tmp_path / "session.s1.ndjson") == ["e1", "e2", "e3"]
+    assert (tmp_path / "session.s1.ndjson").stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("odd", ["../../etc/x", "..", ".", "a/b", "a\0b", "{session_id}"])
+def test_an_odd_session_id_stays_in_the_directory(odd: str) -> None:
+    assert str(session_file("/var/log/{session_id}", odd).resolve().parent) == "/var/log"
+
+
+@pytest.mark.parametrize(
+    ("settings", "match"),
+    [
+        (FileSettings(""), "path is empty"),
+        (FileSettings("/nowhere/x"), "/nowhere/x cannot be opened"),
+        (FileSettings("/"), "cannot be opened"),
+        (FileSettings("-", keep=0), "keep"),
+        (FileSettings("-", max_bytes=-1), "max-bytes"),
+        (FileSettings("-", "/tmp/session.ndjson"), "session_id"),
+        (FileSettings("-", "/tmp/{session_id}/x"), "session_id"),
+        (FileSettings("-", "/nowhere/{session_id}"), "/nowhere"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused_at_the_start(settings: FileSettings, match: str) -> None:
+    with pytest.raises(SinkError, match=match):
+        FileSink(settings)
+
+
+def test_a_named_pipe_is_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(SinkError, match="it is a pipe"):
+        FileSink(FileSettings(str(tmp_path / "pipe")))

@@ -1,0 +1,153 @@
+"""`dead-letter` on a state with letters: told apart by name, shown whole, sent again, dropped."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+
+import orjson
+import pytest
+from click.testing import CliRunner
+
+from event_handler.cli import cli
+from event_handler.errors import EventHandlerError, StateError, UsageError
+from event_handler.event import Event
+from event_handler.pipeline import letters as letters_module
+from event_handler.pipeline.letters import RECORDINGS, retry_letters
+from event_handler.sinks.base import Delivered, Limits, Reject, Retry, Verdict
+from event_handler.state.store import Commit, DeadLetter, RecordingItem, Store
+
+REFUSED = DeadLetter("fluentd", "the receiver answered 400 no", "user.login", "u1", "", b'{"uid":"u1"}')
+OTHER = DeadLetter("fluentd", "the receiver answered 422 no", "user.create", "u2", "", b'{"uid":"u2"}')
+
+
+@pytest.fixture
+def storage(tmp_path: Path) -> Path:
+    for sink, kept in (("fluentd", [REFUSED, OTHER]), ("file", [REFUSED])):
+        store = Store(tmp_path / "example.test" / sink)
+        store.commit(Commit(dead_letters=kept))
+        store.close()
+    return tmp_path
+
+
+def call(storage: Path, *words: str) -> str:
+    result = CliRunner().invoke(cli, ["dead-letter", *words, f"--storage={storage}"], standalone_mode=False)
+    if isinstance(result.exception, EventHandlerError):
+        raise result.exception
+    assert result.exception is None, result.output
+    return result.output
+
+
+def test_letters_are_listed_with_names_that_tell_them_apart(storage: Path) -> None:
+    lines = call(storage, "list").splitlines()
+    assert [line.split()[0] for line in lines] == ["example.test/file/1", "example.test/fluentd/1", "example.test/fluentd/2"]
+    assert "user.login" in lines[0]
+    assert "answered 400" in lines[0]
+    assert len(call(storage, "list", "--sink=file").splitlines()) == 1
+
+
+def test_a_letter_is_shown_with_its_event(storage: Path) -> None:
+    shown = orjson.loads(call(storage, "show", "fluentd/2"))
+    assert shown["event"] == {"uid": "u2"}
+    assert shown["reason"] == OTHER.reason
+    assert [orjson.loads(line)["event"] for line in call(storage, "list", "--json").splitlines()] == [
+        {"uid": "u1"},
+        {"uid": "u1"},
+        {"uid": "u2"},
+    ]
+
+
+def test_letters_are_dropped_by_name_or_all_of_them(storage: Path) -> None:
+    assert call(storage, "drop", "fluentd/1") == "1 of example.test/fluentd dropped\n"
+    assert [line.split()[0] for line in call(storage, "list").splitlines()] == ["example.test/file/1", "example.test/fluentd/2"]
+    call(storage, "drop", "--all")
+    assert call(storage, "list") == ""
+
+
+def test_what_is_not_clear_is_asked_and_changes_nothing(storage: Path) -> None:
+    with pytest.raises(UsageError, match=r"1 could be example\.test/file/1 or example\.test/fluentd/1"):
+        call(storage, "drop", "1")
+    with pytest.raises(UsageError, match="there is no dead letter 9"):
+        call(storage, "retry", "9")
+    with pytest.raises(UsageError, match="which dead letters"):
+        call(storage, "drop")
+    with pytest.raises(UsageError, match="which dead letters"):
+        call(storage, "drop", "--all", "fluentd/1")
+    with pytest.raises(StateError, match="there is no state"):
+        call(storage / "nowhere", "list")
+    assert len(call(storage, "list").splitlines()) == 3
+
+
+class Sink:
+    """Takes what it is told to take."""
+
+    name = "fluentd"
+    limits = Limits(10, 10_000, 1, 0.0)
+
+    def __init__(self, *verdicts: Verdict) -> None:
+        self.verdicts = list(verdicts)
+        self.sent: list[Event] = []
+
+    async def deliver(self, events: Sequence[Event]) -> Verdict:
+        self.sent.extend(events)
+        return self.verdicts.pop(0)
+
+    async def reopen(self) -> None:
+        return None
+
+    async def close(self) -> None:
+        return None
+
+
+async def retried(sink: Sink, store: Store) -> None:
+    """Run until nothing is to be sent again."""
+    running = asyncio.create_task(retry_letters(sink, store))
+    async with asyncio.timeout(20):
+        while store.letters_to_retry():
+            await asyncio.sleep(0.005)
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+
+
+async def test_a_running_handler_sends_them_again_and_keeps_what_is_refused_again(
+    storage: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(letters_module, "LOOK_EVERY", 0.02)
+    store = Store(storage / "example.test" / "fluentd")
+    call(storage, "retry", "--sink=fluentd", "--all")
+    assert "(to be sent again)" in call(storage, "list", "--sink=fluentd")
+    sink = Sink(Retry("away"), Retry("away"), Delivered(), Reject("still no"))
+    await retried(sink, store)
+    assert [event.id for event in sink.sent] == ["u1", "u2", "u1", "u2"]
+    left = call(storage, "list", "--sink=fluentd")
+    assert left.split()[0] == "example.test/fluentd/2"
+    assert "still no" in left
+    assert "again" not in left
+    store.close()
+
+
+async def test_a_recording_that_was_given_up_is_asked_for_again(storage: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(letters_module, "LOOK_EVERY", 0.02)
+    store = Store(storage / "example.test" / "recorded")
+    letter = DeadLetter(RECORDINGS, "never appeared", "", "s", "s", b'{"sid":"s"}')
+    store.commit(Commit(recordings=[RecordingItem("s", 1.0, True, 0, 0.0, 0)], dead_letters=[letter]))
+    store.recording_done("s")
+    call(storage, "retry", "recorded/1")
+    await retried(Sink(), store)
+    assert store.dead_letters() == 0
+    assert [item.session_id for item in store.due_recordings(2.0, 5)] == ["s"]
+    store.close()
+
+
+async def test_bytes_that_can_be_decoded_by_now_are_sent_and_others_stay(storage: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(letters_module, "LOOK_EVERY", 0.02)
+    store = Store(storage / "example.test" / "odd")
+    bodies = [b'{"undecodable":"CgpsYXRlci50eXBl"}', b'{"undecodable":"//8="}', b'{"undecodable":"?"}']
+    store.commit(Commit(dead_letters=[DeadLetter("fluentd", "odd", "", str(n), "", body) for n, body in enumerate(bodies)]))
+    call(storage, "retry", "--sink=odd", "--all")
+    sink = Sink(Delivered())
+    await retried(sink, store)
+    assert [(event.type, event.body) for event in sink.sent] == [("later.type", b"{}")]
+    assert [line.split()[0] for line in call(storage, "list", "--sink=odd").splitlines()] == [f"example.test/odd/{n}" for n in (2, 3)]
+    store.close()

@@ -1,0 +1,207 @@
+"""Whatever happens in whatever order, nothing is lost, and only what was in flight at a kill or whose answer was lost comes again."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Coroutine, Sequence
+from typing import Any
+
+import pytest
+import structlog
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from event_handler.event import Event
+from event_handler.pipeline import delivery, engine, memory
+from event_handler.pipeline.duplicates import DuplicateWindow
+from event_handler.pipeline.engine import LineLimits, Pipeline
+from event_handler.pipeline.ledger import Ledger
+from event_handler.pipeline.select import Selector
+from event_handler.sinks.base import Delivered, Limits, Reject, Retry, Verdict
+from tests.unit.pipeline.test_engine import wire
+from tests.unit.pipeline.test_state_failures import AilingStore
+
+STREAMS = 3
+TURNS = 15  # of the event loop: enough for a verdict to be acted on, remembered, and the next batch to be sent
+POISON = 5  # events at most that the sink refuses: below the number at which the engine blames the configuration
+LARGE = 10**9
+SILENCE = structlog.wrap_logger(None, wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))  # a line a turn otherwise
+
+
+class Desk:
+    """A sink whose batches of one event lie open until they are answered, in any order."""
+
+    name = "desk"
+    limits = Limits(1, 1_000_000, 4, 0.0)
+
+    def __init__(self) -> None:
+        self.open: list[tuple[str, asyncio.Future[Verdict]]] = []
+
+    async def deliver(self, events: Sequence[Event]) -> Verdict:
+        answer: asyncio.Future[Verdict] = asyncio.get_running_loop().create_future()
+        self.open.append((events[0].id, answer))
+        return await answer
+
+    async def reopen(self) -> None:
+        return None
+
+    async def close(self) -> None:
+        return None
+
+
+class Core(RuleBasedStateMachine):
+    """`received` and `allowed` count by id how often an event was taken, and how often it may come again."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patch = pytest.MonkeyPatch()
+        self.patch.setattr(delivery, "FIRST_WAIT", 0.0)
+        for module in (delivery, engine, memory):
+            self.patch.setattr(module, "log", SILENCE)
+        self.loop = asyncio.new_event_loop()
+        self.store = AilingStore()
+        self.streams: list[list[str]] = [[] for _ in range(STREAMS)]
+        self.uploads: set[str] = set()
+        self.poison: set[str] = set()
+        self.unsure: set[str] = set()  # taken and answered for while the state could not be written
+        self.received: Counter[str] = Counter()
+        self.allowed: Counter[str] = Counter()
+        self.number = 0
+        self.begin()
+
+    def begin(self) -> None:
+        """A new process: it knows what the store has remembered, and nothing else."""
+        self.desk = Desk()
+        window = DuplicateWindow()
+        window.load(self.store.delivered_ids())
+        self.selector = Selector("desk", window, skip_types=("session.upload",))
+        self.line = Pipeline(self.desk, self.store, self.selector, LineLimits(4, LARGE))
+        self.run(self.line.__aenter__())
+        saved = self.store.positions("stream/")
+        self.read_up_to = [int(saved.get(f"stream/{number}", "0")) for number in range(STREAMS)]
+        self.ledgers = [Ledger(f"stream/{number}") for number in range(STREAMS)]
+
+    def run(self, work: Coroutine[Any, Any, object]) -> None:
+        self.loop.run_until_complete(work)
+        self.loop.run_until_complete(self.turns())
+
+    async def turns(self) -> None:
+        for _ in range(TURNS):
+            await asyncio.sleep(0)
+        if not self.store.ill:
+            self.unsure.clear()
+
+    @rule(stream=st.integers(0, STREAMS - 1), kind=st.sampled_from(["plain", "plain", "plain", "upload", "poison"]))
+    def an_event_is_written(self, stream: int, kind: str) -> None:
+        self.number += 1
+        uid = f"e{self.number}"
+        self.streams[stream].append(uid)
+        if kind == "upload":
+            self.uploads.add(uid)
+        elif kind == "poison" and len(self.poison) < POISON:
+            self.poison.add(uid)
+
+    @precondition(lambda self: self.number > 0)
+    @rule(stream=st.integers(0, STREAMS - 1), data=st.data())
+    def an_event_is_written_twice(self, stream: int, data: st.DataObject) -> None:
+        self.streams[stream].append(f"e{data.draw(st.integers(1, self.number))}")
+
+    @rule(stream=st.integers(0, STREAMS - 1), count=st.integers(1, 4), positioned=st.booleans())
+    def events_are_read(self, stream: int, count: int, positioned: bool) -> None:
+        begin = self.read_up_to[stream]
+        events = self.streams[stream][begin : begin + count]
+        self.read_up_to[stream] = begin + len(events)
+        position = str(self.read_up_to[stream]) if positioned else None
+        self.run(self.line.put(self.ledgers[stream], [self.wire(uid) for uid in events], position))
+
+    def wire(self, uid: str) -> bytes:
+        return wire(uid, "session.upload", sid=uid) if uid in self.uploads else wire(uid)
+
+    @precondition(lambda self: self.desk.open)
+    @rule(data=st.data(), answer=st.sampled_from(["delivered", "delivered", "delivered", "busy", "answer lost"]))
+    def the_sink_answers(self, data: st.DataObject, answer: str) -> None:
+        self.answer(data.draw(st.integers(0, len(self.desk.open) - 1)), answer)
+
+    def answer(self, place: int, answer: str) -> None:
+        uid, future = self.desk.open.pop(place)
+        if answer == "busy":
+            future.set_result(Retry("scripted congestion"))
+        elif uid in self.poison:
+            future.set_result(Reject("scripted refusal"))
+        else:
+            self.received[uid] += 1
+            if answer == "delivered":
+                self.unsure.add(uid)
+            else:
+                self.allowed[uid] += 1
+            future.set_result(Delivered() if answer == "delivered" else Retry("scripted loss of the answer"))
+        self.run(self.turns())
+
+    @rule(ill=st.booleans())
+    def the_disk_fails_or_works_again(self, ill: bool) -> None:
+        self.store.ill = ill
+        self.run(self.turns())
+
+    @rule(data=st.data())
+    def the_process_is_killed(self, data: st.DataObject) -> None:
+        self.allowed.update(self.unsure)
+        self.unsure.clear()
+        for uid, _ in self.desk.open:  # sent, and perhaps taken, without an answer
+            if uid not in self.poison and data.draw(st.booleans()):
+                self.received[uid] += 1
+                self.allowed[uid] += 1
+        self.run(self.end_without_a_word())
+        self.begin()
+
+    async def end_without_a_word(self) -> None:
+        """Stop all work of the line, and never let it commit what it knows."""
+        for task in self.line._tasks:
+            task.cancel()
+        await asyncio.gather(*self.line._tasks, return_exceptions=True)
+
+    @invariant()
+    def nothing_comes_twice_without_a_reason(self) -> None:
+        assert {uid: times for uid, times in self.received.items() if times > 1 + self.allowed[uid]} == {}
+
+    @invariant()
+    def no_position_passes_what_is_neither_delivered_nor_in_flight(self) -> None:
+        for number, events in enumerate(self.streams):
+            reached = int(self.store.positions("stream/").get(f"stream/{number}", "0"))
+            known = self.received.keys() | {uid for uid, _ in self.desk.open} | self.uploads | self.poison
+            assert set(events[:reached]) <= known | self.read_elsewhere(number)
+
+    def read_elsewhere(self, stream: int) -> set[str]:
+        """Events that another stream, which has read them and not finished, brings: seen again, they are dropped."""
+        return {uid for number, events in enumerate(self.streams) if number != stream for uid in events[: self.read_up_to[number]]}
+
+    def teardown(self) -> None:
+        try:
+            self.finish()
+        finally:
+            self.loop.run_until_complete(self.end_without_a_word())
+            self.store.close()
+            self.loop.close()
+            self.patch.undo()
+
+    def finish(self) -> None:
+        """Everything works again and is read to its end: all is delivered or a dead letter, and every recording announced."""
+        self.the_disk_fails_or_works_again(False)
+        for number, events in enumerate(self.streams):
+            self.events_are_read(number, len(events) + 1, True)
+        while self.desk.open:
+            self.answer(0, "delivered")
+        self.nothing_comes_twice_without_a_reason()
+        written = {uid for events in self.streams for uid in events}
+        self.store._do("UPDATE dead_letters SET retry = 1")
+        dead = [letter.id for _, letter in self.store.letters_to_retry()]
+        assert set(self.received) == written - self.uploads - self.poison
+        assert sorted(dead) == sorted(self.poison & written)
+        assert {item.session_id for item in self.store.due_recordings(LARGE * 10, 10_000)} == self.uploads
+        assert self.store.positions("stream/") == {f"stream/{n}": str(len(events)) for n, events in enumerate(self.streams)}
+
+
+TestCore = Core.TestCase
+TestCore.settings = settings(max_examples=30, stateful_step_count=30, deadline=None)

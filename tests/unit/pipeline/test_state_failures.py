@@ -1,0 +1,80 @@
+"""A state that cannot be read or written for a while stops the line and loses nothing."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from event_handler.errors import StateError
+from event_handler.pipeline import delivery, engine
+from event_handler.pipeline.ledger import Ledger
+from event_handler.state.store import Commit, Store
+from tests.unit.pipeline.test_engine import ScriptedSink, ids, pipeline, wire
+
+
+class AilingStore(Store):
+    """In memory; commits and looks at the dead letters fail while `ill`."""
+
+    def __init__(self) -> None:
+        super().__init__(None)
+        self.ill = False
+
+    def _check(self) -> None:
+        if self.ill:
+            raise StateError("scripted disk fault")
+
+    def commit(self, group: Commit) -> None:
+        self._check()
+        super().commit(group)
+
+    def dead_letter_bytes(self) -> int:
+        self._check()
+        return super().dead_letter_bytes()
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(delivery, "FIRST_WAIT", 0.001)
+    monkeypatch.setattr(engine, "LOOK_FOR_ROOM_EVERY", 0.01)
+
+
+async def test_a_refused_event_waits_for_the_state_and_the_line_goes_on_afterwards() -> None:
+    sink, store = ScriptedSink(events=1, requests=1), AilingStore()
+    sink.poison = {"e1"}
+    async with asyncio.timeout(20), pipeline(sink, store) as line:
+        store.ill = True
+        await line.put(Ledger("s"), [wire(uid) for uid in ids(4)], "p")
+        await asyncio.sleep(0.05)
+        store.ill = False
+        await line.drain_all()
+    assert sorted(sink.delivered) == ["e0", "e2", "e3"]
+    assert store.dead_letters() == 1
+    assert store.positions("s") == {"s": "p"}
+
+
+async def test_undecodable_bytes_wait_for_the_state_and_hide_no_event() -> None:
+    sink, store = ScriptedSink(), AilingStore()
+    async with asyncio.timeout(20), pipeline(sink, store) as line:
+        store.ill = True
+        putting = asyncio.create_task(line.put(Ledger("s"), [b"\xff\xff", wire("a")], "p"))
+        await asyncio.sleep(0.05)
+        store.ill = False
+        await putting
+        await line.drain_all()
+    assert sink.delivered == ["a"]
+    assert store.dead_letters() == 1
+
+
+async def test_what_cannot_be_remembered_stays_in_flight_until_it_can() -> None:
+    sink, store = ScriptedSink(), AilingStore()
+    async with asyncio.timeout(20), pipeline(sink, store, 3000) as line:
+        store.ill = True
+        putting = asyncio.create_task(line.put(Ledger("s"), [wire(uid) for uid in ids(40)], "p"))
+        await asyncio.sleep(0.1)
+        assert not putting.done()
+        store.ill = False
+        await putting
+        await line.drain_all()
+    assert sorted(sink.delivered) == sorted(ids(40))
+    assert store.positions("s") == {"s": "p"}

@@ -1,0 +1,126 @@
+"""Failed logins lock their user: at the configured count, by the time of the events, and never twice for the same events."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+from structlog.testing import capture_logs
+
+from event_handler.errors import ConnectError, RpcError
+from event_handler.sources import locks
+from event_handler.sources.locks import LockSettings, LoginGuard
+from event_handler.state.store import Store
+
+NOW = 1_800_000_000.0
+
+
+class Cluster:
+    """Notes locks, or fails as told."""
+
+    def __init__(self, *errors: Exception) -> None:
+        self.errors = list(errors)
+        self.locks: list[tuple[str, float]] = []
+
+    async def upsert_lock(self, name: str, *, user: str, login: str, message: str, expires: float) -> None:
+        if self.errors:
+            raise self.errors.pop(0)
+        assert message == "User is locked due to too many failed login attempts"
+        self.locks.append((name, expires))
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    made = Store(tmp_path)
+    yield made
+    made.close()
+
+
+def guard(store: Store, *, duration: float = 0.0, exempt: tuple[str, ...] = ()) -> LoginGuard:
+    return LoginGuard(LockSettings(3, 60.0, duration, exempt), store, clock=lambda: NOW)
+
+
+def fail(
+    watcher: LoginGuard, *moments: float, user: str = "alice", login: str = "", prefix: str = "e", success: object = False
+) -> None:
+    body = orjson.dumps({"event": "user.login", "user": user, "login": login, "success": success})
+    for moment in moments:
+        watcher.observe(f"{prefix}-{user}-{moment}", body, NOW + moment)
+
+
+async def made(watcher: LoginGuard, cluster: Any) -> list[tuple[str, float]]:
+    """The locks that are made at once."""
+    running = asyncio.create_task(watcher.run(cluster))
+    await asyncio.sleep(0.05)
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    locks_made: list[tuple[str, float]] = cluster.locks
+    return locks_made
+
+
+async def test_exactly_the_configured_count_within_the_period_locks(store: Store) -> None:
+    watcher = guard(store, duration=1800.0)
+    fail(watcher, -59, -30)
+    assert await made(watcher, Cluster()) == []
+    fail(watcher, -1)
+    assert await made(watcher, Cluster()) == [("event-handler-auto-lock-alice-", NOW + 1800.0)]
+
+
+async def test_failures_of_several_users_and_of_too_long_a_span_lock_nobody(store: Store) -> None:
+    watcher = guard(store)
+    for user in ("alice", "bob", "carol", "dave"):
+        fail(watcher, -5, -4, user=user)
+    fail(watcher, -200, -130, -65, user="erin")
+    fail(watcher, -9, -8, -7, user="frank", success=True)
+    fail(watcher, -9, -8, -7, user="", login="")
+    assert await made(watcher, Cluster()) == []
+
+
+async def test_a_login_without_a_user_is_locked_by_itself(store: Store) -> None:
+    watcher = guard(store)
+    fail(watcher, -3, -2, -1, user="", login="root")
+    assert await made(watcher, Cluster()) == [("event-handler-auto-lock--root", 0.0)]
+
+
+async def test_old_events_of_a_backfill_and_exempt_users_lock_nobody(store: Store) -> None:
+    watcher = guard(store, exempt=("bot-*", "backup"))
+    fail(watcher, -5000, -4999, -4998)
+    for user in ("bot-deploy", "backup"):
+        fail(watcher, -3, -2, -1, user=user)
+    assert await made(watcher, Cluster()) == []
+
+
+async def test_events_that_are_read_again_count_once_also_after_a_restart(store: Store) -> None:
+    watcher = guard(store)
+    fail(watcher, -3, -2)
+    for _ in range(3):
+        watcher = guard(store)
+        fail(watcher, -3, -2)
+    assert await made(watcher, Cluster()) == []
+    fail(watcher, -1)
+    again = guard(store)
+    assert len(await made(again, Cluster())) == 1
+    last = guard(store)
+    fail(last, -3, -2, -1)
+    assert await made(last, Cluster()) == []
+
+
+async def test_a_cluster_that_is_away_is_asked_again_and_a_missing_right_is_told_once(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(locks, "RETRY_AFTER", 0.001)
+    watcher = guard(store)
+    fail(watcher, -3, -2, -1)
+    assert len(await made(watcher, Cluster(ConnectError("away"), RpcError("UpsertLock", "UNAVAILABLE", "no")))) == 1
+    denied = RpcError("UpsertLock", "PERMISSION_DENIED", "access denied")
+    with capture_logs() as lines:
+        fail(watcher, -3, -2, -1, user="bob")
+        fail(watcher, -3, -2, -1, user="carol")
+        assert await made(watcher, Cluster(denied, denied)) == []
+    assert [(line["log_level"], line["next_step"]) for line in lines] == [
+        ("warning", "Give the role the rule: resources [lock], verbs [create, update].")
+    ]

@@ -1,0 +1,115 @@
+"""A recording is asked for until it has been delivered whole, whatever breaks on the way, and none holds up another."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from time import time
+
+import pytest
+
+from event_handler.pipeline.duplicates import DuplicateWindow
+from event_handler.pipeline.engine import LineLimits, Pipeline
+from event_handler.pipeline.select import Selector
+from event_handler.sources import recordings
+from event_handler.sources.recordings import RecordingSource
+from event_handler.state.store import Commit, RecordingItem, Store
+from tests.unit.pipeline.test_engine import ScriptedSink, wire
+from tests.unit.sources.scripted import ScriptedClient
+
+HOUR = 3600.0
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recordings, "LOOK_EVERY", 0.01)
+    monkeypatch.setattr(recordings, "WAITS", (0.02, 0.02, 0.02))
+
+
+def recorded(count: int) -> list[bytes]:
+    return [wire(f"r{index}", "resize", ei=index) for index in range(count)]
+
+
+def announced(*sessions: str, ago: float = 0.0) -> Store:
+    store = Store(None)
+    store.commit(Commit(recordings=[RecordingItem(session, time() - ago, True, 0, 0.0, 0) for session in sessions]))
+    return store
+
+
+@asynccontextmanager
+async def fetching(client: ScriptedClient, sink: ScriptedSink, store: Store, concurrency: int = 5) -> AsyncIterator[None]:
+    async with Pipeline(sink, store, Selector("scripted", DuplicateWindow()), LineLimits(3, 1_000_000)) as line:
+        source = RecordingSource(client, line, store, concurrency=concurrency, missing_ttl=HOUR)
+        running = asyncio.create_task(source.run())
+        try:
+            yield
+        finally:
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+
+
+async def until(true: Callable[[], bool]) -> None:
+    async with asyncio.timeout(20):
+        while not true():
+            await asyncio.sleep(0.005)
+
+
+async def test_a_recording_whose_stream_breaks_again_and_again_arrives_whole_and_once() -> None:
+    client, sink, store = ScriptedClient(), ScriptedSink(), announced("s")
+    client.recordings["s"] = recorded(25)
+    client.breaks["s"] = ["UNAVAILABLE", "UNKNOWN", "UNAVAILABLE", "INTERNAL", "UNAVAILABLE"]
+    async with fetching(client, sink, store):
+        await until(lambda: store.waiting_recordings() == (0, 0))
+    assert sorted(sink.delivered) == sorted(f"r{index}" for index in range(25))
+
+
+async def test_a_recording_is_not_done_while_what_an_earlier_try_read_is_in_flight() -> None:
+    client, sink, store = ScriptedClient(), ScriptedSink(), announced("s")
+    client.recordings["s"] = recorded(5)
+    client.breaks["s"] = ["UNAVAILABLE"]
+    sink.hold = asyncio.Event()
+    async with fetching(client, sink, store):
+        await until(lambda: sink.calls > 0)
+        await asyncio.sleep(0.3)  # long enough for several more tries
+        assert store.waiting_recordings()[0] == 1
+        sink.hold.set()
+        await until(lambda: store.waiting_recordings() == (0, 0))
+    assert sorted(sink.delivered) == [f"r{index}" for index in range(5)]
+
+
+async def test_a_missing_recording_is_asked_for_again_and_delivered_once_when_it_appears() -> None:
+    client, sink, store = ScriptedClient(), ScriptedSink(), announced("s", ago=2.5 * 24 * HOUR)
+    async with fetching(client, sink, store):
+        await until(lambda: len(client.asked) == 3)
+        client.recordings["s"] = recorded(3)
+        await until(lambda: store.waiting_recordings() == (0, 0))
+        asked = len(client.asked)
+        await asyncio.sleep(0.1)
+        assert len(client.asked) == asked
+    assert sorted(sink.delivered) == ["r0", "r1", "r2"]
+    assert store.dead_letters() == 0
+
+
+async def test_a_recording_that_stays_missing_is_given_up_after_its_time_only_and_kept_as_a_dead_letter() -> None:
+    client, sink = ScriptedClient(), ScriptedSink()
+    young, old = announced("s", ago=HOUR / 2), announced("s", ago=2 * HOUR)
+    async with fetching(client, sink, young):
+        await until(lambda: len(client.asked) > 6)
+    assert (young.waiting_recordings()[0], young.dead_letters()) == (1, 0)
+    client.asked.clear()
+    async with fetching(client, sink, old):
+        await until(lambda: old.waiting_recordings() == (0, 0))
+    assert len(client.asked) == 4
+    assert old.dead_letters() == 1
+
+
+async def test_no_more_recordings_than_allowed_are_read_at_once_and_a_stuck_one_holds_up_no_other() -> None:
+    sessions = [f"s{number}" for number in range(12)]
+    client, sink, store = ScriptedClient(), ScriptedSink(), announced(*sessions)
+    client.recordings = {session: [wire(f"{session}-0", "resize")] for session in sessions}
+    client.stuck = {"s0"}
+    async with fetching(client, sink, store, concurrency=3):
+        await until(lambda: store.waiting_recordings()[0] == 1)
+    assert client.most_open == 3
+    assert sorted(sink.delivered) == sorted(f"{session}-0" for session in sessions)
