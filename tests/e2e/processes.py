@@ -88,12 +88,13 @@ class Started:
     error: str = ""
 
     async def until(self, event: str) -> None:
-        """Read the log up to a line with that text."""
+        """Read the log on, up to the next line with that text."""
         assert self.process.stderr is not None
-        while event not in (self.lines[-1]["event"] if self.lines else ""):
-            line = await self.process.stderr.readline()
-            assert line, self.lines
+        while line := await self.process.stderr.readline():
             self.lines.append(json.loads(line))
+            if event in self.lines[-1]["event"]:
+                return
+        raise AssertionError(self.lines)
 
     async def stop(self) -> None:
         """End it by a signal and read the rest of its log."""
