@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from event_handler.errors import ConfigurationError
+from time import sleep
+
+from event_handler.errors import ConfigurationError, CredentialsError
 from event_handler.settings.model import StartSettings
 from event_handler.teleport import credentials
 from event_handler.teleport.client import Client
@@ -14,14 +16,28 @@ from event_handler.teleport.entrance import Entrance
 from event_handler.teleport.renewal import CredentialsKeeper
 from event_handler.teleport.tls import client_context
 
+TRIES = 4  # readings of the credentials at the start
+BETWEEN_TRIES = 0.3  # seconds; a file is written in far less
+
 
 def keep_credentials(settings: StartSettings) -> CredentialsKeeper:
-    """Read the credentials; they must be valid now. Raises CredentialsError or ConfigurationError."""
+    """Read the credentials; they must be valid now, or within a second: tbot may be writing them at this moment.
+
+    Raises CredentialsError or ConfigurationError.
+    """
     files = settings.teleport_identity, settings.teleport_cert, settings.teleport_key, settings.teleport_ca
     interval = settings.teleport_refresh_interval if settings.teleport_refresh_enabled else 0.0
-    keeper = CredentialsKeeper(lambda: credentials.load(*files), interval)
-    keeper.current.check_not_expired()
-    return keeper
+    tries = TRIES
+    while True:
+        try:
+            keeper = CredentialsKeeper(lambda: credentials.load(*files), interval)
+            keeper.current.check_not_expired()
+            return keeper
+        except CredentialsError:
+            tries -= 1
+            if not tries:
+                raise
+            sleep(BETWEEN_TRIES)
 
 
 class Access:
