@@ -200,6 +200,22 @@ async def test_failed_logins_lock_their_user_on_the_cluster_though_they_are_filt
     assert collector.requests == 0
 
 
+@pytest.mark.parametrize("bulk", [True, False], ids=["bulk", "search"])
+async def test_a_log_whose_newest_events_are_filtered_comes_to_its_end(tmp_path: Path, collector: Collector, bulk: bool) -> None:
+    log = AuditLog()
+    for number in range(5):
+        moment = time() - 5 + number
+        log.add(encode({"event": "cert.create", "uid": f"c{number}", "ei": 0, "time": stamp(moment)}, moment))
+    log.cut_chunks(10, late=0, late_seconds=0.0, duplicates=0.0)
+    store = Store(tmp_path / "state")
+    async with cluster(tmp_path / "sim", log, bulk=bulk, faults=Faults()) as connect:
+        sink, filters = FluentdSink(collector.settings), Filters((), ("cert.create",), ())
+        async with open_line(sink, store, filters, connect, following(time() - DAY), 1_048_576) as line:
+            await asyncio.wait_for(line.follower.run(), 30)
+    store.close()
+    assert collector.requests == 0
+
+
 class ForgetfulLog(AuditLog):
     """Loses the event of every page key that it gives, as a file log does that is rotated while it is read."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -115,3 +116,16 @@ def test_a_truncated_struct_never_crashes(content: dict[str, Any], data: st.Data
         convert(cut)
     except MalformedEventError as error:
         assert "cannot be decoded" in str(error)  # noqa: PT017 - either outcome is right, a crash is not
+
+
+def test_a_body_takes_no_more_memory_than_it_shows() -> None:
+    content = struct_pb2.Struct()
+    content.update({"uid": "u", "text": "x" * 300})
+    wire = content.SerializeToString()
+    convert(wire)
+    tracemalloc.start()
+    try:
+        kept = [convert(wire)[0] for _ in range(100)]
+        assert tracemalloc.get_traced_memory()[0] < 100 * 2 * len(kept[0])
+    finally:
+        tracemalloc.stop()
