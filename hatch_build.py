@@ -12,7 +12,7 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 COMMIT_FILE = "src/event_handler/commit.txt"  # read by event_handler.about
 
 
-class CommitHook(BuildHookInterface):  # type: ignore[type-arg]
+class CommitHook(BuildHookInterface):  # type: ignore[type-arg]  # its settings have no type
     """A wheel that is built from an sdist finds the file there already; without git there is none, which is no error."""
 
     PLUGIN_NAME = "custom"

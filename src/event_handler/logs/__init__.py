@@ -56,7 +56,7 @@ def configure(debug: bool, fmt: Format = "auto", level: Level = "info") -> None:
     root = logging.getLogger()
     for old in [old for old in root.handlers if getattr(old, "_event_handler", False)]:
         root.removeHandler(old)
-    handler._event_handler = True  # type: ignore[attr-defined]
+    handler._event_handler = True  # type: ignore[attr-defined]  # a mark of our own
     root.addHandler(handler)
     root.setLevel(
         max(logging.INFO if lowest == logging.DEBUG else logging.WARNING, lowest)

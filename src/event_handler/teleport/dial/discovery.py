@@ -83,7 +83,7 @@ class _Recorded:
 
 
 def _body(answer: bytes) -> bytes:
-    response = http.client.HTTPResponse(_Recorded(answer))  # type: ignore[arg-type]
+    response = http.client.HTTPResponse(_Recorded(answer))  # type: ignore[arg-type]  # a socket as far as it is read
     response.begin()
     return response.read()
 
