@@ -48,10 +48,10 @@ def planned_sinks(settings: StartSettings) -> list[PlannedSink]:
     planned = []
     if settings.fluentd_url:
         filters = _filters(settings, None, None, None)
-        planned.append(PlannedSink(_fluentd(settings), filters))
+        planned.append(PlannedSink(DryRunSink("fluentd") if settings.dry_run else _fluentd(settings), filters))
     if settings.file_path:
         filters = _filters(settings, settings.file_types, settings.file_skip_event_types, settings.file_skip_session_types)
-        planned.append(PlannedSink(_file(settings), filters))
+        planned.append(PlannedSink(DryRunSink("file") if settings.dry_run else _file(settings), filters))
     if settings.elasticsearch_url:
         filters = _filters(
             settings,
@@ -59,7 +59,7 @@ def planned_sinks(settings: StartSettings) -> list[PlannedSink]:
             settings.elasticsearch_skip_event_types,
             settings.elasticsearch_skip_session_types,
         )
-        planned.append(PlannedSink(_elasticsearch(settings), filters))
+        planned.append(PlannedSink(DryRunSink("elasticsearch") if settings.dry_run else _elasticsearch(settings), filters))
     return planned
 
 
@@ -75,8 +75,6 @@ def _filters(
 
 
 def _fluentd(settings: StartSettings) -> Sink:
-    if settings.dry_run:
-        return DryRunSink("fluentd")
     from event_handler.sinks.fluentd import FluentdSettings, FluentdSink
 
     return FluentdSink(
@@ -93,8 +91,6 @@ def _fluentd(settings: StartSettings) -> Sink:
 
 
 def _file(settings: StartSettings) -> Sink:
-    if settings.dry_run:
-        return DryRunSink("file")
     from event_handler.sinks.file import FileSettings, FileSink
 
     return FileSink(
@@ -105,8 +101,6 @@ def _file(settings: StartSettings) -> Sink:
 
 
 def _elasticsearch(settings: StartSettings) -> Sink:
-    if settings.dry_run:
-        return DryRunSink("elasticsearch")
     from event_handler.sinks.elasticsearch import ElasticsearchSettings, ElasticsearchSink
 
     return ElasticsearchSink(
