@@ -21,7 +21,7 @@ from benchmarks import stage
 from event_handler.teleport import credentials, messages
 from event_handler.teleport.connection import Connection
 from event_handler.teleport.dial import Way, direct, split_address
-from event_handler.teleport.entrance import SERVER_NAME, Entrance
+from event_handler.teleport.entrance import SERVER_NAME, Entrance, always
 from event_handler.teleport.tls import client_context
 
 AUDIT = "/teleport.auditlog.v1.AuditLogService/"
@@ -64,7 +64,7 @@ async def timed_async(requests: Requests, streams: int, read: Callable[[bytes], 
 def grpclib(options: argparse.Namespace) -> dict[str, float]:
     async def run() -> dict[str, float]:
         connection = Connection(
-            Entrance(lambda: [Way("direct", options.address, direct(options.address))]),
+            Entrance(always(Way("direct", options.address, direct(options.address)))),
             client_context(credentials.load(options.identity, "", "", "")),
         )
         requests: Requests = []

@@ -12,7 +12,7 @@ from event_handler.teleport import credentials
 from event_handler.teleport.client import Client
 from event_handler.teleport.connection import Connection
 from event_handler.teleport.dial import Way, direct
-from event_handler.teleport.entrance import Entrance
+from event_handler.teleport.entrance import Entrance, always
 from event_handler.teleport.tls import client_context
 
 PAGE = 10_000  # events asked for; a page ends at 1 MiB anyway
@@ -51,7 +51,7 @@ async def read_search(client: Client, days: int) -> int:
 async def measure(options: argparse.Namespace) -> dict[str, float]:
     client = Client(
         Connection(
-            Entrance(lambda: [Way("direct", options.address, direct(options.address))]),
+            Entrance(always(Way("direct", options.address, direct(options.address)))),
             client_context(credentials.load(options.identity, "", "", "")),
         )
     )

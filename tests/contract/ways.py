@@ -27,7 +27,7 @@ from event_handler.teleport.dial import Choice, Dialer, Way, direct
 from event_handler.teleport.dial.ssh_tunnel import tunnel, tunnel_direct
 from event_handler.teleport.dial.upgrade import upgrade
 from event_handler.teleport.dial.ways import ways
-from event_handler.teleport.entrance import Entrance
+from event_handler.teleport.entrance import Entrance, always
 from event_handler.teleport.tls import client_context
 
 CLUSTER = "sim.test"
@@ -128,7 +128,7 @@ def large_log(began: float) -> AuditLog:
 def client_on(address: str, credentials: Credentials, *, dial: Dialer | None = None, choice: Choice = "auto") -> Iterator[Client]:
     """A client that goes one way by `dial`, or looks for its way by `choice`."""
     listed = [Way("tested", address, dial)] if dial else ways(address, credentials, choice=choice)
-    client = Client(Connection(Entrance(lambda: listed), client_context(credentials)))
+    client = Client(Connection(Entrance(always(*listed)), client_context(credentials)))
     try:
         yield client
     finally:

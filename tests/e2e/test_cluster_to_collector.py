@@ -31,7 +31,7 @@ from event_handler.teleport.client import Client
 from event_handler.teleport.connection import Connection
 from event_handler.teleport.credentials import read_identity
 from event_handler.teleport.dial import Way, direct
-from event_handler.teleport.entrance import Entrance
+from event_handler.teleport.entrance import Entrance, always
 from event_handler.teleport.tls import client_context
 from tests.e2e.conftest import Collector
 
@@ -40,7 +40,7 @@ DAY = 86400.0
 
 
 def client_at(address: str, context: ssl.SSLContext) -> Client:
-    return Client(Connection(Entrance(lambda: [Way("direct", address, direct(address))]), context))
+    return Client(Connection(Entrance(always(Way("direct", address, direct(address)))), context))
 
 
 @asynccontextmanager

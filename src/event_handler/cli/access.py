@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from time import sleep
 
-from event_handler.errors import ConfigurationError, CredentialsError
+from event_handler.errors import CredentialsError
 from event_handler.settings.model import StartSettings
 from event_handler.teleport import credentials
 from event_handler.teleport.client import Client
 from event_handler.teleport.connection import Connection
-from event_handler.teleport.credentials import Credentials
-from event_handler.teleport.dial import Way
+from event_handler.teleport.dial import Way, srv
 from event_handler.teleport.dial.ways import ways_to
 from event_handler.teleport.entrance import Entrance
 from event_handler.teleport.renewal import CredentialsKeeper
@@ -46,8 +46,11 @@ class Access:
     def __init__(self, settings: StartSettings, keeper: CredentialsKeeper) -> None:
         self._settings = settings
         self._keeper = keeper
-        self._entrance = Entrance(lambda: self._ways(self._keeper.current))
-        self._ways(keeper.current)
+        self._addresses = [address.strip() for address in settings.teleport_addr]
+        self._entrance = Entrance(self._ways)
+        if any(srv.is_service(address) for address in self._addresses):
+            srv.resolver()
+        self._ways_to([address for address in self._addresses if not srv.is_service(address)])
 
     def connect(self) -> Client:
         """A client that connects at its first call. Raises CredentialsError when the credentials have expired."""
@@ -55,13 +58,10 @@ class Access:
         newest.check_not_expired()
         return Client(Connection(self._entrance, client_context(newest)))
 
-    def _ways(self, newest: Credentials) -> list[Way]:
-        addresses = [address.strip() for address in self._settings.teleport_addr]
-        insecure = self._settings.teleport_insecure_proxy
-        found = ways_to(addresses, newest, choice=self._settings.teleport_dial, insecure_proxy=insecure)
-        if not found:
-            raise ConfigurationError(
-                f"teleport.dial = {self._settings.teleport_dial!r} needs an SSH certificate, and {newest.source} has none",
-                "Use an identity file, or leave teleport.dial out.",
-            )
-        return found
+    async def _ways(self) -> list[Way]:
+        addresses, unresolved = await srv.resolve(self._addresses)
+        return self._ways_to(addresses) + unresolved
+
+    def _ways_to(self, addresses: Sequence[str]) -> list[Way]:
+        choice, insecure = self._settings.teleport_dial, self._settings.teleport_insecure_proxy
+        return ways_to(addresses, self._keeper.current, choice=choice, insecure_proxy=insecure)

@@ -82,7 +82,11 @@ class CommonOptions(BaseModel):
     ] = "single"
     teleport_addr: Annotated[
         tuple[str, ...],
-        option("teleport-addr", "list", "host:port of the Auth Service or the Proxy; of several, each is tried"),
+        option(
+            "teleport-addr",
+            "list",
+            "host:port of the Auth Service or the Proxy, or a service name (_teleport._tcp.example.com); of several, each is tried",
+        ),
         Field(min_length=1),
     ] = ("localhost:3025",)
     teleport_dial: Annotated[

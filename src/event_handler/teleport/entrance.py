@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import structlog
@@ -28,21 +28,30 @@ REFUSALS = ("certificate", "unknown ca", "access denied", "decrypt error")  # al
 log = structlog.get_logger()
 
 
+def always(*ways: Way) -> Callable[[], Awaitable[Sequence[Way]]]:
+    """What an Entrance wants, for ways that never change."""
+
+    async def listed() -> Sequence[Way]:
+        return ways
+
+    return listed
+
+
 class Entrance:
-    """The ways into one cluster; `ways` lists them anew for each entry, in the same order, from the newest credentials.
+    """The ways into one cluster; `ways` lists them anew for each entry, from the newest credentials and the newest answer of DNS.
 
     The one that worked is remembered and tried first the next time.
     """
 
-    def __init__(self, ways: Callable[[], Sequence[Way]]) -> None:
+    def __init__(self, ways: Callable[[], Awaitable[Sequence[Way]]]) -> None:
         self._list = ways
-        self._best = 0
+        self._best: tuple[str, str] | None = None  # name and address
         self.address = ""  # by which the last entry was made
 
     async def enter(self, make_protocol: Callable[[], Any], context: ssl.SSLContext) -> Any:
         """Return a connected protocol made by `make_protocol`, or raise ConnectError, which says why each way failed."""
-        ways = list(enumerate(self._list()))
-        ways.sort(key=lambda numbered: numbered[0] != self._best)
+        ways = list(enumerate(await self._list()))
+        ways.sort(key=lambda numbered: (numbered[1].name, numbered[1].address) != self._best)
         trying: dict[asyncio.Task[Any], tuple[int, Way]] = {}
         failed: dict[int, tuple[Way, ConnectError]] = {}
         try:
@@ -58,7 +67,7 @@ class Entrance:
                     number, way = trying.pop(task)
                     error = task.exception()
                     if error is None:
-                        self._prefer(number, way)
+                        self._prefer(way, first=number == 0)
                         self.address = way.address
                         return task.result()[1]
                     if not isinstance(error, ConnectError):
@@ -72,10 +81,10 @@ class Entrance:
                 if not isinstance(late, BaseException):
                     late[0].close()
 
-    def _prefer(self, number: int, way: Way) -> None:
-        if number != self._best:
-            self._best = number
-            log.info("found another way into the cluster", way=way.name)
+    def _prefer(self, way: Way, *, first: bool) -> None:
+        known, self._best = self._best, (way.name, way.address)
+        if known != self._best and (known or not first):
+            log.info("found another way into the cluster", way=way.name, address=way.address)
 
 
 async def _through(way: Way, make_protocol: Callable[[], Any], context: ssl.SSLContext) -> tuple[asyncio.Transport, Any]:

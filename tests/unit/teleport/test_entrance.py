@@ -16,7 +16,7 @@ from event_handler.simulator.credentials import write_cluster_files
 from event_handler.teleport import entrance
 from event_handler.teleport.credentials import read_identity
 from event_handler.teleport.dial import Way, direct
-from event_handler.teleport.entrance import Entrance
+from event_handler.teleport.entrance import Entrance, always
 from event_handler.teleport.tls import client_context
 
 
@@ -78,7 +78,7 @@ class Hanging:
 
 
 def entrance_of(ways: list[Way]) -> Entrance:
-    return Entrance(lambda: ways)
+    return Entrance(always(*ways))
 
 
 async def test_a_way_that_hangs_does_not_hold_up_the_one_that_works_and_is_cancelled(auth: Auth) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from itertools import zip_longest
 from typing import Literal
 
+from event_handler.errors import ConfigurationError
 from event_handler.teleport.credentials import Credentials
 from event_handler.teleport.dial.base import Way
 from event_handler.teleport.dial.direct import direct
@@ -17,9 +18,8 @@ Choice = Literal["auto", "direct", "tls-routing", "upgrade", "tunnel"]
 def ways(address: str, credentials: Credentials, *, choice: Choice = "auto", insecure_proxy: bool = False) -> list[Way]:
     """The ways into the cluster at `address`, best first; `choice` names the only one to try.
 
-    Without an SSH certificate and SSH authorities in `credentials` there is no tunnel, so the list may be empty where a tunnel was
-    chosen. `insecure_proxy` leaves public certificates unchecked, never those of the cluster itself. Raises ConfigurationError for
-    what is no address.
+    Without an SSH certificate and SSH authorities in `credentials` there is no tunnel. `insecure_proxy` leaves public certificates
+    unchecked, never those of the cluster itself. Raises ConfigurationError for what is no address, and for a tunnel that cannot be.
     """
     found: list[Way] = []
     if choice in ("auto", "direct", "tls-routing"):
@@ -31,6 +31,11 @@ def ways(address: str, credentials: Credentials, *, choice: Choice = "auto", ins
 
         found.append(Way("tunnel", address, tunnel(address, credentials, insecure_proxy=insecure_proxy)))
         found.append(Way("tunnel-direct", address, tunnel_direct(address, credentials)))
+    if not found:
+        raise ConfigurationError(
+            f"teleport.dial = {choice!r} needs an SSH certificate, and {credentials.source} has none",
+            "Use an identity file, or leave teleport.dial out.",
+        )
     return found
 
 

@@ -16,7 +16,7 @@ from event_handler.teleport.client import Client
 from event_handler.teleport.connection import Connection
 from event_handler.teleport.credentials import Credentials, read_identity
 from event_handler.teleport.dial import Choice, Dialer, Way, ways
-from event_handler.teleport.entrance import Entrance
+from event_handler.teleport.entrance import Entrance, always
 from event_handler.teleport.tls import client_context
 from tests.unit.teleport.dial.proxy_server import UpgradingProxy
 from tests.unit.teleport.dial.servers import HttpProxy, PublicAuthority, SocksProxy, listening
@@ -57,7 +57,8 @@ def test_the_ways_are_in_order(credentials: Credentials, choice: Choice, names: 
 def test_without_a_part_of_the_ssh_material_there_is_no_tunnel(credentials: Credentials, missing: dict[str, object]) -> None:
     without = replace(credentials, **missing)  # type: ignore[arg-type]
     assert [way.name for way in ways("teleport.example.com:443", without)] == ["direct", "upgrade"]
-    assert ways("teleport.example.com:443", without, choice="tunnel") == []
+    with pytest.raises(ConfigurationError, match="needs an SSH certificate"):
+        ways("teleport.example.com:443", without, choice="tunnel")
 
 
 def test_what_is_no_address_is_refused_at_once(credentials: Credentials) -> None:
@@ -66,7 +67,7 @@ def test_what_is_no_address_is_refused_at_once(credentials: Credentials) -> None
 
 
 async def ping(dial: Dialer, credentials: Credentials) -> str:
-    client = Client(Connection(Entrance(lambda: [Way("tested", "", dial)]), client_context(credentials)))
+    client = Client(Connection(Entrance(always(Way("tested", "", dial))), client_context(credentials)))
     try:
         return (await client.ping()).name
     finally:

@@ -1,0 +1,72 @@
+"""Addresses that are the name of a service (`_teleport._tcp.example.com`): DNS says at which hosts and ports it is (RFC 2782)."""
+
+from __future__ import annotations
+
+import re
+import socket
+from collections.abc import Sequence
+from typing import Any
+
+from event_handler.errors import ConfigurationError, ConnectError
+from event_handler.teleport.dial.base import Dialer, Way, join_address
+
+LOOKUP_TIMEOUT = 5.0  # seconds for one name, all name servers together
+MAX_TARGETS = 16  # hosts of one service; each of them is several ways to try
+_SERVICE = re.compile(r"_[A-Za-z0-9-]{1,62}\._tcp\.[^\s:/]+")
+
+
+def is_service(address: str) -> bool:
+    """Whether `address` is the name of a service and not `host:port`."""
+    return _SERVICE.fullmatch(address) is not None
+
+
+def resolver() -> Any:
+    """The resolver of this machine. Raises ConfigurationError where the library for it is not installed."""
+    try:
+        from dns.asyncresolver import Resolver  # an extra, and slow to import
+    except ImportError:
+        raise ConfigurationError(
+            "a service name in teleport.addr needs the library dnspython, which is not installed",
+            "Install it with `pip install 'teleport-event-handler[srv]'`, or write host:port.",
+        ) from None
+    return Resolver()
+
+
+async def resolve(addresses: Sequence[str]) -> tuple[list[str], list[Way]]:
+    """Put in place of each service name its targets as `host:port`, in the order that DNS wants them tried.
+
+    A name that does not resolve becomes a way that fails with the reason, so that it holds up no other address.
+    """
+    found: list[str] = []
+    failed: list[Way] = []
+    for address in addresses:
+        if not is_service(address):
+            found.append(address)
+            continue
+        try:
+            found += await _targets(address)
+        except ConnectError as error:
+            failed.append(Way("srv", address, _failing(error)))
+    return list(dict.fromkeys(found)), failed
+
+
+async def _targets(name: str) -> list[str]:
+    from dns.exception import DNSException
+
+    hint = "Check teleport.addr, and look the name up with `dig SRV`; host:port works without it."
+    try:
+        answer = await resolver().resolve(name, "SRV", lifetime=LOOKUP_TIMEOUT)
+    except (DNSException, OSError) as error:
+        raise ConnectError(f"the service {name} does not resolve ({' '.join(str(error).split())})", hint) from None
+    targets = [(record.target.to_text(omit_final_dot=True), record.port) for record in answer.rrset.processing_order()]
+    named = [join_address(host, port) for host, port in targets if host and host != "." and port]
+    if not named:
+        raise ConnectError(f"DNS says that the service {name} is nowhere", hint)
+    return named[:MAX_TARGETS]
+
+
+def _failing(error: ConnectError) -> Dialer:
+    async def dial() -> socket.socket:
+        raise error
+
+    return dial
