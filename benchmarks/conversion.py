@@ -13,7 +13,7 @@ import orjson
 from google.protobuf import json_format, struct_pb2
 
 from benchmarks import stage
-from event_handler.teleport.struct_json import convert
+from event_handler.teleport.decode import convert
 
 ROUNDS = 5  # the best counts: the others were disturbed
 

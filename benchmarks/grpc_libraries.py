@@ -18,7 +18,7 @@ import grpc
 import grpc.aio
 
 from benchmarks import stage
-from event_handler.teleport import credentials, messages
+from event_handler.teleport import credentials, decode, messages
 from event_handler.teleport.connection import Connection
 from event_handler.teleport.dial import Way, direct, split_address
 from event_handler.teleport.entrance import SERVER_NAME, Entrance, always
@@ -36,7 +36,7 @@ Reader = Callable[[argparse.Namespace], dict[str, float]]
 
 
 def chunk_requests(moment: float, answers: list[bytes]) -> Requests:
-    return [messages.write_time(1, moment) + messages.write_text(2, messages.read_text_field(answer, 1)) for answer in answers]
+    return [messages.write_time(1, moment) + messages.write_text(2, decode.read_text_field(answer, 1)) for answer in answers]
 
 
 def moments(days: int) -> list[float]:

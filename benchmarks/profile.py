@@ -26,8 +26,7 @@ EVENTS = 200_000
 
 # The first entry that is part of a file's path names the part of the program; the innermost frame that has one decides.
 PARTS = (
-    ("/teleport/struct_json.py", "Struct decode"),
-    ("/teleport/messages.py", "envelope decode"),
+    ("/teleport/decode.py", "decoding"),
     ("/teleport/", "cluster client"),
     ("/grpclib/", "reading: grpclib, h2"),
     ("/h2/", "reading: grpclib, h2"),

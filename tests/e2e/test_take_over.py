@@ -19,7 +19,7 @@ from event_handler.simulator.credentials import write_cluster_files
 from event_handler.simulator.events import Generator, LogEvent
 from event_handler.simulator.log import AuditLog, Chunk, day_of
 from event_handler.simulator.server import AuthServer, Faults
-from event_handler.teleport import messages
+from event_handler.teleport import decode
 from tests.e2e.conftest import Collector
 from tests.e2e.processes import configuration, handler
 
@@ -34,12 +34,12 @@ def exchange(name: str) -> list[bytes]:
 
 
 def log_event(wire: bytes) -> LogEvent:
-    raw = messages.read_event(wire)
+    raw = decode.read_event(wire)
     return LogEvent(raw.id, raw.type, raw.time, wire, raw.index)
 
 
 def ids(exported: list[bytes]) -> list[str]:
-    return [messages.event_id(messages.read_exported(wire)[0]) for wire in exported]
+    return [decode.event_id(decode.read_exported(wire)[0]) for wire in exported]
 
 
 def bulk_log() -> AuditLog:
@@ -104,20 +104,20 @@ async def test_a_recording_that_the_plugin_had_not_sent_is_sent_and_nothing_else
     async with cluster(tmp_path, bulk_log(), "bulk-after-all", collector, bulk=True) as config:
         await run(config)
     assert not collector.ids()
-    recorded = [messages.read_event(wire) for wire in exchange("session-1")]
+    recorded = [decode.read_event(wire) for wire in exchange("session-1")]
     sent = [event["event"] for event in collector.events[f"/session.{SID}.log"]]
     assert sorted(map(str, sent)) == sorted(raw.type for raw in recorded if raw.type != "print")
 
 
 async def test_a_search_goes_on_after_the_plugins_last_event(tmp_path: Path, collector: Collector) -> None:
     log = AuditLog()
-    wires = messages.read_page(exchange("search-all")[0])[0]
-    last = [messages.event_id(wire) for wire in wires].index("79cc6d6d-0a2a-400d-8cd6-9dcb00191935")
+    wires = decode.read_page(exchange("search-all")[0])[0]
+    last = [decode.event_id(wire) for wire in wires].index("79cc6d6d-0a2a-400d-8cd6-9dcb00191935")
     for wire in wires:
         log.add(log_event(wire))
     async with cluster(tmp_path, log, "legacy-after-all", collector, bulk=False) as config:
         await run(config)
-        assert sorted(collector.ids().elements()) == sorted(messages.event_id(wire) for wire in wires[last + 1 :])
+        assert sorted(collector.ids().elements()) == sorted(decode.event_id(wire) for wire in wires[last + 1 :])
         new = Generator(CLUSTER, 1).event(time())
         log.add(new)
         output = await run(config)
@@ -128,7 +128,7 @@ async def test_a_search_goes_on_after_the_plugins_last_event(tmp_path: Path, col
 
 async def test_a_search_whose_last_event_is_gone_repeats_its_page_and_no_more(tmp_path: Path, collector: Collector) -> None:
     log = AuditLog()
-    for wire in messages.read_page(exchange("search-all")[0])[0]:
+    for wire in decode.read_page(exchange("search-all")[0])[0]:
         log.add(log_event(wire))
     async with cluster(tmp_path, log, "legacy-after-all", collector, bulk=False) as config:
         (key,) = (tmp_path / "storage").glob("*/cursor")

@@ -15,8 +15,7 @@ from event_handler.event import Event
 from event_handler.pipeline.select import UNDECODABLE
 from event_handler.sinks.base import Delivered, Partial, Reject, Sink, Split
 from event_handler.state.store import DeadLetter, Store
-from event_handler.teleport.messages import read_event
-from event_handler.teleport.struct_json import convert, stable_id
+from event_handler.teleport.decode import convert, read_event, stable_id
 
 LOOK_EVERY = 2.0  # seconds between looks for letters that a person has just asked for
 RECORDINGS = "recordings"  # the sink named in letters about recordings that could not be read

@@ -13,8 +13,7 @@ from event_handler.event import SESSION_ID, Event
 from event_handler.pipeline.duplicates import DuplicateWindow, fingerprint
 from event_handler.pipeline.ledger import Announcement
 from event_handler.state.store import DeadLetter
-from event_handler.teleport.messages import RawEvent, read_event
-from event_handler.teleport.struct_json import convert, stable_id
+from event_handler.teleport.decode import RawEvent, convert, read_event, stable_id
 
 UPLOADED = "session.upload"
 ENDED = frozenset({"session.end", "windows.desktop.session.end", "db.session.end"})

@@ -18,7 +18,7 @@ from event_handler.pipeline.ledger import Ledger
 from event_handler.pipeline.letters import RECORDINGS
 from event_handler.state.store import Commit, DeadLetter, RecordingItem, Store
 from event_handler.teleport.client import Client
-from event_handler.teleport.messages import event_index
+from event_handler.teleport.decode import event_index
 
 LOOK_EVERY = 0.5  # seconds between looks at the queue, which is a local table
 WAITS = (10.0, 60.0, 300.0, 1800.0, 7200.0, 21600.0)  # seconds before the 2nd, 3rd, … try; the last is repeated

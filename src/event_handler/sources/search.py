@@ -19,8 +19,9 @@ from event_handler.errors import RpcError
 from event_handler.pipeline.engine import Pipeline
 from event_handler.pipeline.ledger import Ledger
 from event_handler.state.store import Store
-from event_handler.teleport import messages
 from event_handler.teleport.client import Client
+from event_handler.teleport.decode import event_id, event_time
+from event_handler.teleport.messages import NEWEST_FIRST, OLDEST_FIRST
 
 LARGEST_PAGE = 10_000  # events; the server's limit, a page ends at about 1 MiB anyway
 SMALLER_PAGE = 500  # events; for back ends that refuse the largest page
@@ -102,7 +103,7 @@ class SearchSource:
         before: list[bytes] = []
         async with aclosing(self._pages(self._start, time() + AHEAD)) as pages:
             async for events, _ in pages:
-                ids = [messages.event_id(wire) for wire in events]
+                ids = [event_id(wire) for wire in events]
                 if last_id in ids:
                     self._pipeline.skip([*before, *events[: ids.index(last_id) + 1]])
                     break
@@ -126,7 +127,7 @@ class SearchSource:
             page_key = next_key
             fresh += await self._put(events)
             if events:
-                last = max(last, min(messages.event_time(events[-1]), until))
+                last = max(last, min(event_time(events[-1]), until))
                 await self._reached(min(last, time()))
         if lost and last > since:
             # The file back end answers a key whose event it does not know (rotated, another Auth server) with an empty page.
@@ -141,7 +142,7 @@ class SearchSource:
         for at in range(0, len(events), RUN):
             fresh += await self._pipeline.put(self._ledger, events[at : at + RUN], None)
         if events:
-            self._newest = max(self._newest, messages.event_time(events[0]), messages.event_time(events[-1]))
+            self._newest = max(self._newest, event_time(events[0]), event_time(events[-1]))
         return fresh
 
     async def _look_from_the_end(self, since: float, until: float) -> int:
@@ -149,7 +150,7 @@ class SearchSource:
         fresh = 0
         key = ""
         while True:
-            events, next_key = await self._search(since, until, key, messages.NEWEST_FIRST)
+            events, next_key = await self._search(since, until, key, NEWEST_FIRST)
             page_fresh = await self._put(events)
             fresh += page_fresh
             if not page_fresh or not next_key or next_key == key:
@@ -170,7 +171,7 @@ class SearchSource:
                 ahead.cancel()
         yield events, ""
 
-    async def _search(self, since: float, until: float, key: str, order: int = messages.OLDEST_FIRST) -> tuple[list[bytes], str]:
+    async def _search(self, since: float, until: float, key: str, order: int = OLDEST_FIRST) -> tuple[list[bytes], str]:
         begun = monotonic()
         try:
             page = await self._client.search(since, until, limit=self._page, key=key, types=self._types, order=order)

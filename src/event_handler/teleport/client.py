@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from event_handler.errors import MalformedEventError, RpcError
 from event_handler.teleport import messages as m
 from event_handler.teleport.connection import Connection
+from event_handler.teleport.decode import read_exported, read_page, read_text_field
 
 _AUDIT = "/teleport.auditlog.v1.AuditLogService/"
 _AUTH = "/proto.AuthService/"
@@ -38,7 +39,7 @@ class Client:
 
     async def ping(self) -> Cluster:
         answer = await self._connection.unary(_AUTH + "Ping", b"", timeout=30.0)
-        return Cluster(m.read_text_field(answer, 1), m.read_text_field(answer, 2))
+        return Cluster(read_text_field(answer, 1), read_text_field(answer, 2))
 
     async def has_bulk_export(self, probe_time: float) -> bool:
         """Ask for the chunks of a day without events: a back end without bulk export answers UNIMPLEMENTED."""
@@ -55,7 +56,7 @@ class Client:
         """Names of the complete chunks of the UTC day of `day` (seconds since the epoch), in no order."""
         async for answers in self._connection.stream(_AUDIT + "GetEventExportChunks", m.write_time(1, day)):
             for answer in answers:
-                yield m.read_text_field(answer, 1)
+                yield read_text_field(answer, 1)
 
     async def export(self, day: float, chunk: str, cursor: str) -> AsyncIterator[tuple[list[bytes], str]]:
         """Events of a chunk after `cursor` ("" = its start) as undecoded bytes, at most RUN at a time, with the cursor after them."""
@@ -65,7 +66,7 @@ class Client:
                 events = []
                 for answer in answers[at : at + RUN]:
                     try:
-                        event, cursor = m.read_exported(answer)
+                        event, cursor = read_exported(answer)
                     except MalformedEventError:
                         event = answer  # whoever selects from the events meets the same error and keeps the bytes
                     events.append(event)
@@ -93,7 +94,7 @@ class Client:
         )
         answer = await self._connection.unary(_AUDIT + "GetUnstructuredEvents", request)
         try:
-            return m.read_page(answer)
+            return read_page(answer)
         except MalformedEventError as error:
             raise RpcError("GetUnstructuredEvents", "DATA_LOSS", error.message) from None
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
+from event_handler.teleport import decode
 from event_handler.teleport import messages as m
-from event_handler.teleport.struct_json import convert
 
 GOLDEN = Path(__file__).parents[2] / "data" / "golden"
 EXCHANGES = sorted((GOLDEN / "grpc").glob("*.json"))
@@ -25,15 +25,15 @@ def bodies() -> dict[str, list[Any]]:
     return found
 
 
-def events_of(exchange: dict[str, Any]) -> list[m.RawEvent]:
+def events_of(exchange: dict[str, Any]) -> list[decode.RawEvent]:
     method = exchange["method"].rpartition("/")[2]
     answers = [base64.b64decode(answer) for answer in exchange["responses"]]
     if method == "GetUnstructuredEvents":
-        return [m.read_event(wire) for answer in answers for wire in m.read_page(answer)[0]]
+        return [decode.read_event(wire) for answer in answers for wire in decode.read_page(answer)[0]]
     if method == "ExportUnstructuredEvents":
-        return [m.read_event(m.read_exported(answer)[0]) for answer in answers]
+        return [decode.read_event(decode.read_exported(answer)[0]) for answer in answers]
     if method == "StreamUnstructuredSessionEvents":
-        return [m.read_event(answer) for answer in answers]
+        return [decode.read_event(answer) for answer in answers]
     return []
 
 
@@ -41,7 +41,7 @@ def events_of(exchange: dict[str, Any]) -> list[m.RawEvent]:
 def test_every_event_equals_the_body_that_the_plugin_sent(path: Path) -> None:
     sent = bodies()
     for raw in events_of(json.loads(path.read_text())):
-        body, uid = convert(raw.content)
+        body, uid = decode.convert(raw.content)
         content = json.loads(body)
         assert (raw.type, raw.index) == (content["event"], content["ei"])
         assert uid == content.get("uid", "")
@@ -50,7 +50,7 @@ def test_every_event_equals_the_body_that_the_plugin_sent(path: Path) -> None:
 
 
 def test_all_bodies_of_the_bulk_run_are_found_in_the_exchanges() -> None:
-    converted = {convert(raw.content)[1] for path in EXCHANGES for raw in events_of(json.loads(path.read_text()))}
+    converted = {decode.convert(raw.content)[1] for path in EXCHANGES for raw in events_of(json.loads(path.read_text()))}
     audit = {
         json.loads(record["body"])["uid"] for record in map(json.loads, (GOLDEN / "http" / "legacy.jsonl").read_text().splitlines())
     }
@@ -60,8 +60,8 @@ def test_all_bodies_of_the_bulk_run_are_found_in_the_exchanges() -> None:
 def test_the_text_is_sorted_and_so_the_same_on_every_read() -> None:
     exchange = json.loads((GOLDEN / "grpc" / "search-all.json").read_text())
     again = json.loads((GOLDEN / "grpc" / "search-order1.json").read_text())
-    first = {raw.id: convert(raw.content)[0] for raw in events_of(exchange)}
-    second = {raw.id: convert(raw.content)[0] for raw in events_of(again)}
+    first = {raw.id: decode.convert(raw.content)[0] for raw in events_of(exchange)}
+    second = {raw.id: decode.convert(raw.content)[0] for raw in events_of(again)}
     shared = first.keys() & second.keys()
     assert shared
     assert all(first[key] == second[key] for key in shared)
@@ -69,7 +69,7 @@ def test_the_text_is_sorted_and_so_the_same_on_every_read() -> None:
 
 def test_export_answers_carry_the_cursor_that_follows_the_event() -> None:
     exchange = json.loads((GOLDEN / "grpc" / "export-chunk-a.json").read_text())
-    cursors = [m.read_exported(base64.b64decode(answer))[1] for answer in exchange["responses"]]
+    cursors = [decode.read_exported(base64.b64decode(answer))[1] for answer in exchange["responses"]]
     assert cursors == [f"a1:{number}" for number in range(1, 26)]
 
 
@@ -77,13 +77,13 @@ def test_export_answers_carry_the_cursor_that_follows_the_event() -> None:
 def test_requests_are_encoded_as_the_real_client_encodes_them(path: Path) -> None:
     exchange = json.loads(path.read_text())
     request = base64.b64decode(exchange["request"])
-    fields = dict(m.read_fields(request))
+    fields = dict(decode.read_fields(request))
     method = exchange["method"].rpartition("/")[2]
     if method in ("GetEventExportChunks", "ExportUnstructuredEvents"):
-        day = dict(m.read_fields(fields[1]))[1] if isinstance(fields.get(1), bytes) else 0  # type: ignore[arg-type]
+        day = dict(decode.read_fields(fields[1]))[1] if isinstance(fields.get(1), bytes) else 0  # type: ignore[arg-type]
         texts = [fields.get(number, b"") for number in (2, 3)]
         ours = m.write_time(1, float(day)) if isinstance(day, int) else b""  # seconds only
         for number, text in zip((2, 3), texts, strict=True):
             assert isinstance(text, bytes)
             ours += m.write_text(number, text.decode())
-        assert dict(m.read_fields(ours)).keys() == fields.keys()
+        assert dict(decode.read_fields(ours)).keys() == fields.keys()

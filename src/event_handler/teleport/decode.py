@@ -1,10 +1,15 @@
-"""Turns the wire bytes of a google.protobuf.Struct into one JSON object, without protobuf objects in between.
+"""Reads the cluster's answers: the few protobuf messages from their field numbers, and an event's Struct as one JSON object.
+
+Wire bytes become JSON once, without protobuf objects in between, and only when the event has been selected; unknown fields are
+skipped. This is where most of the CPU goes: the file is typed, pure Python that the build compiles with mypyc where a C compiler is
+at hand, with the same results.
 
 Keys are sorted by their bytes, as Go's protojson does: the server writes map entries in random order, so only sorting makes the
 text the same on every read. Numbers are doubles and are printed in the shortest form that reads back equal: whole numbers
 without a point, exponents only below 1e-6 and from 1e21 on. JSON has no NaN or infinity; they are written as the strings
 "NaN", "Infinity" and "-Infinity" (the protobuf JSON mapping of doubles), so that such an event is delivered and not stuck.
-Source of the field numbers: google/protobuf/struct.proto.
+Source of the field numbers: teleport/auditlog/v1/auditlog.proto and proto/authservice.proto of Teleport 15 to 19,
+google/protobuf/struct.proto.
 """
 
 from __future__ import annotations
@@ -12,17 +17,181 @@ from __future__ import annotations
 import hashlib
 import math
 import struct
+from dataclasses import dataclass
 
 import orjson
 
 from event_handler.errors import MalformedEventError
-from event_handler.teleport.messages import read_varint
 
 MAX_DEPTH = 200  # levels; orjson writes at most 254, and the server's own events stay below 20
 EXACT_INTEGER = 2.0**53  # doubles below it hold every whole number
 SMALLEST_PLAIN = 1e-4  # below it orjson prints an exponent where Go does not
 PAST_END = "a field runs past the end"
 _FLOAT64 = struct.Struct("<d")
+
+
+@dataclass(slots=True)
+class RawEvent:
+    """An EventUnstructured whose content is still wire bytes. `time` is in seconds since the epoch (UTC)."""
+
+    type: str
+    id: str
+    time: float
+    index: int
+    content: bytes
+
+
+def read_fields(wire: bytes) -> list[tuple[int, int | bytes]]:
+    """Split a message into (field number, value) pairs: numbers for varints, bytes for all that has a length.
+
+    Raises MalformedEventError when the bytes are no protobuf message.
+    """
+    fields: list[tuple[int, int | bytes]] = []
+    at, end = 0, len(wire)
+    try:
+        while at < end:
+            tag = wire[at]  # one byte, like most lengths: reading those in place saves a third of the time
+            at += 1
+            if tag > 0x7F:
+                tag, at = read_varint(wire, at - 1)
+            kind = tag & 7
+            if kind == 2:
+                size = wire[at]
+                at += 1
+                if size > 0x7F:
+                    size, at = read_varint(wire, at - 1)
+                stop = at + size
+                if stop > end:
+                    raise ValueError("a field runs past the end")
+                fields.append((tag >> 3, wire[at:stop]))
+                at = stop
+            elif kind == 0:
+                number, at = read_varint(wire, at)
+                fields.append((tag >> 3, number))
+            elif kind in (1, 5):
+                stop = at + (8 if kind == 1 else 4)
+                if stop > end:
+                    raise ValueError("a field runs past the end")
+                fields.append((tag >> 3, wire[at:stop]))
+                at = stop
+            else:
+                raise ValueError(f"wire type {kind}")
+    except (IndexError, ValueError, struct.error) as error:
+        raise MalformedEventError(f"the cluster sent bytes that are no protobuf message ({error})") from None
+    return fields
+
+
+def read_varint(wire: bytes, at: int) -> tuple[int, int]:
+    """The varint at `at` and the place after it. Raises ValueError or IndexError when there is none."""
+    value = wire[at]
+    at += 1
+    if value < 0x80:
+        return value, at
+    value &= 0x7F
+    shift = 7
+    while True:
+        byte = wire[at]
+        at += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, at
+        shift += 7
+        if shift > 63:
+            raise ValueError("a varint of more than 10 bytes")
+
+
+def _signed(value: int) -> int:
+    return value - (1 << 64) if value >> 63 else value
+
+
+def _text(value: int | bytes) -> str:
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else ""
+
+
+def _seconds(wire: int | bytes) -> float:
+    seconds = nanos = 0
+    if isinstance(wire, bytes):
+        for field, value in read_fields(wire):
+            if isinstance(value, int):
+                if field == 1:
+                    seconds = _signed(value)
+                elif field == 2:
+                    nanos = value
+    return seconds + nanos / 1e9
+
+
+def read_event(wire: bytes) -> RawEvent:
+    """Read the envelope of an EventUnstructured; a message that is none raises MalformedEventError."""
+    kind = identity = ""
+    time, index, content = 0.0, 0, b""
+    for field, value in read_fields(wire):
+        if field == 5 and isinstance(value, bytes):
+            content = value
+        elif field == 1:
+            kind = _text(value)
+        elif field == 2:
+            identity = _text(value)
+        elif field == 3:
+            time = _seconds(value)
+        elif field == 4 and isinstance(value, int):
+            index = _signed(value)
+    return RawEvent(kind, identity, time, index, content)
+
+
+def event_time(wire: bytes) -> float:
+    """The time of an EventUnstructured in seconds since the epoch, 0 when the message is malformed."""
+    try:
+        return read_event(wire).time
+    except MalformedEventError:
+        return 0.0
+
+
+def event_id(wire: bytes) -> str:
+    """The id of an EventUnstructured, "" when the message is malformed."""
+    try:
+        return read_event(wire).id
+    except MalformedEventError:
+        return ""
+
+
+def event_index(wire: bytes) -> int:
+    """The index of an EventUnstructured within its session, -1 when the message is malformed."""
+    try:
+        return read_event(wire).index
+    except MalformedEventError:
+        return -1
+
+
+def read_exported(wire: bytes) -> tuple[bytes, str]:
+    """Split an ExportEventUnstructured into the event's own bytes and the cursor that resumes after it."""
+    event, cursor = b"", ""
+    for field, value in read_fields(wire):
+        if field == 1 and isinstance(value, bytes):
+            event = value
+        elif field == 2:
+            cursor = _text(value)
+    return event, cursor
+
+
+def read_page(wire: bytes) -> tuple[list[bytes], str]:
+    """Split an EventsUnstructured into the bytes of its events and the next key."""
+    events: list[bytes] = []
+    key = ""
+    for field, value in read_fields(wire):
+        if field == 1 and isinstance(value, bytes):
+            events.append(value)
+        elif field == 2:
+            key = _text(value)
+    return events, key
+
+
+def read_text_field(wire: bytes, wanted: int) -> str:
+    """The last text under field number `wanted`, "" where there is none."""
+    text = ""
+    for field, value in read_fields(wire):
+        if field == wanted:
+            text = _text(value)
+    return text
 
 
 def convert(wire: bytes) -> tuple[bytes, str]:

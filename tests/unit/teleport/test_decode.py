@@ -13,8 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from event_handler.errors import MalformedEventError
-from event_handler.teleport.messages import read_event
-from event_handler.teleport.struct_json import convert, stable_id
+from event_handler.teleport.decode import convert, read_event, stable_id
 
 numbers = st.floats(allow_nan=False, allow_infinity=False)
 texts = st.text(st.characters(exclude_categories=["Cs"]))
