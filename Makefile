@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test bench chaos soak lock clean
+.PHONY: demo test bench chaos soak lock clean compiled
 
 # DEMO="--mode search" or DEMO="--keep" pass options to the demo.
 demo: $(VENV)/ready-run
@@ -17,8 +17,13 @@ test: $(VENV)/ready-dev
 	$(BIN)/python -m pytest
 
 # BENCH="--events 1000000 --only bulk" passes options to the benchmark; the others are in docs/performance.md.
-bench: $(VENV)/ready-dev
-	$(BIN)/python -m benchmarks.throughput $(BENCH)
+bench: compiled
+	PYTHONPATH=$(VENV)/compiled $(BIN)/python -m benchmarks.throughput $(BENCH)
+
+# The package as a wheel installs it, with the compiled decoder; an editable copy is never compiled.
+compiled: $(VENV)/ready-dev
+	rm -rf $(VENV)/compiled
+	$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation --target $(VENV)/compiled .
 
 # CHAOS="--seed 7 --mode search" repeats a run; `.venv/bin/python -m benchmarks.chaos --help` tells the options.
 chaos: $(VENV)/ready-dev
@@ -40,12 +45,12 @@ $(VENV)/python-checked:
 
 $(VENV)/ready-run: $(VENV)/python-checked requirements/run.lock pyproject.toml
 	$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements/run.lock
-	$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps -e .
+	EVENT_HANDLER_PURE_PYTHON=1 $(BIN)/python -m pip install -q --disable-pip-version-check --no-deps -e .
 	@touch $@
 
 $(VENV)/ready-dev: $(VENV)/python-checked requirements/dev.lock pyproject.toml
 	$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements/dev.lock
-	$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps -e .
+	EVENT_HANDLER_PURE_PYTHON=1 $(BIN)/python -m pip install -q --disable-pip-version-check --no-deps -e .
 	@touch $@
 
 clean:

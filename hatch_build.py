@@ -1,8 +1,12 @@
-"""Puts the git commit into what is built, so that an installed copy knows where it comes from."""
+"""Puts the git commit into what is built, and compiles the decoder of events into the wheel where a C compiler is at hand."""
 
 from __future__ import annotations
 
+import os
+import shutil
 import subprocess
+import sys
+import sysconfig
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
@@ -10,21 +14,32 @@ from typing import Any
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 COMMIT_FILE = "src/event_handler/commit.txt"  # read by event_handler.about
+COMPILED = "event_handler/teleport/decode.py"  # where most of the CPU goes; the same file runs uncompiled everywhere
+NEEDED = ("event_handler/__init__.py", "event_handler/errors.py", "event_handler/teleport/__init__.py", COMPILED)
+PURE = "EVENT_HANDLER_PURE_PYTHON"  # set to anything to compile nothing
+COMPILE_TIMEOUT = 300  # seconds; it takes 6
 
 
-class CommitHook(BuildHookInterface):  # type: ignore[type-arg]  # its settings have no type
-    """A wheel that is built from an sdist finds the file there already; without git there is none, which is no error."""
+class BuildHook(BuildHookInterface):  # type: ignore[type-arg]  # its settings have no type
+    """A wheel that is built from an sdist finds the commit there already; without git there is none, which is no error."""
 
     PLUGIN_NAME = "custom"
 
+    def dependencies(self) -> list[str]:
+        return ["mypy>=2.4,<3", "setuptools>=80"] if self._compiles() else []
+
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
-        if version == "editable" or (Path(self.root) / COMMIT_FILE).exists():  # an editable copy asks git when it runs
+        if version == "editable":  # its source may change at any time, and it asks git when it runs
             return
-        if commit := self._commit():
+        if not (Path(self.root) / COMMIT_FILE).exists() and (commit := self._commit()):
             made = Path(mkdtemp()) / "commit.txt"
             made.write_text(f"{commit}\n", "ascii")
             target = COMMIT_FILE if self.target_name == "sdist" else COMMIT_FILE.removeprefix("src/")
             build_data["force_include"][str(made)] = target
+        if self._compiles() and (libraries := self._compile()):
+            build_data["force_include"] |= libraries
+            build_data["pure_python"] = False
+            build_data["infer_tag"] = True
 
     def _commit(self) -> str:
         if not (Path(self.root) / ".git").exists():
@@ -35,3 +50,38 @@ class CommitHook(BuildHookInterface):  # type: ignore[type-arg]  # its settings 
         except (OSError, subprocess.SubprocessError):
             return ""
         return done.stdout.strip() if done.returncode == 0 else ""
+
+    def _compiles(self) -> bool:
+        """Whether this build can and shall compile: by a compiler and Python's own headers."""
+        compiler = (sysconfig.get_config_var("CC") or "cc").split()[0]
+        headers = Path(sysconfig.get_path("include")) / "Python.h"
+        return self.target_name == "wheel" and not os.environ.get(PURE) and bool(shutil.which(compiler)) and headers.exists()
+
+    def _compile(self) -> dict[str, str]:
+        """Compile in a directory aside; returns what was made, and its place in the wheel.
+
+        Where that fails the wheel is pure Python: it does the same, and costs more CPU.
+        """
+        aside = Path(mkdtemp())
+        for name in NEEDED:
+            (aside / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(Path(self.root) / "src" / name, aside / name)
+        command = [sys.executable, "-m", "mypyc", "--ignore-missing-imports", COMPILED]
+        try:
+            done = subprocess.run(  # noqa: S603 - a fixed command
+                command,
+                cwd=aside,
+                env=os.environ | {"MYPYPATH": str(aside)},
+                capture_output=True,
+                text=True,
+                timeout=COMPILE_TIMEOUT,
+                check=False,
+            )
+            said = done.stdout + done.stderr
+        except (OSError, subprocess.SubprocessError) as error:
+            said = str(error)
+        shutil.rmtree(aside / "build", ignore_errors=True)
+        built = [path for path in aside.rglob("*") if path.suffix in (".so", ".pyd")]
+        if not built:
+            self.app.display_warning(f"The decoder is not compiled, events will cost more CPU: {said.strip()[-500:]}")
+        return {str(path): str(path.relative_to(aside)) for path in built}

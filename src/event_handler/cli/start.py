@@ -24,6 +24,7 @@ from event_handler.sources.locks import FAILED_LOGIN, LockSettings, LoginGuard
 from event_handler.sources.take_over import take_over
 from event_handler.state.directory import adopt, state_directory
 from event_handler.state.store import FILE, Store
+from event_handler.teleport.decode import COMPILED
 from event_handler.teleport.dial import split_address
 from event_handler.teleport.renewal import CredentialsKeeper
 
@@ -44,6 +45,7 @@ def run(settings: StartSettings, warnings: Sequence[str]) -> None:
     log.info(
         "starting",
         build=about.line(),
+        decoder="compiled" if COMPILED else "python",
         teleport=",".join(settings.teleport_addr),
         cluster=keeper.current.cluster,
         identity_expires=keeper.current.not_after.isoformat(),

@@ -27,7 +27,9 @@ MAX_DEPTH = 200  # levels; orjson writes at most 254, and the server's own event
 EXACT_INTEGER = 2.0**53  # doubles below it hold every whole number
 SMALLEST_PLAIN = 1e-4  # below it orjson prints an exponent where Go does not
 PAST_END = "a field runs past the end"
+NO_MESSAGE = "the cluster sent bytes that are no protobuf message"
 _FLOAT64 = struct.Struct("<d")
+COMPILED = not __file__.endswith(".py")  # whether this runs as machine code
 
 
 @dataclass(slots=True)
@@ -62,7 +64,7 @@ def read_fields(wire: bytes) -> list[tuple[int, int | bytes]]:
                     size, at = read_varint(wire, at - 1)
                 stop = at + size
                 if stop > end:
-                    raise ValueError("a field runs past the end")
+                    raise ValueError(PAST_END)
                 fields.append((tag >> 3, wire[at:stop]))
                 at = stop
             elif kind == 0:
@@ -71,13 +73,13 @@ def read_fields(wire: bytes) -> list[tuple[int, int | bytes]]:
             elif kind in (1, 5):
                 stop = at + (8 if kind == 1 else 4)
                 if stop > end:
-                    raise ValueError("a field runs past the end")
+                    raise ValueError(PAST_END)
                 fields.append((tag >> 3, wire[at:stop]))
                 at = stop
             else:
                 raise ValueError(f"wire type {kind}")
     except (IndexError, ValueError, struct.error) as error:
-        raise MalformedEventError(f"the cluster sent bytes that are no protobuf message ({error})") from None
+        raise MalformedEventError(f"{NO_MESSAGE} ({error})") from None
     return fields
 
 
@@ -108,34 +110,50 @@ def _text(value: int | bytes) -> str:
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else ""
 
 
-def _seconds(wire: int | bytes) -> float:
-    seconds = nanos = 0
-    if isinstance(wire, bytes):
-        for field, value in read_fields(wire):
-            if isinstance(value, int):
-                if field == 1:
-                    seconds = _signed(value)
-                elif field == 2:
-                    nanos = value
-    return seconds + nanos / 1e9
-
-
 def read_event(wire: bytes) -> RawEvent:
     """Read the envelope of an EventUnstructured; a message that is none raises MalformedEventError."""
     kind = identity = ""
     time, index, content = 0.0, 0, b""
-    for field, value in read_fields(wire):
-        if field == 5 and isinstance(value, bytes):
-            content = value
-        elif field == 1:
-            kind = _text(value)
-        elif field == 2:
-            identity = _text(value)
-        elif field == 3:
-            time = _seconds(value)
-        elif field == 4 and isinstance(value, int):
-            index = _signed(value)
-    return RawEvent(kind, identity, time, index, content)
+    at, end = 0, len(wire)
+    try:
+        while at < end:
+            tag = wire[at]
+            if tag == 0x0A or tag == 0x12 or tag == 0x1A or tag == 0x2A:
+                at, stop = _span(wire, at + 1, end)
+                if tag == 0x2A:
+                    content = wire[at:stop]
+                elif tag == 0x1A:
+                    time = _seconds(wire, at, stop)
+                elif tag == 0x12:
+                    identity = wire[at:stop].decode("utf-8", "replace")
+                else:
+                    kind = wire[at:stop].decode("utf-8", "replace")
+                at = stop
+            elif tag == 0x20:
+                index, at = read_varint(wire, at + 1)
+            else:
+                tag, at = read_varint(wire, at)
+                at = _skip(wire, at, end, tag & 7)
+    except (IndexError, ValueError) as error:
+        raise MalformedEventError(f"{NO_MESSAGE} ({error})") from None
+    return RawEvent(kind, identity, time, _signed(index), content)
+
+
+def _seconds(wire: bytes, at: int, end: int) -> float:
+    """The Timestamp in `wire[at:end]`."""
+    seconds = nanos = 0
+    while at < end:
+        tag = wire[at]
+        if tag == 0x08:
+            seconds, at = read_varint(wire, at + 1)
+        elif tag == 0x10:
+            nanos, at = read_varint(wire, at + 1)
+        else:
+            tag, at = read_varint(wire, at)
+            at = _skip(wire, at, end, tag & 7)
+    if at > end:
+        raise ValueError(PAST_END)
+    return _signed(seconds) + nanos / 1e9
 
 
 def event_time(wire: bytes) -> float:
@@ -165,11 +183,22 @@ def event_index(wire: bytes) -> int:
 def read_exported(wire: bytes) -> tuple[bytes, str]:
     """Split an ExportEventUnstructured into the event's own bytes and the cursor that resumes after it."""
     event, cursor = b"", ""
-    for field, value in read_fields(wire):
-        if field == 1 and isinstance(value, bytes):
-            event = value
-        elif field == 2:
-            cursor = _text(value)
+    at, end = 0, len(wire)
+    try:
+        while at < end:
+            tag = wire[at]
+            if tag == 0x0A or tag == 0x12:
+                at, stop = _span(wire, at + 1, end)
+                if tag == 0x0A:
+                    event = wire[at:stop]
+                else:
+                    cursor = wire[at:stop].decode("utf-8", "replace")
+                at = stop
+            else:
+                tag, at = read_varint(wire, at)
+                at = _skip(wire, at, end, tag & 7)
+    except (IndexError, ValueError) as error:
+        raise MalformedEventError(f"{NO_MESSAGE} ({error})") from None
     return event, cursor
 
 

@@ -1,0 +1,127 @@
+"""The wheel's compiled decoder gives the same results as the file that it was made of, for every event and for every odd byte."""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+import subprocess
+import sys
+import sysconfig
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from google.protobuf import json_format, struct_pb2
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import event_handler.teleport
+from event_handler import about
+from event_handler.errors import MalformedEventError
+from event_handler.simulator.events import Generator
+from event_handler.teleport import decode as pure
+from event_handler.teleport.messages import write_message, write_text
+from tests.unit.teleport.test_decode import texts, values
+
+ROOT = Path(__file__).parents[3]
+NAME = "event_handler.teleport.decode"
+HEADERS = Path(sysconfig.get_path("include")) / "Python.h"
+
+needs_compiler = pytest.mark.skipif(
+    not (shutil.which((sysconfig.get_config_var("CC") or "cc").split()[0]) and HEADERS.exists()),
+    reason="no C compiler with Python's headers on this machine, so a wheel is pure Python here",
+)
+
+
+def build(directory: Path, **environment: str) -> zipfile.ZipFile:
+    command = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", str(directory), str(ROOT)]
+    subprocess.run(command, check=True, capture_output=True, env={"PATH": "/usr/bin:/bin", **environment})
+    return zipfile.ZipFile(next(directory.glob("*.whl")))
+
+
+@pytest.fixture(scope="session")
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> ModuleType:
+    directory = tmp_path_factory.mktemp("wheel")
+    build(directory).extractall(directory)
+    (library,) = (directory / "event_handler" / "teleport").glob("decode.*.so")
+    event_handler.teleport.__path__.append(str(library.parent))  # the library has a second part beside it
+    try:
+        spec = importlib.util.spec_from_file_location(NAME, library)
+        assert spec is not None
+        assert spec.loader is not None
+        made = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(made)
+    finally:
+        event_handler.teleport.__path__.remove(str(library.parent))
+    return made
+
+
+def test_a_wheel_without_a_compiler_is_pure_python_and_knows_its_commit(tmp_path: Path) -> None:
+    wheel = build(tmp_path, EVENT_HANDLER_PURE_PYTHON="1")
+    assert wheel.filename is not None
+    assert wheel.filename.endswith("-py3-none-any.whl")
+    assert not [name for name in wheel.namelist() if name.endswith(".so")]
+    if about.commit():
+        assert wheel.read("event_handler/commit.txt").decode().strip() == about.commit()
+
+
+@needs_compiler
+def test_the_compiled_decoder_is_compiled_and_this_one_is_not(compiled: ModuleType) -> None:
+    assert compiled.COMPILED
+    assert not pure.COMPILED
+
+
+def outcome(read: Callable[[bytes], object], wire: bytes) -> object:
+    """What `read` makes of `wire`, in a form that can be compared."""
+    try:
+        made = read(wire)
+    except MalformedEventError as error:
+        return str(error)
+    return [getattr(made, name) for name in ("type", "id", "time", "index", "content")] if hasattr(made, "content") else made
+
+
+READERS = ("convert", "read_event", "read_exported", "read_page", "read_fields", "event_time", "event_id", "event_index")
+
+
+def assert_same(compiled: ModuleType, wire: bytes) -> None:
+    for name in READERS:
+        assert outcome(getattr(compiled, name), wire) == outcome(getattr(pure, name), wire), name
+
+
+@needs_compiler
+@given(content=st.dictionaries(texts, values, max_size=6))
+def test_structs_become_the_same_json(compiled: ModuleType, content: dict[str, Any]) -> None:
+    message = struct_pb2.Struct()
+    json_format.ParseDict(content, message)
+    assert_same(compiled, message.SerializeToString())
+
+
+@needs_compiler
+@given(number=st.floats())
+def test_numbers_are_printed_the_same(compiled: ModuleType, number: float) -> None:
+    message = struct_pb2.Struct()
+    message.fields["n"].number_value = number
+    assert_same(compiled, message.SerializeToString())
+
+
+@needs_compiler
+@settings(max_examples=300)
+@given(wire=st.binary(max_size=120))
+def test_odd_bytes_come_to_the_same(compiled: ModuleType, wire: bytes) -> None:
+    assert_same(compiled, wire)
+
+
+@needs_compiler
+@settings(max_examples=300)
+@given(seed=st.integers(0, 1000), data=st.data())
+def test_damaged_events_come_to_the_same(compiled: ModuleType, seed: int, data: st.DataObject) -> None:
+    wire = bytearray(Generator("sim.test", seed).event(1_764_000_000.5).wire)
+    for _ in range(data.draw(st.integers(0, 3))):
+        wire[data.draw(st.integers(0, len(wire) - 1))] = data.draw(st.integers(0, 255))
+    event = bytes(wire[: data.draw(st.integers(0, len(wire)))])
+    assert_same(compiled, event)
+    assert_same(compiled, event[event.find(b"\x2a") + 3 :])  # about the Struct alone
+    assert_same(compiled, write_message(1, event) + write_text(2, "cursor"))
