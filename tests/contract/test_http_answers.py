@@ -8,6 +8,7 @@ from email.utils import format_datetime
 
 import pytest
 
+from event_handler import about
 from event_handler.sinks.base import Delivered, Partial, Reject, Retry, Sink, Split
 from tests.contract import receiver as scripted
 from tests.contract.deliveries import BOUND, events, verdict
@@ -19,6 +20,11 @@ async def test_events_arrive_whole_and_in_order_and_count_as_delivered(adapter: 
     batch = events(min(sink.limits.events, 50))
     assert await verdict(sink, batch) == Delivered()
     assert adapter.taken(receiver) == [event.id for event in batch]
+
+
+async def test_the_receiver_is_told_which_build_sends(receiver: Receiver, sink: Sink) -> None:
+    await verdict(sink)
+    assert {request.headers["user-agent"] for request in receiver.requests} == {about.user_agent()}
 
 
 @pytest.mark.parametrize("status", [200, 201, 202])

@@ -22,7 +22,7 @@ RECORDINGS_SHARE = 4  # recordings get a quarter of the bytes and requests: a ba
 
 @dataclass(frozen=True, slots=True)
 class Filters:
-    """Event types to deliver; empty `types` means all."""
+    """Event types, patterns and codes to deliver (docs/filters.md); empty `types` means all."""
 
     types: tuple[str, ...]
     skip_types: tuple[str, ...]

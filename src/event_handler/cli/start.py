@@ -17,6 +17,7 @@ from event_handler.cli.access import Access, keep_credentials
 from event_handler.cli.line import Line, open_line
 from event_handler.cli.sinks import PlannedSink, planned_sinks
 from event_handler.errors import EventHandlerError, StateError
+from event_handler.pipeline.filters import Filter
 from event_handler.pipeline.select import ANNOUNCING
 from event_handler.settings.model import StartSettings
 from event_handler.sources.follow import FollowSettings
@@ -105,14 +106,14 @@ def _start_time(settings: StartSettings, store: Store) -> float:
 
 def _follow_settings(settings: StartSettings, plan: PlannedSink, store: Store, cluster: str) -> FollowSettings:
     recordings = not settings.no_session_recordings and not settings.dry_run
-    types = plan.filters.types
+    types = Filter(plan.filters.types).exact_types()  # the server knows neither patterns nor codes
     needed = (*(ANNOUNCING if recordings else ()), *((FAILED_LOGIN,) if settings.lock_enabled else ()))
     return FollowSettings(
         cluster=cluster,
         start=_start_time(settings, store),
         window=settings.window_size,
         page=settings.batch,
-        types=(*types, *needed) if types else (),  # or the filter would turn recordings and locks off
+        types=tuple(dict.fromkeys((*types, *needed))) if types else (),  # or the filter would turn recordings and locks off
         look_back=settings.look_back,
         search_poll=settings.poll_interval or min(settings.timeout, SEARCH_POLL),
         bulk_poll=settings.poll_interval or BULK_POLL,

@@ -1,4 +1,4 @@
-"""Chooses what is delivered: filters look at the envelope only, duplicates are dropped, and only what remains is converted."""
+"""Chooses what is delivered: filters see type and code only, duplicates are dropped, and only what remains is converted."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ import orjson
 from event_handler.errors import MalformedEventError
 from event_handler.event import SESSION_ID, Event
 from event_handler.pipeline.duplicates import DuplicateWindow, fingerprint
+from event_handler.pipeline.filters import Filter
 from event_handler.pipeline.ledger import Announcement
 from event_handler.state.store import DeadLetter
-from event_handler.teleport.decode import RawEvent, convert, read_event, stable_id
+from event_handler.teleport.decode import RawEvent, convert, read_code, read_event, stable_id
 
 UPLOADED = "session.upload"
 ENDED = frozenset({"session.end", "windows.desktop.session.end", "db.session.end"})
@@ -34,7 +35,7 @@ class Selection:
 
 
 class Selector:
-    """Filters of one sink. Empty `types` means all; types are compared exactly, as the Go plugin does.
+    """Filters of one sink: `types` and `skip_types` for the audit log, `skip_session_types` for recordings.
 
     A watcher is told the id, body and time of every event of its type, whatever the filters say, perhaps more than once.
     """
@@ -51,9 +52,8 @@ class Selector:
     ) -> None:
         self._sink = sink
         self._window = window
-        self._types = frozenset(types)
-        self._skip_types = frozenset(skip_types)
-        self._skip_session_types = frozenset(skip_session_types)
+        self._audit = Filter(types, skip_types)
+        self._recorded = Filter(skip=skip_session_types)
         self._watchers = watchers or {}
         self.duplicates = 0
 
@@ -86,7 +86,7 @@ class Selector:
 
     def _one(self, raw: RawEvent, session_id: str, chosen: Selection) -> None:
         if session_id:
-            if raw.type in self._skip_session_types:
+            if not _wanted(self._recorded, raw):
                 return
             mark = fingerprint(f"{session_id}/{raw.index}/{raw.id}")
         else:
@@ -94,7 +94,7 @@ class Selector:
                 body, uid = convert(raw.content)
                 self._watchers[raw.type](uid or stable_id(body), body, raw.time)
             announces = raw.type in ANNOUNCING
-            if (self._types and raw.type not in self._types) or raw.type in self._skip_types:
+            if not _wanted(self._audit, raw):
                 if announces:
                     self._announce(raw, convert(raw.content)[0], chosen)
                 return
@@ -126,6 +126,10 @@ class Selector:
             self._bury(DeadLetter("recordings", reason, raw.type, raw.id, "", body), chosen)
             return
         chosen.announcements.append(Announcement(session, raw.time, raw.type == UPLOADED))
+
+
+def _wanted(of_sink: Filter, raw: RawEvent) -> bool:
+    return of_sink.wants(raw.type, read_code(raw.content) if of_sink.needs_code else "")
 
 
 def _letter_mark(letter: DeadLetter) -> bytes:

@@ -83,6 +83,7 @@ def load(
         warnings.insert(0, f"{path} overrides the environment: {', '.join(shadowed)}")
     warnings += _unknown(table, path, [key for option in known.values() for key in option.keys])
     settings = _validate({name: _convert(known[name], given) for name, given in found.items()}, found)
+    warnings += [line for name, given in found.items() if name.endswith("types") for line in _blanks(getattr(settings, name), given)]
     missing = [f"--{option.flag}=STRING" for name, option in wanted.items() if _misses(settings, name, option)]
     if missing:
         names = ", ".join(sorted(missing))
@@ -91,6 +92,12 @@ def load(
         if known[name].kind == "file" and getattr(settings, name):
             _check_file(known[name], getattr(settings, name), given)
     return Loaded(settings, warnings)
+
+
+def _blanks(entries: tuple[str, ...], given: _Given) -> list[str]:
+    """Nothing is trimmed, as with the Go plugin, so `a, b` names nothing by its second entry."""
+    blank = [entry for entry in entries if entry != entry.strip()]
+    return [f"{given.where}: {entry!r} is used with its blanks; write the list without them" for entry in blank]
 
 
 def _misses(settings: StartSettings, name: str, option: Option) -> bool:

@@ -146,15 +146,15 @@ class CommonOptions(BaseModel):
     ] = 0
     types: Annotated[
         tuple[str, ...],
-        option("types", "list", "event types to deliver", unset="all"),
+        option("types", "list", "event types to deliver, also patterns and codes (docs/filters.md)", unset="all"),
     ] = ()
     skip_event_types: Annotated[
         tuple[str, ...],
-        option("skip-event-types", "list", "event types not to deliver"),
+        option("skip-event-types", "list", "event types not to deliver, also patterns and codes"),
     ] = ()
     skip_session_types: Annotated[
         tuple[str, ...],
-        option("skip-session-types", "list", "types of recorded events not to deliver"),
+        option("skip-session-types", "list", "types of recorded events not to deliver, also patterns and codes"),
     ] = ("print", "desktop.recording")
     start_time: Annotated[
         datetime | None,

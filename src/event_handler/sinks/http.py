@@ -15,6 +15,7 @@ import aiohttp
 import structlog
 from yarl import URL
 
+from event_handler import about
 from event_handler.errors import SinkError
 from event_handler.sinks.base import Delivered, Reject, Retry, Split, Verdict
 
@@ -70,7 +71,8 @@ class HttpClient:
         self._section = section
         self._tls = _Tls(section, files)
         self._connections = connections
-        self._headers = {"Accept-Encoding": "identity", **headers}  # answers are short; unpacked ones have no honest length
+        # Answers are short, and unpacked ones have no honest length.
+        self._headers = {"User-Agent": about.user_agent(), "Accept-Encoding": "identity", **headers}
         self._timeout = timeout
         self._keepalive = keepalive
         self._answer_limit = answer_limit

@@ -77,7 +77,7 @@ class SearchSource:
         if last_id := self._store.fact(LAST_ID):
             await self._skip_until(last_id)
         window = self._window
-        while (now := time()) - self._from > max(self._window, OVERLAP):
+        while (now := time() - AHEAD) - self._from > max(self._window, OVERLAP):  # the newest hour is left to the tail
             until = min(self._from + window, now)
             fresh = await self._read(max(self._start, self._from - OVERLAP), until)
             await self._reached(until)
@@ -93,7 +93,10 @@ class SearchSource:
             await self._reached(min(self._newest, now))
             if self._until_caught_up and swept and not seen:
                 return
-            swept = now if sweep else swept
+            if sweep:
+                # Older events can no longer appear, so a log in which nothing happens, or nothing that is asked for, stays cheap.
+                self._newest = max(self._newest, now - self._look_back - AHEAD)
+                swept = now
             pause = BUSY_PAUSE if seen else min(pause * 2, self._poll)
             if not self._until_caught_up:
                 await asyncio.sleep(max(min(pause, self._poll), self._call_seconds * SERVER_REST))

@@ -9,12 +9,14 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, cast
 
+from grpclib import client
 from grpclib.client import Channel, UnaryStreamMethod, UnaryUnaryMethod
 from grpclib.config import Configuration
 from grpclib.encoding.base import CodecBase
 from grpclib.exceptions import GRPCError, StreamTerminatedError
 from grpclib.protocol import H2Protocol
 
+from event_handler import about
 from event_handler.errors import ConnectError, RpcError
 from event_handler.teleport.entrance import SERVER_NAME, Entrance, explain_tls
 
@@ -67,6 +69,7 @@ class _EnteredChannel(Channel):
             ),
         )
         self._scheme = "https"
+        client.USER_AGENT = about.user_agent()  # type: ignore[attr-defined] # grpclib has no option for it
         self._entrance = entrance
         self._context = context
         self.lost: BaseException | None = None

@@ -238,6 +238,24 @@ def convert(wire: bytes) -> tuple[bytes, str]:
     return body, uid if isinstance(uid, str) else ""
 
 
+def read_code(wire: bytes) -> str:
+    """The code (`T1000I`) of the event in `wire`, "" where it has none. Other fields are passed over, not decoded.
+
+    Raises MalformedEventError when the bytes are no Struct.
+    """
+    code: object = ""
+    try:
+        for field, entry in read_fields(wire):
+            if field == 1 and isinstance(entry, bytes) and b"code" in entry:
+                parts = dict(read_fields(entry))
+                value = parts.get(2, b"")
+                if parts.get(1) == b"code" and isinstance(value, bytes):
+                    code = _value(value, 0, len(value), 0)
+    except (IndexError, ValueError, struct.error) as error:
+        raise MalformedEventError(f"the event's content cannot be decoded ({error})") from None
+    return code if isinstance(code, str) else ""
+
+
 def stable_id(body: bytes) -> str:
     """The id of an event that has no uid: the same body gives the same id on every read."""
     return hashlib.sha256(body).hexdigest()

@@ -77,8 +77,8 @@ ROWS: list[Row] = [
         ["FDFWD_SKIP_EVENT_TYPES"],
         ["skip.event.types", "skip-event-types"],
         (),
-        "a, b,",
-        ("a", " b"),
+        "a,b,",
+        ("a", "b"),
     ),
     (
         "skip-session-types",
@@ -419,6 +419,13 @@ def test_lists_in_the_file(config: Path) -> None:
     assert from_file(config, 'types = ["a,b", "c"]').settings.types == ("a,b", "c")
     config.write_text("types = [1]")
     assert "1 is no text" in refused(REQUIRED, {}, str(config), exit_code=1)
+
+
+def test_blanks_are_kept_as_the_plugin_keeps_them_and_told(config: Path) -> None:
+    loaded = load({**REQUIRED, "types": ["a, b"]}, {})
+    assert loaded.settings.types == ("a", " b")
+    assert loaded.warnings == ["--types: ' b' is used with its blanks; write the list without them"]
+    assert from_file(config, 'types = ["a", "b"]').warnings == []
 
 
 @pytest.mark.parametrize("word", ["false", "0", "no", "No"])

@@ -1,14 +1,25 @@
-"""The buffer of a gRPC stream, emptied at once: whatever the pieces are that it arrives in, the messages are the same."""
+"""One gRPC connection: a stream is read many messages at once, whatever pieces it arrives in, and each call tells who is calling."""
 
 from __future__ import annotations
 
 import struct
+from pathlib import Path
+from typing import Any
 
 from grpclib.protocol import Buffer
 from hypothesis import given
 from hypothesis import strategies as st
 
-from event_handler.teleport.connection import take_arrived
+from event_handler import about
+from event_handler.simulator.credentials import write_cluster_files
+from event_handler.simulator.log import AuditLog
+from event_handler.simulator.server import AuthServer, Faults
+from event_handler.teleport.client import Client
+from event_handler.teleport.connection import Connection, take_arrived
+from event_handler.teleport.credentials import read_identity
+from event_handler.teleport.dial import Way, direct
+from event_handler.teleport.entrance import Entrance, always
+from event_handler.teleport.tls import client_context
 
 
 def framed(messages: list[bytes]) -> bytes:
@@ -51,3 +62,29 @@ def test_a_compressed_message_is_left_to_the_reader_that_refuses_it() -> None:
     wire = struct.pack(">BI", 1, 3) + b"zip"
     buffer.add(wire, len(wire))
     assert take_arrived(buffer) == []
+
+
+class AskingServer(AuthServer):
+    """Keeps who called."""
+
+    caller = ""
+
+    async def _ping(self, stream: Any) -> None:
+        self.caller = stream.user_agent
+        await super()._ping(stream)
+
+
+async def test_the_cluster_is_told_which_build_calls(tmp_path: Path) -> None:
+    write_cluster_files(tmp_path, "sim.test")
+    asking = AskingServer(AuditLog(), cluster="sim.test", bulk=True, faults=Faults())
+    server, port = await asking.start(tmp_path, "127.0.0.1", 0)
+    address = f"127.0.0.1:{port}"
+    entrance = Entrance(always(Way("direct", address, direct(address))))
+    client = Client(Connection(entrance, client_context(read_identity(str(tmp_path / "identity")))))
+    try:
+        await client.ping()
+    finally:
+        client.close()
+        server.close()
+        await server.wait_closed()
+    assert asking.caller == about.user_agent()

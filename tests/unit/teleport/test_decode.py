@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from event_handler.errors import MalformedEventError
-from event_handler.teleport.decode import convert, read_event, stable_id
+from event_handler.teleport.decode import convert, read_code, read_event, stable_id
 
 numbers = st.floats(allow_nan=False, allow_infinity=False)
 texts = st.text(st.characters(exclude_categories=["Cs"]))
@@ -52,6 +52,12 @@ def test_it_reads_back_equal_to_what_the_protobuf_library_was_given(content: dic
 )
 def test_numbers_are_printed_as_the_plugin_prints_them(number: float, text: str) -> None:
     assert convert(wire_of({"n": number}))[0] == f'{{"n":{text}}}'.encode()
+
+
+@given(st.dictionaries(texts | st.just("code"), texts | values | st.builds(dict, code=texts), max_size=6))
+def test_the_code_is_read_as_the_whole_event_has_it(content: dict[str, Any]) -> None:
+    code = content.get("code")
+    assert read_code(wire_of(content)) == (code if isinstance(code, str) else "")
 
 
 @given(numbers)
@@ -100,7 +106,7 @@ def varint(number: int) -> bytes:
 
 @given(st.binary(max_size=200))
 def test_odd_bytes_raise_nothing_but_a_malformed_event(wire: bytes) -> None:
-    for read in (convert, read_event):
+    for read in (convert, read_code, read_event):
         try:
             read(wire)
         except MalformedEventError as error:

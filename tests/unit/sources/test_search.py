@@ -1,0 +1,106 @@
+"""Search: what is asked of the server stays small when nothing happens, and a clock that goes wrong hides nothing."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from time import time
+
+import pytest
+
+from event_handler.pipeline.duplicates import DuplicateWindow
+from event_handler.pipeline.engine import LineLimits, Pipeline
+from event_handler.pipeline.select import Selector
+from event_handler.sources import search
+from event_handler.sources.search import AHEAD, SearchSource, read_position
+from event_handler.state.store import Store
+from event_handler.teleport.client import Client
+from event_handler.teleport.decode import event_time
+from event_handler.teleport.messages import OLDEST_FIRST, write_time
+from tests.unit.pipeline.test_engine import ScriptedSink, wire
+from tests.unit.sources.test_recordings import until
+
+DAY = 86_400.0
+LOOK_BACK = 300.0
+
+
+class SearchedClient(Client):
+    """Has `events`, in any order, and keeps the windows that were `asked` for, oldest first."""
+
+    def __init__(self) -> None:
+        self.events: list[bytes] = []
+        self.asked: list[tuple[float, float]] = []
+
+    async def search(
+        self, since: float, until: float, *, limit: int, key: str = "", types: tuple[str, ...] = (), order: int = OLDEST_FIRST
+    ) -> tuple[list[bytes], str]:
+        await asyncio.sleep(0)
+        if order == OLDEST_FIRST:
+            self.asked.append((since, until))
+        return sorted((event for event in self.events if since <= event_time(event) <= until), key=event_time), ""
+
+
+def at(moment: float, uid: str) -> bytes:
+    return wire(uid) + write_time(3, moment)
+
+
+@asynccontextmanager
+async def reading(client: SearchedClient, sink: ScriptedSink, store: Store, *, start: float, window: float) -> AsyncIterator[None]:
+    async with Pipeline(sink, store, Selector("scripted", DuplicateWindow()), LineLimits(3, 1_000_000)) as line:
+        source = SearchSource(
+            client,
+            line,
+            store,
+            start=start,
+            window=window,
+            page=0,
+            types=(),
+            look_back=LOOK_BACK,
+            poll=0.01,
+            until_caught_up=False,
+        )
+        running = asyncio.create_task(source.run())
+        try:
+            yield
+        finally:
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+
+
+@pytest.mark.parametrize("events", [0, 3])
+async def test_a_log_in_which_nothing_happens_is_searched_back_for_little_more_than_an_hour(events: int) -> None:
+    client, sink, store = SearchedClient(), ScriptedSink(), Store(None)
+    now = time()
+    client.events = [at(now - DAY + number, f"old{number}") for number in range(events)]
+    async with reading(client, sink, store, start=now - 2 * DAY, window=10 * DAY):
+        await until(lambda: len(client.asked) > 3)
+    since, _ = client.asked[-1]
+    assert now - AHEAD - 2 * LOOK_BACK < since < now - AHEAD - LOOK_BACK
+    position = read_position(store)
+    assert position is not None
+    assert position == pytest.approx(now - AHEAD - LOOK_BACK, abs=30)
+    assert len(sink.delivered) == events
+
+
+async def test_an_event_of_a_server_whose_clock_is_behind_is_found_after_the_past_was_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(search, "SWEEP_EVERY", 0.05)
+    client, sink, store = SearchedClient(), ScriptedSink(), Store(None)
+    now = time()
+    async with reading(client, sink, store, start=now - 2 * DAY, window=DAY):
+        await until(lambda: len(client.asked) > 5)
+        client.events = [at(now - AHEAD / 2, "of a slow clock")]
+        await until(lambda: sink.delivered == ["of a slow clock"])
+
+
+async def test_an_event_that_appears_as_late_as_the_look_back_is_found_though_newer_ones_were_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(search, "SWEEP_EVERY", 0.05)
+    client, sink, store = SearchedClient(), ScriptedSink(), Store(None)
+    now = time()
+    client.events = [at(now, "new")]
+    async with reading(client, sink, store, start=now - 2 * DAY, window=DAY):
+        await until(lambda: len(client.asked) > 5)
+        client.events.append(at(now - LOOK_BACK + 10, "late"))
+        await until(lambda: sink.delivered == ["new", "late"])
