@@ -61,9 +61,13 @@ class Delivery:
     async def run(self, batcher: Batcher) -> None:
         """Deliver one batch after the other until cancelled; as many of these run as there may ever be requests."""
         while True:
-            batch = await batcher.ready.get()
-            await self.deliver(batch.entries)
-            batcher.finished(batch)
+            await self._next(batcher)
+
+    async def _next(self, batcher: Batcher) -> None:
+        """A frame of its own, so that no batch stays in memory while its deliverer waits for the next one."""
+        batch = await batcher.ready.get()
+        await self.deliver(batch.entries)
+        batcher.finished(batch)
 
     async def deliver(self, entries: list[Entry]) -> None:
         """Return when there is an answer for every entry, however long that takes."""
