@@ -63,7 +63,7 @@ def _elasticsearch(document: Literal["message", "plain"], url: str, files: TlsFi
             ca=files.ca,
             cert=files.cert,
             key=files.key,
-            compress=document == "message",
+            compression="gzip" if document == "message" else "none",
             timeout=timeout,
             keepalive=keepalive,
         )

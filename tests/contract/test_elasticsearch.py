@@ -95,7 +95,7 @@ async def test_a_plain_document_has_the_events_own_fields(cluster: Receiver) -> 
 
 
 async def test_events_of_recordings_go_to_their_own_stream_and_name_their_session(cluster: Receiver) -> None:
-    request, lines = await sent(cluster, ElasticsearchSettings("", compress=False), PRINT)
+    request, lines = await sent(cluster, ElasticsearchSettings("", compression="none"), PRINT)
     assert urlsplit(request.target).path == "/logs-teleport.session-default/_bulk"
     assert "content-encoding" not in request.headers
     assert lines[0] == {"create": {"_id": "f0cd9816/7/hash"}}

@@ -75,7 +75,7 @@ def _filters(
 
 
 def _fluentd(settings: StartSettings) -> Sink:
-    from event_handler.sinks.fluentd import FluentdSettings, FluentdSink
+    from event_handler.sinks.fluentd import MAX_CONNECTIONS, FluentdSettings, FluentdSink
 
     return FluentdSink(
         FluentdSettings(
@@ -85,7 +85,9 @@ def _fluentd(settings: StartSettings) -> Sink:
             settings.fluentd_cert,
             settings.fluentd_key,
             settings.fluentd_format,
-            settings.fluentd_max_connections or settings.concurrency * 2,
+            settings.fluentd_max_connections or max(MAX_CONNECTIONS, settings.concurrency * 2),
+            compression=settings.fluentd_compression,
+            ordered=settings.fluentd_ordered,
         )
     )
 
@@ -116,7 +118,7 @@ def _elasticsearch(settings: StartSettings) -> Sink:
             ca=settings.elasticsearch_ca,
             cert=settings.elasticsearch_cert,
             key=settings.elasticsearch_key,
-            compress=settings.elasticsearch_compress,
+            compression=settings.elasticsearch_compression,
             max_connections=settings.elasticsearch_max_connections,
         )
     )

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from time import monotonic
+from zlib import crc32
+
+import orjson
 
 from event_handler.event import Event
 from event_handler.pipeline.ledger import Segment
 from event_handler.sinks.base import Limits
 
 EVENT_OVERHEAD = 400  # bytes that an event costs in memory beside its body
+SESSION_LANES = 16  # lanes that the sessions of the audit log share where order is kept; one for each would make tiny batches
 
 
 @dataclass(slots=True)
@@ -28,46 +34,88 @@ class Entry:
 
 
 @dataclass(slots=True)
-class _Batch:
+class Batch:
+    """Entries of one lane in the order they were read; `born` is the clock's time of the first, `size` the bytes of the bodies."""
+
+    lane: str
     born: float
     entries: list[Entry] = field(default_factory=list)
     size: int = 0
 
 
 class Batcher:
-    """Collects entries; whole batches are taken from `ready`. The events of one recording share a batch with no others."""
+    """Collects entries; whole batches are taken from `ready`. The events of one recording share a batch with no others.
 
-    def __init__(self, limits: Limits) -> None:
+    Where the sink's limits say `ordered`, the batches of a lane are handed out one after the other: the next one when `finished`
+    was called for the one before. `clock` gives seconds.
+    """
+
+    def __init__(self, limits: Limits, clock: Callable[[], float] = monotonic) -> None:
         self._limits = limits
-        self._open: dict[str, _Batch] = {}
+        self._clock = clock
+        self._open: dict[str, Batch] = {}  # by lane, the oldest first
         self._opened = asyncio.Event()
-        self.ready: asyncio.Queue[list[Entry]] = asyncio.Queue()  # bounded by the bytes in flight
+        self._busy: dict[str, deque[Batch]] = {}  # lanes with a batch handed out, and what waits behind it
+        self.ready: asyncio.Queue[Batch] = asyncio.Queue()  # bounded by the bytes in flight
 
     def add(self, entry: Entry) -> None:
-        lane, size = entry.event.session_id, len(entry.event.body)
+        lane, size = lane_of(entry.event, self._limits.ordered), len(entry.event.body)
         batch = self._open.get(lane)
         if batch is not None and batch.size + size > self._limits.bytes:
-            self._close(lane)
+            self._close(batch)
             batch = None
         if batch is None:
-            batch = self._open[lane] = _Batch(monotonic())
+            batch = self._open[lane] = Batch(lane, self._clock())
             self._opened.set()
         batch.entries.append(entry)
         batch.size += size
         if len(batch.entries) >= self._limits.events:
-            self._close(lane)
+            self._close(batch)
 
-    def _close(self, lane: str) -> None:
-        self.ready.put_nowait(self._open.pop(lane).entries)
+    def _close(self, batch: Batch) -> None:
+        del self._open[batch.lane]
+        if not self._limits.ordered:
+            self.ready.put_nowait(batch)
+        elif batch.lane in self._busy:
+            self._busy[batch.lane].append(batch)
+        else:
+            self._busy[batch.lane] = deque()
+            self.ready.put_nowait(batch)
+
+    def finished(self, batch: Batch) -> None:
+        """There is an answer for every entry of the batch: the next one of its lane may go."""
+        if not self._limits.ordered:
+            return
+        if waiting := self._busy[batch.lane]:
+            self.ready.put_nowait(waiting.popleft())
+        else:
+            del self._busy[batch.lane]
+
+    def close_due(self) -> float:
+        """Hand on the batches that have waited for more events long enough; return the seconds until the next one is due."""
+        now = self._clock()
+        for batch in list(self._open.values()):
+            left = batch.born + self._limits.age - now
+            if left > 0.0:
+                return left
+            self._close(batch)
+        return self._limits.age
 
     async def close_aged(self) -> None:
-        """Hand on batches that have waited for more events long enough; runs until cancelled."""
-        age = max(self._limits.age, 0.01)
+        """Hand on batches as they become due, until cancelled; sleeps while none is open."""
         while True:
             self._opened.clear()
             if not self._open:
                 await self._opened.wait()
-            await asyncio.sleep(age / 2)
-            now = monotonic()
-            for lane in [lane for lane, batch in self._open.items() if now - batch.born >= age]:
-                self._close(lane)
+            await asyncio.sleep(self.close_due())
+
+
+def lane_of(event: Event, ordered: bool) -> str:
+    """Events of one lane share batches: those of one recording, and all others, which order divides by session.
+
+    The events of a session (`sid`) are in one lane, those of no session in another.
+    """
+    if event.session_id or not ordered:
+        return event.session_id
+    session = orjson.loads(event.body).get("sid")
+    return f"#{crc32(session.encode()) % SESSION_LANES}" if session and isinstance(session, str) else ""

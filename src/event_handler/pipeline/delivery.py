@@ -1,4 +1,7 @@
-"""Delivers batches until the sink has answered for every event: waits, splits, isolates a bad event, for every sink alike."""
+"""Delivers batches until the sink has answered for every event: waits, splits, isolates a bad event, for every sink alike.
+
+Of the batches on hand as many are on their way at a time as the receiver can take.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,8 @@ from time import monotonic
 
 import structlog
 
-from event_handler.pipeline.batches import Entry
+from event_handler.pipeline.batches import Batcher, Entry
+from event_handler.pipeline.concurrency import Concurrency
 from event_handler.sinks.base import Delivered, Partial, Reject, Retry, Sink, Split, Verdict
 
 FIRST_WAIT = 0.25  # seconds before the first repeat, doubled each time
@@ -27,10 +31,21 @@ def backoff(attempt: int, longest: float) -> float:
 
 
 class Delivery:
-    """The deliverers of one line. `delivered` is called with entries that the sink took, `refused` with one that it never will."""
+    """The deliverers of one line, with at most `requests` in flight.
 
-    def __init__(self, sink: Sink, delivered: Callable[[list[Entry]], None], refused: Callable[[Entry, str], Awaitable[None]]) -> None:
+    `delivered` is called with entries that the sink took, `refused` with one that it never will.
+    """
+
+    def __init__(
+        self,
+        sink: Sink,
+        requests: int,
+        delivered: Callable[[list[Entry]], None],
+        refused: Callable[[Entry, str], Awaitable[None]],
+    ) -> None:
         self._sink = sink
+        self._concurrency = Concurrency(requests)
+        self._room = asyncio.Condition()
         self._delivered = delivered
         self._refused = refused
         self._refused_in_a_row = 0
@@ -38,10 +53,21 @@ class Delivery:
         self.failing = ""
         self.retries = 0
 
-    async def run(self, ready: asyncio.Queue[list[Entry]]) -> None:
-        """Deliver one batch after the other until cancelled."""
+    @property
+    def requests_allowed(self) -> int:
+        """Requests that may be in flight at the moment, by what the receiver has shown."""
+        return self._concurrency.limit
+
+    async def run(self, batcher: Batcher) -> None:
+        """Deliver one batch after the other until cancelled; as many of these run as there may ever be requests."""
         while True:
-            await self.deliver(await ready.get())
+            await self._next(batcher)
+
+    async def _next(self, batcher: Batcher) -> None:
+        """A frame of its own, so that no batch stays in memory while its deliverer waits for the next one."""
+        batch = await batcher.ready.get()
+        await self.deliver(batch.entries)
+        batcher.finished(batch)
 
     async def deliver(self, entries: list[Entry]) -> None:
         """Return when there is an answer for every entry, however long that takes."""
@@ -69,6 +95,22 @@ class Delivery:
                 attempt += 1
 
     async def _ask(self, entries: list[Entry]) -> Verdict:
+        """Send when the receiver may have one request more, and learn from its answer how many it may have."""
+        async with self._room:
+            await self._room.wait_for(lambda: self._concurrency.free > 0)
+            sent = self._concurrency.sent()
+        verdict = await self._send(entries)
+        if not isinstance(verdict, Retry) and not (isinstance(verdict, Partial) and verdict.retry):
+            self._concurrency.answered(sent)
+        elif verdict.misconfigured:
+            self._concurrency.told_nothing()
+        else:
+            self._concurrency.refused(sent)
+        async with self._room:
+            self._room.notify(max(0, self._concurrency.free))
+        return verdict
+
+    async def _send(self, entries: list[Entry]) -> Verdict:
         try:
             return await self._sink.deliver([entry.event for entry in entries])
         except Exception as error:  # a fault of the sink's own code: nothing is known to be delivered, so keep and repeat

@@ -29,7 +29,7 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class LineLimits:
-    """`requests` in flight at a time, `bytes` read and not yet remembered, `dead_letter_bytes` kept before reading stops."""
+    """`requests` in flight at most, `bytes` read and not yet remembered, `dead_letter_bytes` kept before reading stops."""
 
     requests: int
     bytes: int
@@ -56,7 +56,7 @@ class Pipeline:
         self._room = asyncio.Condition()
         self._memory = Memory(store, self._room)
         self._batcher = Batcher(sink.limits)
-        self._delivery = Delivery(sink, self._delivered, self._refused)
+        self._delivery = Delivery(sink, limits.requests, self._delivered, self._refused)
         self._tasks: list[asyncio.Task[None]] = []
         self._full_told = 0.0
         self.counters = Counters()
@@ -70,8 +70,13 @@ class Pipeline:
     def retries(self) -> int:
         return self._delivery.retries
 
+    @property
+    def requests_allowed(self) -> int:
+        """Requests that the receiver may be sent at a time at the moment."""
+        return self._delivery.requests_allowed
+
     async def __aenter__(self) -> Pipeline:
-        work = [self._delivery.run(self._batcher.ready) for _ in range(self._limits.requests)]
+        work = [self._delivery.run(self._batcher) for _ in range(self._limits.requests)]
         self._tasks = [asyncio.create_task(w) for w in (*work, self._batcher.close_aged(), self._memory.run())]
         return self
 

@@ -61,9 +61,11 @@ class ElasticsearchOptions(BaseModel):
     elasticsearch_ca: Annotated[str, option("elasticsearch-ca", "file", "TLS CA of Elasticsearch")] = ""
     elasticsearch_cert: Annotated[str, option("elasticsearch-cert", "file", "TLS client certificate for Elasticsearch")] = ""
     elasticsearch_key: Annotated[str, option("elasticsearch-key", "file", "TLS client key for Elasticsearch")] = ""
-    elasticsearch_compress: Annotated[bool, option("elasticsearch-compress", "flag", "send bodies with gzip")] = True
+    elasticsearch_compression: Annotated[
+        Literal["none", "gzip"], option("elasticsearch-compression", "choice", "how bodies are packed")
+    ] = "gzip"
     elasticsearch_max_connections: Annotated[
-        int, option("elasticsearch-max-connections", "number", "requests in flight"), Field(ge=1, le=100)
+        int, option("elasticsearch-max-connections", "number", "requests in flight at most"), Field(ge=1, le=100)
     ] = 4
     elasticsearch_types: Annotated[
         tuple[str, ...] | None, option("elasticsearch-types", "list", "event types to deliver here", unset=SAME)

@@ -70,7 +70,7 @@ class CommonOptions(BaseModel):
         option(
             "fluentd-max-connections",
             "number",
-            "requests in flight, 0 = twice the concurrency",
+            "requests in flight at most, 0 = 64, or twice the concurrency where that is more",
             variable="MAX_CONNECTIONS",
             misspelled=True,
         ),
@@ -80,6 +80,14 @@ class CommonOptions(BaseModel):
         Literal["single", "array"],
         option("fluentd-format", "choice", "one event per request, or a JSON array of many"),
     ] = "single"
+    fluentd_compression: Annotated[
+        Literal["none", "gzip"],
+        option("fluentd-compression", "choice", "how bodies are packed; Fluentd takes gzip from 1.2.3 on, Fluent Bit from 2.2.1 on"),
+    ] = "none"
+    fluentd_ordered: Annotated[
+        bool,
+        option("fluentd-ordered", "flag", "deliver the events of a session in order, and those of no session, one request at a time"),
+    ] = False
     teleport_addr: Annotated[
         tuple[str, ...],
         option(

@@ -59,12 +59,16 @@ Verdict = Delivered | Retry | Reject | Split | Partial
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What fits into one request: `events` and `bytes` per batch, `requests` in flight, `age` in seconds to wait for more."""
+    """What a sink is sent: `events` and `bytes` in a batch, `requests` in flight at most, `age` in seconds to wait for more events.
+
+    `ordered` asks for one request after the other where order matters: for the events of a session, and for those of none.
+    """
 
     events: int
     bytes: int
     requests: int
     age: float
+    ordered: bool = False
 
 
 class Sink(Protocol):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import gzip
 import hashlib
 import re
 from collections.abc import Sequence
@@ -25,6 +24,7 @@ from event_handler.sinks.http import (
     REASON_LENGTH,
     REQUEST_TIMEOUT,
     Answer,
+    Compression,
     HttpClient,
     TlsFiles,
     endpoint,
@@ -67,7 +67,7 @@ class ElasticsearchSettings:
     ca: str = ""
     cert: str = ""
     key: str = ""
-    compress: bool = True
+    compression: Compression = "gzip"
     max_connections: int = 4
     timeout: float = REQUEST_TIMEOUT
     keepalive: float = KEEPALIVE
@@ -84,17 +84,15 @@ class ElasticsearchSink:
         base = endpoint(settings.url, f"{SECTION}.url")
         self._url = _bulk_url(base, settings.target, "target")
         self._session_url = _bulk_url(base, settings.session_target, "session-target")
-        headers = {"Content-Type": "application/x-ndjson", "Accept": "application/json", **_authorization(settings)}
-        if settings.compress:
-            headers["Content-Encoding"] = "gzip"
         self._client = HttpClient(
             SECTION,
             TlsFiles(settings.ca, settings.cert, settings.key),
             connections=settings.max_connections,
-            headers=headers,
+            headers={"Content-Type": "application/x-ndjson", "Accept": "application/json", **_authorization(settings)},
             timeout=settings.timeout,
             keepalive=settings.keepalive,
             answer_limit=BULK_ANSWER_LIMIT,
+            compression=settings.compression,
         )
 
     async def deliver(self, events: Sequence[Event]) -> Verdict:
@@ -109,7 +107,7 @@ class ElasticsearchSink:
         lines = bytearray()
         for event in events:
             lines += b'{"create":{"_id":%b}}\n%b\n' % (orjson.dumps(document_id(event)), self._document(event))
-        return gzip.compress(lines, compresslevel=1, mtime=0) if self._settings.compress else bytes(lines)
+        return bytes(lines)
 
     def _document(self, event: Event) -> bytes:
         stamp = datetime.fromtimestamp(event.time, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ").encode()

@@ -11,17 +11,20 @@ from yarl import URL
 
 from event_handler.event import Event
 from event_handler.sinks.base import Limits, Retry, Verdict
-from event_handler.sinks.http import KEEPALIVE, REQUEST_TIMEOUT, HttpClient, TlsFiles, endpoint, judge
+from event_handler.sinks.http import KEEPALIVE, REQUEST_TIMEOUT, Compression, HttpClient, TlsFiles, endpoint, judge
 
 ARRAY_EVENTS = 500  # events of an array; more brings nothing and makes a lost answer dearer
 ARRAY_BYTES = 1024 * 1024  # bytes; Fluent Bit takes 4 MiB and Fluentd 32, but most SaaS intakes only 1
 ARRAY_AGE = 0.05  # seconds an incomplete batch waits for more events
+# Requests in flight at most. Each is a connection: Fluentd often has 1,024 file descriptors, and Logstash answers 429 above 200 requests.
+MAX_CONNECTIONS = 64
 
 
 @dataclass(frozen=True, slots=True)
 class FluentdSettings:
     """Where and how to deliver: URLs, TLS files ("" = none), body format and the cap on requests in flight.
 
+    `compression` packs the bodies, `ordered` keeps the events of a session in order.
     `timeout` limits a request from connect to the end of the answer, `keepalive` how long an idle connection is kept (seconds).
     """
 
@@ -31,9 +34,11 @@ class FluentdSettings:
     cert: str = ""
     key: str = ""
     format: Literal["single", "array"] = "single"
-    max_connections: int = 10
+    max_connections: int = MAX_CONNECTIONS
     timeout: float = REQUEST_TIMEOUT
     keepalive: float = KEEPALIVE
+    compression: Compression = "none"
+    ordered: bool = False
 
 
 class FluentdSink:
@@ -44,7 +49,7 @@ class FluentdSink:
     def __init__(self, settings: FluentdSettings) -> None:
         self._single = settings.format == "single"
         events, age = (1, 0.0) if self._single else (ARRAY_EVENTS, ARRAY_AGE)
-        self.limits = Limits(events, ARRAY_BYTES, settings.max_connections, age)
+        self.limits = Limits(events, ARRAY_BYTES, settings.max_connections, age, settings.ordered)
         self._url = endpoint(settings.url, "forward.fluentd.url")
         self._session_url = endpoint(settings.session_url, "forward.fluentd.session-url")
         self._client = HttpClient(
@@ -54,6 +59,7 @@ class FluentdSink:
             headers={"Content-Type": "application/json"},
             timeout=settings.timeout,
             keepalive=settings.keepalive,
+            compression=settings.compression,
         )
 
     async def deliver(self, events: Sequence[Event]) -> Verdict:

@@ -125,6 +125,8 @@ NEW: list[Row] = [
     ("log-format", ["FDFWD_LOG_FORMAT"], ["log.format", "log-format"], "auto", "json", "json"),
     ("log-level", ["FDFWD_LOG_LEVEL"], ["log.level", "log-level"], "info", "error", "error"),
     ("fluentd-format", ["FDFWD_FLUENTD_FORMAT"], ["forward.fluentd.format"], "single", "array", "array"),
+    ("fluentd-compression", ["FDFWD_FLUENTD_COMPRESSION"], ["forward.fluentd.compression"], "none", "gzip", "gzip"),
+    ("fluentd-ordered", ["FDFWD_FLUENTD_ORDERED"], ["forward.fluentd.ordered"], False, "yes", True),
     (
         "max-in-flight-bytes",
         ["FDFWD_MAX_IN_FLIGHT_BYTES"],
@@ -241,7 +243,14 @@ NEW: list[Row] = [
     ("elasticsearch-ca", ["FDFWD_ELASTICSEARCH_CA"], ["forward.elasticsearch.ca"], "", FILE, FILE),
     ("elasticsearch-cert", ["FDFWD_ELASTICSEARCH_CERT"], ["forward.elasticsearch.cert"], "", FILE, FILE),
     ("elasticsearch-key", ["FDFWD_ELASTICSEARCH_KEY"], ["forward.elasticsearch.key"], "", FILE, FILE),
-    ("elasticsearch-compress", ["FDFWD_ELASTICSEARCH_COMPRESS"], ["forward.elasticsearch.compress"], True, "no", False),
+    (
+        "elasticsearch-compression",
+        ["FDFWD_ELASTICSEARCH_COMPRESSION"],
+        ["forward.elasticsearch.compression"],
+        "gzip",
+        "none",
+        "none",
+    ),
     (
         "elasticsearch-max-connections",
         ["FDFWD_ELASTICSEARCH_MAX_CONNECTIONS"],
