@@ -6,6 +6,8 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Coroutine, Sequence
+from functools import partial
+from itertools import count
 from typing import Any
 
 import pytest
@@ -16,6 +18,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from event_handler.event import Event
 from event_handler.pipeline import delivery, engine, memory
+from event_handler.pipeline.concurrency import Concurrency
 from event_handler.pipeline.duplicates import DuplicateWindow
 from event_handler.pipeline.engine import LineLimits, Pipeline
 from event_handler.pipeline.ledger import Ledger
@@ -26,7 +29,7 @@ from tests.unit.pipeline.test_state_failures import AilingStore
 
 STREAMS = 3
 KINDS = ("plain", "plain", "plain", "upload", "poison")
-TURNS = 12  # of the event loop: enough for a verdict to be acted on, remembered, and the next batch to be sent
+TURNS = 20  # of the event loop: enough for a verdict to be acted on, remembered, and the next batch to be sent
 POISON = 5  # events at most that the sink refuses: below the number at which the engine blames the configuration
 LARGE = 10**9
 SILENCE = structlog.wrap_logger(None, wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))  # a line a turn otherwise
@@ -61,6 +64,8 @@ class Core(RuleBasedStateMachine):
         self.patch = pytest.MonkeyPatch()
         self.patch.setattr(delivery, "FIRST_WAIT", 0.0)
         self.patch.setattr(engine, "LOOK_FOR_ROOM_EVERY", 0.0)
+        ticks = count()  # the real clock would make no two runs alike
+        self.patch.setattr(delivery, "Concurrency", partial(Concurrency, clock=lambda: float(next(ticks))))
         for module in (delivery, engine, memory):
             self.patch.setattr(module, "log", SILENCE)
         self.loop = asyncio.new_event_loop()
@@ -112,10 +117,10 @@ class Core(RuleBasedStateMachine):
     def an_event_is_written_twice(self, stream: int, data: st.DataObject) -> None:
         self.streams[stream].append(f"e{data.draw(st.integers(1, self.number))}")
 
-    @rule(stream=st.integers(0, STREAMS - 1), count=st.integers(1, 4), positioned=st.booleans())
-    def events_are_read(self, stream: int, count: int, positioned: bool) -> None:
+    @rule(stream=st.integers(0, STREAMS - 1), size=st.integers(1, 4), positioned=st.booleans())
+    def events_are_read(self, stream: int, size: int, positioned: bool) -> None:
         begin = self.read_up_to[stream]
-        events = self.streams[stream][begin : begin + count]
+        events = self.streams[stream][begin : begin + size]
         self.read_up_to[stream] = begin + len(events)
         position = str(self.read_up_to[stream]) if positioned else None
         self.run(self.line.put(self.ledgers[stream], [self.wire(uid) for uid in events], position))
