@@ -14,8 +14,8 @@ from typing import Any
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 COMMIT_FILE = "src/event_handler/commit.txt"  # read by event_handler.about
-COMPILED = "event_handler/teleport/decode.py"  # where most of the CPU goes; the same file runs uncompiled everywhere
-NEEDED = ("event_handler/__init__.py", "event_handler/errors.py", "event_handler/teleport/__init__.py", COMPILED)
+COMPILED = ("event_handler/teleport/decode.py", "event_handler/teleport/frames.py")  # where the CPU goes; they run uncompiled as well
+NEEDED = ("event_handler/__init__.py", "event_handler/errors.py", "event_handler/teleport/__init__.py", *COMPILED)
 PURE = "EVENT_HANDLER_PURE_PYTHON"  # set to anything to compile nothing
 COMPILE_TIMEOUT = 300  # seconds; it takes 6
 
@@ -66,7 +66,7 @@ class BuildHook(BuildHookInterface):  # type: ignore[type-arg]  # its settings h
         for name in NEEDED:
             (aside / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(Path(self.root) / "src" / name, aside / name)
-        command = [sys.executable, "-m", "mypyc", "--ignore-missing-imports", COMPILED]
+        command = [sys.executable, "-m", "mypyc", "--ignore-missing-imports", *COMPILED]
         try:
             done = subprocess.run(  # noqa: S603 - a fixed command
                 command,
@@ -83,5 +83,5 @@ class BuildHook(BuildHookInterface):  # type: ignore[type-arg]  # its settings h
         shutil.rmtree(aside / "build", ignore_errors=True)
         built = [path for path in aside.rglob("*") if path.suffix in (".so", ".pyd")]
         if not built:
-            self.app.display_warning(f"The decoder is not compiled, events will cost more CPU: {said.strip()[-500:]}")
+            self.app.display_warning(f"The decoder of events is not compiled, events will cost more CPU: {said.strip()[-500:]}")
         return {str(path): str(path.relative_to(aside)) for path in built}

@@ -15,9 +15,11 @@ from grpclib.const import Cardinality, Handler, Status
 from grpclib.encoding.base import CodecBase
 from grpclib.events import SendInitialMetadata, listen
 from grpclib.exceptions import GRPCError
+from grpclib.protocol import H2Protocol
 from grpclib.server import Server, Stream
 
 from event_handler.simulator.back_ends import BadRequest
+from event_handler.simulator.framing import one_message_a_frame
 from event_handler.simulator.log import AuditLog, day_of
 from event_handler.simulator.messages import encoded_length, new, parse
 from event_handler.simulator.tls import auth_context
@@ -35,6 +37,11 @@ class _RawCodec(CodecBase):
 
     def decode(self, data: bytes, message_type: Any) -> Any:
         return data
+
+
+class _Server(Server):
+    def _protocol_factory(self) -> H2Protocol:
+        return one_message_a_frame(super()._protocol_factory())
 
 
 @dataclass(slots=True)
@@ -80,7 +87,7 @@ class AuthServer:
         self.reload(directory)
         context = auth_context(directory)
         context.sni_callback = self._choose_context
-        server = Server([self], codec=_RawCodec())
+        server = _Server([self], codec=_RawCodec())
         listen(server, SendInitialMetadata, _tell_version)
         self._locks_file = directory / "locks.jsonl"
         await server.start(host, port, ssl=context)

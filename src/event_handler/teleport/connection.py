@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-import struct
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, cast
@@ -19,6 +18,7 @@ from grpclib.protocol import H2Protocol
 from event_handler import about
 from event_handler.errors import ConnectError, RpcError
 from event_handler.teleport.entrance import SERVER_NAME, Entrance, explain_tls
+from event_handler.teleport.frames import PREFIX, FrameJoiner, split_messages
 
 KEEPALIVE = 61.0  # seconds; servers close connections that ping more often than once a minute
 KEEPALIVE_TIMEOUT = 180.0  # seconds, as Teleport's own clients wait
@@ -26,7 +26,6 @@ STREAM_WINDOW = 2 * 1024 * 1024  # bytes; the default 64 KiB would cap a WAN lin
 CONNECTION_WINDOW = 24 * 1024 * 1024  # bytes; room for a dozen streams that nobody reads at the moment, or they would stop the others
 UNARY_TIMEOUT = 90.0  # seconds; Athena's own query limit is 60
 STALL_TIMEOUT = 120.0  # seconds without a message after which a stream counts as hung
-PREFIX = struct.Struct(">BI")  # before each message: compressed or not, and its length (gRPC over HTTP/2)
 
 
 class _RawCodec(CodecBase):
@@ -42,11 +41,18 @@ class _RawCodec(CodecBase):
 
 
 class _Protocol(H2Protocol):
-    """Tells why the connection was lost, which grpclib itself forgets: with TLS 1.3 a refused certificate shows up only here."""
+    """Tells why the connection was lost, which grpclib itself forgets: with TLS 1.3 a refused certificate shows up only here.
+
+    Frames are joined before the library sees them.
+    """
 
     def __init__(self, like: H2Protocol, tell: Callable[[BaseException | None], None]) -> None:
         super().__init__(like.handler, like.config, like.h2_config)
         self._tell = tell
+        self._joiner = FrameJoiner()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(self._joiner.join(data))
 
     def connection_lost(self, exc: BaseException | None) -> None:
         self._tell(exc)
@@ -173,20 +179,12 @@ def take_arrived(buffer: Any) -> list[bytes]:
         buffer._acked.append((data, size))
         buffer._acked_size += size
         buffer._ack_callback(ack_size)
-    if buffer._acked_size < PREFIX.size:
+    if buffer._acked_size < PREFIX:
         return []
     arrived = b"".join(data for data, _ in buffer._acked)
-    messages: list[bytes] = []
-    at, end = 0, len(arrived)
-    while end - at >= PREFIX.size:
-        compressed, size = PREFIX.unpack_from(arrived, at)
-        upto = at + PREFIX.size + size
-        if compressed or upto > end:
-            break  # a compressed message is refused where a single one is read
-        messages.append(arrived[at + PREFIX.size : upto])
-        at = upto
+    messages, at = split_messages(arrived)  # a compressed message is refused where a single one is read
     buffer._acked.clear()
-    buffer._acked_size = end - at
-    if at < end:
-        buffer._acked.append((memoryview(arrived)[at:], end - at))
+    buffer._acked_size = len(arrived) - at
+    if at < len(arrived):
+        buffer._acked.append((memoryview(arrived)[at:], buffer._acked_size))
     return messages

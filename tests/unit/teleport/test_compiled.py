@@ -8,26 +8,26 @@ import subprocess
 import sys
 import sysconfig
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
 from google.protobuf import json_format, struct_pb2
+from hyperframe.frame import DataFrame
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import event_handler.teleport
 from event_handler import about
 from event_handler.errors import MalformedEventError
 from event_handler.simulator.events import Generator
 from event_handler.teleport import decode as pure
+from event_handler.teleport import frames
 from event_handler.teleport.messages import write_message, write_text
 from tests.unit.teleport.test_decode import texts, values
 
 ROOT = Path(__file__).parents[3]
-NAME = "event_handler.teleport.decode"
 HEADERS = Path(sysconfig.get_path("include")) / "Python.h"
 
 needs_compiler = pytest.mark.skipif(
@@ -43,19 +43,24 @@ def build(directory: Path, **environment: str) -> zipfile.ZipFile:
 
 
 @pytest.fixture(scope="session")
-def compiled(tmp_path_factory: pytest.TempPathFactory) -> ModuleType:
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, ModuleType]]:
     directory = tmp_path_factory.mktemp("wheel")
     build(directory).extractall(directory)
-    (library,) = (directory / "event_handler" / "teleport").glob("decode.*.so")
-    event_handler.teleport.__path__.append(str(library.parent))  # the library has a second part beside it
+    sys.path.append(str(directory))  # where what all compiled files share lies
     try:
-        spec = importlib.util.spec_from_file_location(NAME, library)
-        assert spec is not None
-        assert spec.loader is not None
-        made = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(made)
+        yield {name: load(directory, name) for name in ("decode", "frames")}
     finally:
-        event_handler.teleport.__path__.remove(str(library.parent))
+        sys.path.remove(str(directory))
+
+
+def load(directory: Path, name: str) -> ModuleType:
+    """A compiled module, while the one of that name that was imported stays what it is."""
+    (library,) = (directory / "event_handler" / "teleport").glob(f"{name}.*.so")
+    spec = importlib.util.spec_from_file_location(f"event_handler.teleport.{name}", library)
+    assert spec is not None
+    assert spec.loader is not None
+    made = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(made)
     return made
 
 
@@ -66,6 +71,21 @@ def test_a_wheel_without_a_compiler_is_pure_python_and_knows_its_commit(tmp_path
     assert not [name for name in wheel.namelist() if name.endswith(".so")]
     if about.commit():
         assert wheel.read("event_handler/commit.txt").decode().strip() == about.commit()
+
+
+@pytest.fixture(scope="session")
+def compiled(wheel: dict[str, ModuleType]) -> ModuleType:
+    return wheel["decode"]
+
+
+@needs_compiler
+@given(pieces=st.lists(st.binary(max_size=60) | st.just(DataFrame(1, b"event").serialize()), max_size=8))
+def test_frames_are_joined_the_same(wheel: dict[str, ModuleType], pieces: list[bytes]) -> None:
+    ours, theirs = frames.FrameJoiner(), wheel["frames"].FrameJoiner()
+    for piece in pieces:
+        joined = ours.join(piece)
+        assert theirs.join(piece) == joined
+        assert wheel["frames"].split_messages(joined) == frames.split_messages(joined)
 
 
 @needs_compiler
