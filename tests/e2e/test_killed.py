@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.conftest import Collector
-from tests.e2e.processes import configuration, handler, simulated
+from tests.e2e.processes import Started, configuration, handler, simulated
 
 EVENTS = 20_000
 KILLS = 20
@@ -76,3 +76,17 @@ async def test_an_expired_or_absent_identity_is_one_line_and_no_traceback(tmp_pa
     assert process.returncode == 80
     assert b"expired at" in errors
     assert b"Traceback" not in errors
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_signal_while_the_cluster_is_away_ends_it_with_success(
+    tmp_path: Path, collector: Collector, number: signal.Signals
+) -> None:
+    golden = Path(__file__).parents[1] / "data" / "golden" / "credentials" / "identity"
+    ready = {"address": "127.0.0.1:1", "identity": str(golden)}
+    started = Started(await handler(configuration(tmp_path, ready, collector)))
+    await started.until("cannot read now")
+    started.process.send_signal(number)
+    await started.rest()
+    assert started.process.returncode == 0, started.error
+    assert started.told("Successfully shut down") == 1

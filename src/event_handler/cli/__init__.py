@@ -55,7 +55,7 @@ cli.add_command(storage)
 
 
 def main() -> None:
-    """Entry point. Exit codes: 0 done, 1 failed, 80 wrong command line or configuration, 130 interrupted; `configure`: 3 and 255."""
+    """Entry point. Exit codes: 0 done, 1 failed, 80 wrong command line or configuration, 130 interrupted; `configure`: 255."""
     try:
         cli.main(prog_name=about.PROGRAM, standalone_mode=False)
     except click.UsageError as error:

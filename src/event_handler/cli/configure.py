@@ -21,14 +21,13 @@ from event_handler.configure.files import write
 from event_handler.errors import ConfigurationError
 from event_handler.settings import durations
 
-EXIT_KEPT = 3  # files were there, nobody could be asked, so they were kept
-HELP = f"""Make certificates, role and configuration files in the directory OUT.
+HELP = """Make certificates, role and configuration files in the directory OUT.
 
 ADDR is the Auth Service or the Proxy as host:port; CA_NAME, SERVER_NAME and CLIENT_NAME name the certificate files.
 
 The server's key is encrypted: a terminal is asked for the passphrase, from a pipe comes the first line, otherwise it is made up.
 
-Files that exist are asked about on a terminal, and kept otherwise; then the exit code is {EXIT_KEPT}."""
+Files that exist are asked about on a terminal, and kept otherwise."""
 
 
 @click.command("configure", cls=Command, help=HELP, short_help="Make certificates, role and configuration files.")
@@ -72,6 +71,8 @@ def configure_command(
         raise click.UsageError(f"--ttl: {error}", click.get_current_context()) from None
     if key_type == "rsa" and length == WEAK_LENGTH:
         click.echo(f"warning: TLS libraries of today refuse RSA keys of {WEAK_LENGTH} bits; choose --length=2048 or more", err=True)
+    if not addr.rpartition(":")[2].isdigit():
+        click.echo(f"warning: the address {addr} has no port, and start asks for one; give it as {addr.rstrip(':')}:443", err=True)
     usual = HELM_NAME if output == "helm" else "localhost"
     request = Request(
         out=out,
@@ -100,7 +101,8 @@ def configure_command(
         click.echo(f"The passphrase of the server's key was made up; {request.collector.file} has it.")
     click.echo(f"\n{steps.render(request)}")
     if len(chosen) < len(wanted) and not _at_terminal():
-        sys.exit(EXIT_KEPT)
+        # No failure, as with the Go plugin: scripts call it again and again.
+        click.echo("warning: what existed was kept and may not fit what was asked for; --force replaces it", err=True)
 
 
 def _split(texts: Sequence[str]) -> tuple[str, ...]:

@@ -34,6 +34,7 @@ class Line:
     """A running line. `audit` and `recordings` deliver apart from each other."""
 
     sink: Sink
+    store: Store
     selector: Selector
     audit: Pipeline
     recordings: Pipeline
@@ -78,7 +79,7 @@ async def open_line(
         ):
             retrying = asyncio.create_task(retry_letters(sink, store))
             try:
-                yield Line(sink, selector, audit, recordings, Follower(connect, audit, recordings, store, follow, guard))
+                yield Line(sink, store, selector, audit, recordings, Follower(connect, audit, recordings, store, follow, guard))
             finally:
                 retrying.cancel()
                 await asyncio.gather(retrying, return_exceptions=True)

@@ -19,8 +19,8 @@ from event_handler.cli.sinks import PlannedSink, planned_sinks
 from event_handler.errors import EventHandlerError, StateError
 from event_handler.pipeline.filters import Filter
 from event_handler.pipeline.select import ANNOUNCING
-from event_handler.settings.model import StartSettings
-from event_handler.sources.follow import FollowSettings
+from event_handler.settings.model import StartSettings, options, spell
+from event_handler.sources.follow import FollowSettings, export_date
 from event_handler.sources.locks import FAILED_LOGIN, LockSettings, LoginGuard
 from event_handler.sources.take_over import take_over
 from event_handler.state.directory import adopt, state_directory
@@ -38,24 +38,37 @@ log = structlog.get_logger()
 
 def run(settings: StartSettings, warnings: Sequence[str]) -> None:
     """Run until done. Raises EventHandlerError."""
-    for warning in warnings:
-        log.warning(warning)
-    keeper = keep_credentials(settings)
-    access = Access(settings, keeper)
-    planned = planned_sinks(settings)
-    log.info(
-        "starting",
-        build=about.line(),
-        decoder="compiled" if COMPILED else "python",
-        teleport=",".join(settings.teleport_addr),
-        cluster=keeper.current.cluster,
-        identity_expires=keeper.current.not_after.isoformat(),
-        storage=settings.storage,
-        sinks=",".join(plan.sink.name for plan in planned),
-        format=settings.fluentd_format,
-    )
+    try:
+        keeper = keep_credentials(settings)
+        access = Access(settings, keeper)
+        planned = planned_sinks(settings)
+        log.info(
+            "starting",
+            build=about.line(),
+            decoder="compiled" if COMPILED else "python",
+            teleport=",".join(settings.teleport_addr),
+            cluster=keeper.current.cluster,
+            identity_expires=keeper.current.not_after.isoformat(),
+            storage=settings.storage,
+            sinks=",".join(plan.sink.name for plan in planned),
+            format=settings.fluentd_format,
+        )
+        _tell_settings(settings)
+    finally:  # also before an error, which they may explain
+        for warning in warnings:
+            log.warning(warning)
     with _stores(settings, planned, keeper.current.cluster) as stores:
         asyncio.run(_run(settings, list(zip(planned, stores, strict=True)), access, keeper))
+
+
+def _tell_settings(settings: StartSettings) -> None:
+    """What differs from its default, as a user would write it."""
+    chosen = {name: value for name, value in settings if value != StartSettings.model_fields[name].default}
+    log.info("settings", **{name: spell(option, chosen[name]) for name, option in options().items() if name in chosen})
+    if settings.dry_run:
+        log.warning("dry run: nothing is delivered and nothing remembered")
+    if settings.exit_on_last_event:
+        log.warning("will stop when everything is delivered")
 
 
 @contextmanager
@@ -224,7 +237,8 @@ async def _report(lines: list[Line]) -> None:
         minutes = (monotonic() - at) / 60
         now_events = sum(line.audit.counters.delivered for line in lines)
         now_sessions = sum(line.recordings.counters.delivered for line in lines)
-        log.info("Event processing", events_per_minute=round((now_events - events) / minutes))
+        dates = [date for line in lines if (date := export_date(line.store))]
+        log.info("Event processing", events_per_minute=round((now_events - events) / minutes), date=min(dates, default=""))
         log.info("Session processing", sessions_per_minute=round((now_sessions - sessions) / minutes))
         events, sessions, at = now_events, now_sessions, monotonic()
 

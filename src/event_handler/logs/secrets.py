@@ -38,14 +38,19 @@ def without_secrets(text: str) -> str:
 
 def hide_secrets(_: WrappedLogger, __: str, line: EventDict) -> EventDict:
     """A structlog processor; it stands right before the renderer, when tracebacks are text already."""
-    return {name: HIDDEN if name.lower() in SECRET_FIELDS else _clean(value) for name, value in line.items()}
+    return {name: HIDDEN if _is_secret(name) else _clean(value) for name, value in line.items()}
+
+
+def _is_secret(name: str) -> bool:
+    """Also where something stands before it: `elasticsearch_api_key`."""
+    return any(f"_{name.lower()}".endswith(f"_{secret}") for secret in SECRET_FIELDS)
 
 
 def _clean(value: Any) -> Any:
     if isinstance(value, str):
         return without_secrets(value)
     if isinstance(value, dict):
-        return {name: HIDDEN if str(name).lower() in SECRET_FIELDS else _clean(inner) for name, inner in value.items()}
+        return {name: HIDDEN if _is_secret(str(name)) else _clean(inner) for name, inner in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
         return [_clean(inner) for inner in value]
     return value if isinstance(value, int | float | None) else without_secrets(str(value))

@@ -190,6 +190,14 @@ class Follower:
         )
 
 
+def export_date(store: Store) -> str:
+    """The UTC date (`2026-11-23`) that is read at the moment, "" before anything was read."""
+    if store.fact("mode") == "bulk":
+        return max((stream.split("/")[1] for stream in store.positions("bulk/")), default="")
+    position = read_position(store)
+    return "" if position is None else str(day_of(position))
+
+
 def carry_over(store: Store, mode: str, look_back: float) -> None:
     """When the cluster is read in another way than before (upgraded, downgraded, moved), hand the position over.
 

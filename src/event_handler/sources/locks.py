@@ -70,10 +70,10 @@ class LoginGuard:
             return
         key = user or f"login {login}"
         self._seen[event_id] = moment
-        window = [at for at in self._failures.get(key, []) if abs(moment - at) < self._settings.period]
-        window.append(moment)
-        self._failures[key] = window
-        if len(window) >= self._settings.count:
+        # Chunks are read side by side, so failures are not observed in the order in which they happened.
+        failures = self._failures[key] = sorted([*self._failures.get(key, []), moment])
+        spans = zip(failures, failures[self._settings.count - 1 :], strict=False)
+        if any(last - first < self._settings.period for first, last in spans):
             del self._failures[key]
             self._waiting.append([user, login])
             self._news.set()
@@ -81,7 +81,8 @@ class LoginGuard:
 
     def _save(self) -> None:
         oldest = self._clock() - self._settings.period - LATEST
-        self._failures = {key: window for key, window in self._failures.items() if window[-1] > oldest}
+        recent = {key: [moment for moment in failures if moment > oldest] for key, failures in self._failures.items()}
+        self._failures = {key: failures for key, failures in recent.items() if failures}
         self._seen = {event_id: moment for event_id, moment in self._seen.items() if moment > oldest}
         facts = {"failures": self._failures, "seen": self._seen, "waiting": self._waiting}
         self._store.remember(FACT, orjson.dumps(facts).decode())

@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import orjson
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
 from event_handler.errors import ConnectError, RpcError
@@ -78,6 +81,16 @@ async def test_failures_of_several_users_and_of_too_long_a_span_lock_nobody(stor
     fail(watcher, -9, -8, -7, user="frank", success=True)
     fail(watcher, -9, -8, -7, user="", login="")
     assert await made(watcher, Cluster()) == []
+
+
+@given(st.lists(st.integers(-600, 0), unique=True, max_size=12), st.randoms(use_true_random=False))
+def test_the_order_in_which_failures_are_read_does_not_matter(moments: list[int], dice: Random) -> None:
+    in_order = sorted(moments)
+    due = any(last - first < 60 for first, last in zip(in_order, in_order[2:], strict=False))
+    dice.shuffle(moments)
+    kept = Store(None)
+    fail(guard(kept), *moments)
+    assert bool(orjson.loads(kept.fact(locks.FACT) or "{}").get("waiting")) == due
 
 
 async def test_a_login_without_a_user_is_locked_by_itself(store: Store) -> None:
