@@ -81,7 +81,8 @@ class ScriptedClient(Client):
             events = self.recordings.get(session_id)
             if events is None:
                 raise RpcError("StreamUnstructuredSessionEvents", "NOT_FOUND", "scripted absence")
-            yield events[index:]
+            if events[index:]:
+                yield events[index:]
             await self._end(session_id)
         finally:
             self.open -= 1
