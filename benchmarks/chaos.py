@@ -6,8 +6,11 @@ import argparse
 import asyncio
 import random
 import secrets
+import shutil
+import sqlite3
 import sys
 import tempfile
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic
@@ -16,7 +19,7 @@ from typing import Any
 import orjson
 
 from benchmarks import stage
-from benchmarks.faulty_collector import Book, FaultyCollector
+from benchmarks.faulty_collector import Book, FaultyCollector, Memory
 
 EVENTS = 200_000
 RECORDINGS = 300
@@ -62,7 +65,7 @@ class Expected:
 
     def missing(self, book: Book) -> tuple[int, int]:
         """How many events of the log, and of recordings, have not arrived."""
-        return len(self.events - book.events.keys()), sum(self.recordings.values()) - len(book.recorded)
+        return len(self.events - book.events), sum(self.recordings.values()) - book.recorded
 
 
 def expected(manifest: Path) -> Expected:
@@ -128,13 +131,15 @@ class Chaos:
                 raise handler.failed()
             outcome.peaks.append(stage.look_at(handler.process.pid).peak)
             handler.process.kill()
-            self._collector.book.ends[self._run] = monotonic()
+            killed = monotonic()
+            await handler.process.wait()
+            self._collector.book.killed(self._run, killed, left_behind(self._directory / "storage"))
             outcome.kills += 1
 
     async def _brought(self, events: float) -> None:
         """Wait until so many events have come in this run, at most as long as it may live."""
-        end, enough = monotonic() + ALIVE, self._collector.book.different + events
-        while self._collector.book.different < enough and monotonic() < end:
+        end, enough = monotonic() + ALIVE, len(self._collector.book.taken) + events
+        while len(self._collector.book.taken) < enough and monotonic() < end:
             await asyncio.sleep(LOOK_EVERY)
 
     async def _until_complete(self, command: list[str], outcome: Outcome, wanted: Expected) -> None:
@@ -153,6 +158,20 @@ class Chaos:
                 raise handler.failed()
 
 
+def left_behind(storage: Path) -> Memory:
+    """Read the state of a killed handler, from a copy: opening it would change what the next run finds."""
+    states = list(storage.glob("*/fluentd/state.db"))
+    if not states:
+        return Memory()  # killed before it had one
+    with tempfile.TemporaryDirectory() as directory:
+        for file in states[0].parent.glob("state.db*"):
+            shutil.copy(file, directory)
+        with closing(sqlite3.connect(Path(directory) / "state.db")) as state:
+            groups = [row[0] for row in state.execute("SELECT ids FROM delivered")]
+            indexes = dict(state.execute("SELECT session_id, next_index FROM recordings WHERE next_index OR done"))
+    return Memory(frozenset(group[at : at + 8] for group in groups for at in range(0, len(group), 8)), indexes)
+
+
 def report(outcomes: list[Outcome]) -> None:
     columns = ["", *(outcome.mode for outcome in outcomes)]
     lines = {
@@ -160,13 +179,14 @@ def report(outcomes: list[Outcome]) -> None:
         "of recordings": [f"{o.recorded:,}" for o in outcomes],
         "**lost**": [f"{o.lost_events + o.lost_recorded:,}" for o in outcomes],
         "kills": [str(o.kills) for o in outcomes],
-        "collector restarts": [str(len(o.book.restarts)) for o in outcomes],
+        "collector restarts": [str(o.book.restarts) for o in outcomes],
         "requests": [f"{o.book.requests:,}" for o in outcomes],
     }
     for fault in sorted({fault for o in outcomes for fault in o.book.faults}):
         lines[f"requests: {fault}"] = [str(o.book.faults[fault]) for o in outcomes]
     for why in ("answer lost", "in flight at a kill", "unexplained"):
         lines[f"repeated: {why}"] = [f"{o.book.repeats[why]:,}" for o in outcomes]
+    lines["longest from an answer to a kill, unremembered, ms"] = [f"{o.book.slowest * 1e3:.0f}" for o in outcomes]
     lines["peak MB, median run"] = [f"{sorted(o.peaks)[len(o.peaks) // 2] / 1e6:.0f}" for o in outcomes]
     lines["peak MB, largest run"] = [f"{max(o.peaks) / 1e6:.0f}" for o in outcomes]
     lines["seconds"] = [f"{o.seconds:.0f}" for o in outcomes]

@@ -9,7 +9,9 @@ from time import monotonic
 
 import pytest
 from benchmarks.chaos import Expected, Outcome
-from benchmarks.faulty_collector import UNREMEMBERED, Book
+from benchmarks.faulty_collector import REMEMBERED_WITHIN, Book, Memory
+
+from event_handler.pipeline.duplicates import fingerprint
 
 SMALL = ("--events=5000", "--recordings=10", "--kills=3", "--late=2", "--seed=1")
 
@@ -30,16 +32,42 @@ def events(*uids: str) -> list[dict[str, object]]:
     return [{"uid": uid} for uid in uids]
 
 
-def test_a_repeat_has_a_reason_only_when_its_answer_was_lost_or_a_kill_came_at_once() -> None:
+def test_a_repeat_has_a_reason_only_when_the_killed_handler_could_not_know_the_answer() -> None:
     book, now = Book(), monotonic()
     book.take(events("lost"), "", 1)
-    book.take(events("cut off"), "", 1).answered = now
-    book.take(events("remembered"), "", 1).answered = now - 2 * UNREMEMBERED
-    book.ends[1] = now + 0.1
-    book.take(events("lost", "cut off", "remembered"), "", 2).answered = now + 1
-    assert dict(book.repeats) == {"answer lost": 1, "in flight at a kill": 1, "unexplained": 1}
-    book.take(events("cut off"), "", 2)
+    book.take(events("remembered", "not yet"), "", 1).answered = now
+    book.take(events("too slow"), "", 1).answered = now - 2 * REMEMBERED_WITHIN
+    book.take(events("to nobody"), "", 1).answered = now + 1
+    book.killed(1, now + 0.1, Memory(frozenset({fingerprint("remembered")})))
+    book.take(events("lost", "not yet", "to nobody"), "", 2)
+    assert dict(book.repeats) == {"answer lost": 1, "in flight at a kill": 2}
+    book.take(events("remembered", "too slow"), "", 2)
     assert book.repeats["unexplained"] == 2
+    assert book.slowest == pytest.approx(2 * REMEMBERED_WITHIN + 0.1)
+
+
+def test_a_repeat_within_one_run_has_a_reason_only_when_its_answer_was_not_sent() -> None:
+    book = Book()
+    book.take(events("a"), "", 1)
+    book.take(events("a"), "", 1).answered = monotonic()
+    assert dict(book.repeats) == {"answer lost": 1}
+    book.take(events("a"), "", 1)
+    assert book.repeats["unexplained"] == 1
+
+
+def test_a_request_of_a_killed_handler_that_is_read_late_is_no_repeat_of_the_next_one() -> None:
+    book, now = Book(), monotonic()
+    book.killed(1, now, Memory())
+    book.take(events("a"), "", 2).answered = now + 1
+    book.take(events("a"), "", 1)
+    assert dict(book.repeats) == {"in flight at a kill": 1}
+    assert book.taken["a"].run == 2
+
+
+def test_an_event_of_a_recording_is_remembered_by_its_index() -> None:
+    memory = Memory(indexes={"s": 4})
+    assert [memory.has(("s", index)) for index in (0, 4, 5)] == [True, True, False]
+    assert not memory.has(("t", 0))
 
 
 def test_an_event_that_never_came_and_a_hole_in_a_recording_are_losses() -> None:

@@ -17,6 +17,6 @@ def test_there_is_one_row_for_each() -> None:
 def test_every_test_that_is_named_exists() -> None:
     for name, shown in ROWS:
         tests = re.findall(r"`([\w/]+\.py)::(\w+)`", shown)
-        assert tests or shown == "none yet", name
+        assert tests, name
         for file, test in tests:
             assert re.search(rf"^(async )?def {test}\(", (TESTS / file).read_text(), re.MULTILINE), f"{name}: {file}::{test}"

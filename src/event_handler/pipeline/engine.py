@@ -17,7 +17,7 @@ from event_handler.pipeline.batches import Batcher, Entry
 from event_handler.pipeline.delivery import REMIND_EVERY, Delivery
 from event_handler.pipeline.ledger import Ledger, Segment
 from event_handler.pipeline.memory import Memory
-from event_handler.pipeline.select import Selector
+from event_handler.pipeline.select import Selector, letter_mark
 from event_handler.sinks.base import Sink
 from event_handler.state.store import Commit, DeadLetter, Store
 
@@ -98,7 +98,7 @@ class Pipeline:
         left = list(reversed(chosen.events))
         try:
             while chosen.dead:
-                await self._bury(chosen.dead[0])
+                await self._bury(chosen.dead[0], letter_mark(chosen.dead[0]))
                 segment.pending -= 1
                 del chosen.dead[0]
             while left:
@@ -120,7 +120,8 @@ class Pipeline:
     def skip(self, wires: Sequence[bytes]) -> None:
         """Count events as delivered that another program has delivered. Raises StateError when it cannot be remembered."""
         chosen = self._selector.select(wires)
-        self._store.commit(Commit(ids=b"".join(mark for _, mark in chosen.events), dead_letters=chosen.dead))
+        marks = [*(mark for _, mark in chosen.events), *map(letter_mark, chosen.dead)]
+        self._store.commit(Commit(ids=b"".join(marks), dead_letters=chosen.dead))
 
     async def _wait_for_room(self, size: int) -> None:
         async with self._room:
@@ -146,8 +147,8 @@ class Pipeline:
         await self._bury(DeadLetter(self._sink.name, reason, event.type, event.id, event.session_id, event.body))
         self._memory.acknowledge([entry])
 
-    async def _bury(self, letter: DeadLetter) -> None:
-        """Keep a dead letter; while there is no room for it, wait, which stops the reading rather than forgets."""
+    async def _bury(self, letter: DeadLetter, mark: bytes = b"") -> None:
+        """Keep a dead letter, and its mark where no event has one; while there is no room, wait, which stops the reading."""
         while reason := self._no_room(len(letter.body)):
             if monotonic() - self._full_told > REMIND_EVERY:
                 self._full_told = monotonic()
@@ -155,7 +156,7 @@ class Pipeline:
             await asyncio.sleep(LOOK_FOR_ROOM_EVERY)
         self.counters.dead += 1
         log.error("event kept as dead letter", sink=letter.sink, type=letter.type, id=letter.id, reason=letter.reason)
-        self._memory.bury(letter)
+        self._memory.bury(letter, mark)
 
     def _no_room(self, size: int) -> str:
         """What to do when a dead letter of `size` bytes cannot be kept now, "" when it can."""

@@ -25,7 +25,7 @@ class Memory:
         self._room = room
         self._acknowledged: list[Entry] = []
         self._touched: dict[Ledger, None] = {}
-        self._dead: list[DeadLetter] = []
+        self._dead: list[tuple[DeadLetter, bytes]] = []
         self._news = asyncio.Event()
         self.bytes = 0
 
@@ -47,13 +47,13 @@ class Memory:
         self._touched[ledger] = None
         self._news.set()
 
-    def bury(self, letter: DeadLetter) -> None:
-        self._dead.append(letter)
+    def bury(self, letter: DeadLetter, mark: bytes) -> None:
+        self._dead.append((letter, mark))
         self._news.set()
 
     @property
     def unwritten_letter_bytes(self) -> int:
-        return sum(len(letter.body) for letter in self._dead)
+        return sum(len(letter.body) for letter, _ in self._dead)
 
     async def run(self) -> None:
         """Commit group after group until cancelled. A full disk stops the reading, for the bytes stay in flight."""
@@ -78,7 +78,8 @@ class Memory:
 
     def commit(self) -> int:
         """Commit everything acknowledged so far and return its bytes; on StateError it stays acknowledged for the next try."""
-        group = Commit(ids=b"".join(entry.mark for entry in self._acknowledged), dead_letters=self._dead)
+        marks = [*(entry.mark for entry in self._acknowledged), *(mark for _, mark in self._dead)]
+        group = Commit(ids=b"".join(marks), dead_letters=[letter for letter, _ in self._dead])
         for ledger in self._touched:
             position, finished = ledger.peek()
             for segment in finished:

@@ -70,11 +70,11 @@ class Selector:
 
     def release_letters(self, letters: Iterable[DeadLetter]) -> None:
         """Forget dead letters that were never handed on."""
-        self.release(_letter_mark(letter) for letter in letters)
+        self.release(letter_mark(letter) for letter in letters)
 
     def _bury(self, letter: DeadLetter, chosen: Selection) -> None:
         """Once only: the tail of a search reads the same events again and again."""
-        mark = _letter_mark(letter)
+        mark = letter_mark(letter)
         if mark not in self._window:
             self._window.add(mark)
             chosen.dead.append(letter)
@@ -132,5 +132,6 @@ def _wanted(of_sink: Filter, raw: RawEvent) -> bool:
     return of_sink.wants(raw.type, read_code(raw.content) if of_sink.needs_code else "")
 
 
-def _letter_mark(letter: DeadLetter) -> bytes:
+def letter_mark(letter: DeadLetter) -> bytes:
+    """What is remembered of a letter for which there is no event, so that the same bytes read again make no second one."""
     return fingerprint(f"{letter.sink} dead letter {letter.id}")

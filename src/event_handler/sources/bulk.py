@@ -19,6 +19,7 @@ from event_handler.errors import ConnectError, RpcError
 from event_handler.pipeline.delivery import backoff
 from event_handler.pipeline.engine import Pipeline
 from event_handler.pipeline.ledger import Ledger
+from event_handler.sources.standstill import Standstill
 from event_handler.state.store import Store
 from event_handler.teleport.client import RUN, Client
 
@@ -33,19 +34,28 @@ DAY = 86_400.0  # seconds
 CHUNK_SPAN = 300.0  # seconds; a back end closes a chunk after a minute, or later under load
 SEARCH_PAGE = 10_000  # events; the largest page that servers give
 REFUSED_CURSOR_TRIES = 3  # a back end may refuse a good cursor for a moment; after that the chunk is read from its start
+UNREADABLE_TRIES = 20  # in a row without an event, over about six minutes; then search has to find what the chunk holds
+LISTED_AHEAD = 10_000  # chunks, about a week; while more are to be read, no day is listed, or a start years ago would fill the memory
+OF_THE_CLUSTER = frozenset(
+    {"UNAVAILABLE", "RESOURCE_EXHAUSTED", "CANCELLED", "ABORTED", "PERMISSION_DENIED", "UNAUTHENTICATED"}
+)  # codes that tell nothing about the chunk that was asked for: waited out, however long that takes
 
 log = structlog.get_logger()
 
 
 @dataclass(slots=True, eq=False)
 class _Chunk:
-    """A chunk being read. `cursor` is the place after the last event that was put into the pipeline ("" = its start)."""
+    """A chunk being read. `cursor` is the place after the last event that was put into the pipeline ("" = its start).
+
+    `attempt` counts the tries in a row without an event, `refused` those of them that failed because of the chunk itself.
+    """
 
     day: date
     name: str
     cursor: str
     ledger: Ledger
     attempt: int = 0
+    refused: int = 0
 
     @property
     def stream(self) -> str:
@@ -78,8 +88,9 @@ class BulkSource:
         self._cursors: dict[str, str] = {}
         self._known: set[str] = set()
         self._open: set[_Chunk] = set()
-        self._gone: dict[str, _Chunk] = {}  # not found when they were read; the server may list them again
-        self._waiting: asyncio.Queue[_Chunk] = asyncio.Queue()  # bounded by what the listed days have
+        self._waiting: asyncio.Queue[_Chunk] = asyncio.Queue()  # bounded by LISTED_AHEAD and what a day has
+        self._behind = False
+        self._standstill = Standstill(client)
 
     async def run(self) -> None:
         """Raises RpcError or ConnectError when listing fails; chunks retry by themselves. Resumable at any time."""
@@ -94,17 +105,34 @@ class BulkSource:
     async def _list_for_ever(self) -> None:
         round_number = 0
         while True:
-            found = 0
-            days = self._days(round_number)
+            found = await self._list(self._days(round_number))
+            if found or self._behind or self._unfinished():
+                self._standstill.progress()
+            elif self._until_caught_up:
+                return
+            else:
+                await self._standstill.look()
+            round_number += 1
+            await asyncio.sleep(0.2 if self._until_caught_up else FOUND_WAIT if found else self._poll)
+
+    async def _list(self, days: list[date]) -> int:
+        """List days, oldest first, as long as there is room for their chunks; queue the new ones and return how many they are."""
+        found, first = 0, self._first
+        self._behind = False
+        try:
             for at in range(0, len(days), LISTINGS_AT_ONCE):
+                if len(self._unfinished()) > LISTED_AHEAD:
+                    self._behind = True
+                    break
                 some = days[at : at + LISTINGS_AT_ONCE]
                 for day, names in zip(some, await asyncio.gather(*map(self._names, some)), strict=True):
                     found += self._queue(day, names)
                     self._close_if_old(day)
-            if self._until_caught_up and not found and not self._unfinished():
-                return
-            round_number += 1
-            await asyncio.sleep(0.2 if self._until_caught_up else FOUND_WAIT if found else self._poll)
+        except (RpcError, ConnectError):
+            self._remember_closed(first)
+            raise
+        self._remember_closed(first)
+        return found
 
     async def _names(self, day: date) -> list[str]:
         return [name async for name in self._client.chunks(_noon(day))]
@@ -114,8 +142,7 @@ class BulkSource:
         new = [name for name in names if f"bulk/{day}/{name}" not in self._known]
         for name in new:
             stream = f"bulk/{day}/{name}"
-            # One that comes back keeps its ledger, in which events may still be in flight.
-            chunk = self._gone.pop(stream, None) or _Chunk(day, name, self._cursors.pop(stream, ""), Ledger(stream))
+            chunk = _Chunk(day, name, self._cursors.pop(stream, ""), Ledger(stream))
             self._known.add(stream)
             self._open.add(chunk)
             self._waiting.put_nowait(chunk)
@@ -125,96 +152,120 @@ class BulkSource:
         today = day_of(time())
         days = [self._first + timedelta(days=n) for n in range((today - self._first).days + 1)]
         days = [day for day in days if day not in self._closed]
-        if round_number % OLD_DAYS_EVERY and not self._until_caught_up:
+        if round_number % OLD_DAYS_EVERY and not self._until_caught_up and not self._behind:
             return days[-2:]
         return days
 
-    def _unfinished(self) -> set[date]:
-        """Days with chunks that are not read and delivered whole."""
+    def _unfinished(self) -> set[_Chunk]:
+        """Chunks that are not read and delivered whole."""
         self._open = {chunk for chunk in self._open if chunk.cursor != DONE or not chunk.ledger.drained}
-        return {chunk.day for chunk in self._open}
+        return self._open
 
     def _close_if_old(self, day: date) -> None:
         """Stop polling the first day once it is older than the late window and all its chunks are delivered."""
-        if day != self._first or day >= day_of(time()) - timedelta(days=self._late_days) or day in self._unfinished():
+        if day != self._first or day >= day_of(time()) - timedelta(days=self._late_days):
+            return
+        if any(chunk.day == day for chunk in self._unfinished()):
             return
         self._first += timedelta(days=1)
         while self._first in self._closed:
             self._first += timedelta(days=1)
+
+    def _remember_closed(self, before: date) -> None:
+        """Remember at once all days that were closed since `before` was the first day, and forget their chunks."""
+        if self._first == before:
+            return
         self._store.remember(FIRST_DAY, str(self._first))
-        self._store.forget(f"bulk/{day}/")
-        self._known = {stream for stream in self._known if not stream.startswith(f"bulk/{day}/")}
-        self._gone = {stream: chunk for stream, chunk in self._gone.items() if chunk.day != day}
+        self._store.forget_until("bulk/", f"bulk/{self._first}")
+        self._known = {stream for stream in self._known if stream >= f"bulk/{self._first}"}
 
     async def _read_chunks(self) -> None:
         while True:
             chunk = await self._waiting.get()
             try:
-                async for events, cursor in self._client.export(_noon(chunk.day), chunk.name, chunk.cursor):
-                    await self._pipeline.put(chunk.ledger, events, cursor)
-                    chunk.cursor, chunk.attempt = cursor, 0
-                if not chunk.cursor:
-                    await self._search_instead(chunk)
+                if chunk.refused < UNREADABLE_TRIES:
+                    await self._read(chunk)
+                else:
+                    await self._give_up(chunk)
                 await self._pipeline.put(chunk.ledger, [], DONE)
                 chunk.cursor = DONE
             except (RpcError, ConnectError) as error:
                 self._again(chunk, error)
 
-    async def _search_instead(self, chunk: _Chunk) -> None:
-        """Find the event of a chunk that came without any: servers before December 2025 give none of a chunk that has just one.
+    async def _read(self, chunk: _Chunk) -> None:
+        async for events, cursor in self._client.export(_noon(chunk.day), chunk.name, chunk.cursor):
+            await self._pipeline.put(chunk.ledger, events, cursor)
+            chunk.cursor, chunk.attempt, chunk.refused = cursor, 0, 0
+        if not chunk.cursor:
+            log.info("chunk without events; searching for the one that it may have", day=str(chunk.day), chunk=chunk.name)
+            await self._search_instead(chunk)
 
-        Source: gravitational/teleport pull request 62138. What search finds beside it is dropped by id.
+    async def _give_up(self, chunk: _Chunk) -> None:
+        """A chunk that the server lists and never gives would keep its day open for ever; its events are in the search as well."""
+        chunk.refused = 0  # if the search fails as well, the chunk gets the next tries again
+        found = await self._search_instead(chunk)
+        log.error(
+            "chunk cannot be read; its events were taken from a search instead, where those over 1 MiB are shortened",
+            day=str(chunk.day),
+            chunk=chunk.name,
+            found=found,
+        )
+
+    async def _search_instead(self, chunk: _Chunk) -> int:
+        """Find the events of a chunk in another way and return how many were new. What is found beside them is dropped by id.
+
+        Servers before December 2025 give no event of a chunk that has just one (gravitational/teleport pull request 62138).
         """
-        since, until = _made_between(chunk)
-        log.info("chunk without events; searching for the one that it may have", day=str(chunk.day), chunk=chunk.name)
+        for since, until in _made_between(chunk):
+            if found := await self._search(chunk, since, until):
+                return found
+        return 0
+
+    async def _search(self, chunk: _Chunk, since: float, until: float) -> int:
+        found = 0
         key, asked = "", None
         while key != asked:
             asked = key
             events, key = await self._client.search(since, until, limit=SEARCH_PAGE, key=asked)
             for at in range(0, len(events), RUN):
-                await self._pipeline.put(chunk.ledger, events[at : at + RUN], None)
+                found += await self._pipeline.put(chunk.ledger, events[at : at + RUN], None)
             if not key:
-                return
+                break
+        return found
 
     def _again(self, chunk: _Chunk, error: RpcError | ConnectError) -> None:
         """Read a chunk on later, where it was interrupted; the other chunks do not wait for it."""
         code = error.code if isinstance(error, RpcError) else ""
         log.warning("chunk interrupted, will go on where it was", day=str(chunk.day), chunk=chunk.name, error=str(error))
-        if code == "NOT_FOUND":  # gone from the server, or not there yet: it counts as new when it is listed again
-            self._open.discard(chunk)
-            self._gone[chunk.stream] = chunk
-            self._known.discard(chunk.stream)
-            return
         chunk.attempt += 1
+        chunk.refused += isinstance(error, RpcError) and error.code not in OF_THE_CLUSTER
         if code == "INVALID_ARGUMENT" and chunk.attempt > REFUSED_CURSOR_TRIES:
             chunk.cursor = ""  # duplicates are dropped by id
         asyncio.get_running_loop().call_later(backoff(chunk.attempt, LONGEST_WAIT), self._waiting.put_nowait, chunk)
 
 
 def unfinished_since(store: Store) -> float | None:
-    """The start of the first day that is not known to be delivered whole, None before the first listing.
+    """The start of the first day that is still polled, before which everything is delivered; None while that is the start time."""
+    first = store.fact(FIRST_DAY)
+    return _begin(date.fromisoformat(first)) if first else None
 
-    Without unfinished chunks that is yesterday: chunks appear minutes after their events.
+
+def _made_between(chunk: _Chunk) -> list[tuple[float, float]]:
+    """Spans of time to look for the events of a chunk in, the likeliest first; the last is its whole day.
+
+    Its name tells when it was made (UUIDv7), a minute or so after its events, unless it was late.
     """
-    known = store.positions("bulk/")
-    if not known:
-        return None
-    days = [date.fromisoformat(stream.split("/")[1]) for stream, cursor in known.items() if cursor != DONE]
-    newest = max(date.fromisoformat(stream.split("/")[1]) for stream in known)
-    first = min([*days, newest - timedelta(days=1)])
-    return datetime(first.year, first.month, first.day, tzinfo=UTC).timestamp()
-
-
-def _made_between(chunk: _Chunk) -> tuple[float, float]:
-    """The times between which the events of a chunk lie: its name tells when it was made (UUIDv7); otherwise its whole day."""
-    begin = datetime(chunk.day.year, chunk.day.month, chunk.day.day, tzinfo=UTC).timestamp()
+    begin = _begin(chunk.day)
     try:
         made = (UUID(chunk.name).int >> 80) / 1000
     except ValueError:
         made = 0.0
-    if not begin <= made < begin + 2 * DAY:
-        return begin, begin + DAY
-    return max(begin, made - CHUNK_SPAN), min(begin + DAY, made)
+    likely = max(begin, made - CHUNK_SPAN), min(begin + DAY, made)
+    return [likely, (begin, begin + DAY)] if likely[0] < likely[1] else [(begin, begin + DAY)]
+
+
+def _begin(day: date) -> float:
+    return datetime(day.year, day.month, day.day, tzinfo=UTC).timestamp()
 
 
 def day_of(seconds: float) -> date:

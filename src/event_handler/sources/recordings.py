@@ -22,9 +22,8 @@ from event_handler.teleport.decode import event_index
 
 LOOK_EVERY = 0.5  # seconds between looks at the queue, which is a local table
 WAITS = (10.0, 60.0, 300.0, 1800.0, 7200.0, 21600.0)  # seconds before the 2nd, 3rd, … try; the last is repeated
-PASSING = frozenset(
-    {"UNAVAILABLE", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED", "CANCELLED", "ABORTED"}
-)  # of the cluster, not of one recording
+LONGEST_PASSING_WAIT = 300.0  # seconds between tries while it is the cluster that fails; doubled from the first of WAITS
+PASSING = frozenset({"UNAVAILABLE", "RESOURCE_EXHAUSTED", "CANCELLED", "ABORTED"})  # of the cluster, not of one recording
 LARGEST_INDEX = 2**31 - 1  # start_index is an int32 on the wire; larger indexes are resumed by skipping here
 
 log = structlog.get_logger()
@@ -40,6 +39,7 @@ class RecordingSource:
         self._concurrency = concurrency
         self._missing_ttl = missing_ttl
         self._running: set[str] = set()
+        self._passing: dict[str, int] = {}  # failures in a row that were the cluster's, by session
 
     async def run(self) -> None:
         async with asyncio.TaskGroup() as group:
@@ -64,6 +64,7 @@ class RecordingSource:
         try:
             await self._stream(item, ledger)
             self._store.recording_done(item.session_id)
+            self._passing.pop(item.session_id, None)
             log.info("recording delivered", session=item.session_id)
         except (RpcError, ConnectError) as error:
             # The next try has a ledger of its own, which must not move past events that are still in flight under this one.
@@ -93,8 +94,12 @@ class RecordingSource:
             self._store.recording_done(item.session_id)
             log.error("recording given up; kept as dead letter", session=item.session_id, error=str(error))
             return
-        wait = WAITS[min(item.attempts, len(WAITS) - 1)] if refused else WAITS[0]
+        wait = WAITS[min(item.attempts, len(WAITS) - 1)] if refused else self._passing_wait(item.session_id)
         self._store.recording_later(item.session_id, now + wait, counted=refused)
         missing = isinstance(error, RpcError) and error.code == "NOT_FOUND"
         say = log.info if missing else log.warning
         say("recording not available, will ask again", session=item.session_id, wait_s=wait, error=str(error))
+
+    def _passing_wait(self, session_id: str) -> float:
+        failures = self._passing[session_id] = self._passing.get(session_id, -1) + 1
+        return min(WAITS[0] * 2.0 ** min(failures, 16), LONGEST_PASSING_WAIT)

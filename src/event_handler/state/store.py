@@ -157,6 +157,10 @@ class Store:
         """Drop the positions of all streams whose key starts with `prefix`."""
         self._do("DELETE FROM positions WHERE substr(stream, 1, ?) = ?", (len(prefix), prefix))
 
+    def forget_until(self, prefix: str, end: str) -> None:
+        """Drop the positions of all streams whose key starts with `prefix` and is less than `end`."""
+        self._do("DELETE FROM positions WHERE stream >= ? AND stream < ?", (prefix, end))
+
     def delivered_ids(self) -> Iterable[bytes]:
         """Packed 8-byte ids of delivered events, oldest group first."""
         for row in self._do("SELECT ids FROM delivered ORDER BY number"):

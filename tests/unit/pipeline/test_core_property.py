@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import logging
 from collections import Counter
 from collections.abc import Coroutine, Sequence
@@ -10,6 +11,7 @@ from functools import partial
 from itertools import count
 from typing import Any
 
+import orjson
 import pytest
 import structlog
 from hypothesis import settings
@@ -22,15 +24,17 @@ from event_handler.pipeline.concurrency import Concurrency
 from event_handler.pipeline.duplicates import DuplicateWindow
 from event_handler.pipeline.engine import LineLimits, Pipeline
 from event_handler.pipeline.ledger import Ledger
-from event_handler.pipeline.select import Selector
+from event_handler.pipeline.select import UNDECODABLE, Selector
 from event_handler.sinks.base import Delivered, Limits, Reject, Retry, Verdict
+from event_handler.state.store import DeadLetter
 from tests.unit.pipeline.test_engine import wire
 from tests.unit.pipeline.test_state_failures import AilingStore
 
-STREAMS = 3
-KINDS = ("plain", "plain", "plain", "upload", "poison")
+STREAMS = 2
+KINDS = ("plain", "plain", "plain", "upload", "poison", "garbage")
 TURNS = 20  # of the event loop: enough for a verdict to be acted on, remembered, and the next batch to be sent
 POISON = 5  # events at most that the sink refuses: below the number at which the engine blames the configuration
+IN_FLIGHT = 2500  # bytes: about five events, so that readers wait
 LARGE = 10**9
 SILENCE = structlog.wrap_logger(None, wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))  # a line a turn otherwise
 
@@ -73,9 +77,12 @@ class Core(RuleBasedStateMachine):
         self.streams: list[list[str]] = [[] for _ in range(STREAMS)]
         self.uploads: set[str] = set()
         self.poison: set[str] = set()
+        self.garbage: set[str] = set()
         self.unsure: set[str] = set()  # taken and answered for while the state could not be written
         self.received: Counter[str] = Counter()
         self.allowed: Counter[str] = Counter()
+        self.reached: dict[str, int] = {}
+        self.readers: dict[int, asyncio.Task[int]] = {}
         self.number = 0
         self.begin()
 
@@ -85,11 +92,15 @@ class Core(RuleBasedStateMachine):
         window = DuplicateWindow()
         window.load(self.store.delivered_ids())
         self.selector = Selector("desk", window, skip_types=("session.upload",))
-        self.line = Pipeline(self.desk, self.store, self.selector, LineLimits(4, LARGE))
+        self.line = Pipeline(self.desk, self.store, self.selector, LineLimits(4, IN_FLIGHT))
         self.run(self.line.__aenter__())
+        self.read_from_what_is_remembered()
+
+    def read_from_what_is_remembered(self) -> None:
         saved = self.store.positions("stream/")
         self.read_up_to = [int(saved.get(f"stream/{number}", "0")) for number in range(STREAMS)]
         self.ledgers = [Ledger(f"stream/{number}") for number in range(STREAMS)]
+        self.readers.clear()
 
     def run(self, work: Coroutine[Any, Any, object]) -> None:
         self.loop.run_until_complete(work)
@@ -100,6 +111,7 @@ class Core(RuleBasedStateMachine):
             await asyncio.sleep(0)
         if not self.store.ill:
             self.unsure.clear()
+        self.readers = {stream: reader for stream, reader in self.readers.items() if not reader.done()}
 
     @rule(stream=st.integers(0, STREAMS - 1), kinds=st.lists(st.sampled_from(KINDS), min_size=1, max_size=6))
     def events_are_written(self, stream: int, kinds: list[str]) -> None:
@@ -109,6 +121,8 @@ class Core(RuleBasedStateMachine):
             self.streams[stream].append(uid)
             if kind == "upload":
                 self.uploads.add(uid)
+            elif kind == "garbage":
+                self.garbage.add(uid)
             elif kind == "poison" and len(self.poison) < POISON:
                 self.poison.add(uid)
 
@@ -117,16 +131,46 @@ class Core(RuleBasedStateMachine):
     def an_event_is_written_twice(self, stream: int, data: st.DataObject) -> None:
         self.streams[stream].append(f"e{data.draw(st.integers(1, self.number))}")
 
-    @rule(stream=st.integers(0, STREAMS - 1), size=st.integers(1, 4), positioned=st.booleans())
-    def events_are_read(self, stream: int, size: int, positioned: bool) -> None:
+    @rule(
+        stream=st.integers(0, STREAMS - 1),
+        kinds=st.lists(st.sampled_from(KINDS), max_size=4),
+        size=st.integers(1, 6),
+        positioned=st.sampled_from([True, True, False]),
+    )
+    def events_are_read(self, stream: int, kinds: list[str], size: int, positioned: bool) -> None:
+        self.events_are_written(stream, kinds)
+        if stream not in self.readers:
+            self.run(self.read(stream, size, positioned))
+
+    async def read(self, stream: int, size: int, positioned: bool) -> None:
         begin = self.read_up_to[stream]
         events = self.streams[stream][begin : begin + size]
         self.read_up_to[stream] = begin + len(events)
         position = str(self.read_up_to[stream]) if positioned else None
-        self.run(self.line.put(self.ledgers[stream], [self.wire(uid) for uid in events], position))
+        reading = self.line.put(self.ledgers[stream], [self.wire(uid) for uid in events], position)
+        self.readers[stream] = asyncio.create_task(reading)
 
     def wire(self, uid: str) -> bytes:
+        if uid in self.garbage:
+            return b"\xff" + uid.encode()
         return wire(uid, "session.upload", sid=uid) if uid in self.uploads else wire(uid)
+
+    @precondition(lambda self: not self.store.ill and not self.store.blind)
+    @rule()
+    def the_connection_is_lost(self) -> None:
+        """Readers are cancelled; what they had handed on is delivered, and then all is read from what was remembered."""
+        self.run(self.cancel_readers())
+        self.everything_is_answered()
+        self.read_from_what_is_remembered()
+
+    async def cancel_readers(self) -> None:
+        for reader in self.readers.values():
+            reader.cancel()
+        await asyncio.gather(*self.readers.values(), return_exceptions=True)
+
+    def everything_is_answered(self) -> None:
+        while self.desk.open:
+            self.answer(0, "delivered")
 
     @precondition(lambda self: self.desk.open)
     @rule(data=st.data(), answer=st.sampled_from(["delivered", "delivered", "delivered", "busy", "answer lost"]))
@@ -148,9 +192,9 @@ class Core(RuleBasedStateMachine):
             future.set_result(Delivered() if answer == "delivered" else Retry("scripted loss of the answer"))
         self.run(self.turns())
 
-    @rule(ill=st.booleans())
-    def the_disk_fails_or_works_again(self, ill: bool) -> None:
-        self.store.ill = ill
+    @rule(ill=st.booleans(), blind=st.booleans())
+    def the_disk_fails_or_works_again(self, ill: bool, blind: bool) -> None:
+        self.store.ill, self.store.blind = ill, blind
         self.run(self.turns())
 
     @rule(data=st.data())
@@ -162,10 +206,12 @@ class Core(RuleBasedStateMachine):
                 self.received[uid] += 1
                 self.allowed[uid] += 1
         self.run(self.end_without_a_word())
+        self.unsure.clear()
         self.begin()
 
     async def end_without_a_word(self) -> None:
         """Stop all work of the line, and never let it commit what it knows."""
+        await self.cancel_readers()
         for task in self.line._tasks:
             task.cancel()
         await asyncio.gather(*self.line._tasks, return_exceptions=True)
@@ -178,8 +224,21 @@ class Core(RuleBasedStateMachine):
     def no_position_passes_what_is_neither_delivered_nor_in_flight(self) -> None:
         for number, events in enumerate(self.streams):
             reached = int(self.store.positions("stream/").get(f"stream/{number}", "0"))
-            known = self.received.keys() | {uid for uid, _ in self.desk.open} | self.uploads | self.poison
+            known = self.received.keys() | {uid for uid, _ in self.desk.open} | self.uploads | self.poison | self.garbage
             assert set(events[:reached]) <= known | self.read_elsewhere(number)
+
+    @invariant()
+    def nothing_stands_still(self) -> None:
+        """With nothing in flight, everything that was read is remembered, as soon as the disk works."""
+        if not (self.desk.open or self.readers or self.store.ill or self.store.blind):
+            assert all(ledger.drained for ledger in self.ledgers)
+            assert self.line._memory.empty
+
+    @invariant()
+    def no_position_goes_back(self) -> None:
+        saved = {stream: int(position) for stream, position in self.store.positions("stream/").items()}
+        assert all(saved[stream] >= reached for stream, reached in self.reached.items())
+        self.reached = saved
 
     def read_elsewhere(self, stream: int) -> set[str]:
         """Events that another stream still brings after its remembered position: seen again, they are dropped."""
@@ -198,20 +257,26 @@ class Core(RuleBasedStateMachine):
 
     def finish(self) -> None:
         """Everything works again and is read to its end: all is delivered or a dead letter, and every recording announced."""
-        self.the_disk_fails_or_works_again(False)
+        self.the_disk_fails_or_works_again(False, False)
+        self.everything_is_answered()
         for number, events in enumerate(self.streams):
-            self.events_are_read(number, len(events) + 1, True)
-        while self.desk.open:
-            self.answer(0, "delivered")
+            self.run(self.read(number, len(events) + 1, True))
+            self.everything_is_answered()
         self.nothing_comes_twice_without_a_reason()
         written = {uid for events in self.streams for uid in events}
         self.store._do("UPDATE dead_letters SET retry = 1")
-        dead = [letter.id for _, letter in self.store.letters_to_retry()]
-        assert set(self.received) == written - self.uploads - self.poison
-        assert sorted(dead) == sorted(self.poison & written)
+        dead = [self.dead(letter) for _, letter in self.store.letters_to_retry()]
+        assert set(self.received) == written - self.uploads - self.poison - self.garbage
+        assert sorted(dead) == sorted((self.poison | self.garbage) & written)
         assert {item.session_id for item in self.store.due_recordings(LARGE * 10, 10_000)} == self.uploads
         assert self.store.positions("stream/") == {f"stream/{n}": str(len(events)) for n, events in enumerate(self.streams)}
 
+    def dead(self, letter: DeadLetter) -> str:
+        """The id of the event that a letter holds."""
+        if letter.type:
+            return letter.id
+        return base64.b64decode(orjson.loads(letter.body)[UNDECODABLE])[1:].decode()
+
 
 TestCore = Core.TestCase
-TestCore.settings = settings(max_examples=80, stateful_step_count=40, deadline=None)
+TestCore.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)

@@ -239,6 +239,16 @@ async def test_bytes_that_are_no_event_become_a_dead_letter(store: Store) -> Non
     assert store.positions("s") == {"s": "p"}
 
 
+async def test_bytes_that_are_no_event_are_kept_once_also_when_they_are_read_again_after_a_restart(store: Store) -> None:
+    for _ in range(2):
+        window = DuplicateWindow()
+        window.load(store.delivered_ids())
+        async with Pipeline(ScriptedSink(), store, Selector("scripted", window), LineLimits(3, 100_000)) as line:
+            await line.put(Ledger("search"), [b"\xff\xff", wire("a")], None)
+            await line.drain_all()
+    assert store.dead_letters() == 1
+
+
 async def test_an_event_read_twice_is_sent_once(store: Store) -> None:
     sink = ScriptedSink()
     async with pipeline(sink, store) as line:

@@ -14,23 +14,25 @@ from tests.unit.pipeline.test_engine import ScriptedSink, ids, pipeline, wire
 
 
 class AilingStore(Store):
-    """In memory; commits and looks at the dead letters fail while `ill`."""
+    """In memory; commits fail while `ill`, and so do looks at the dead letters while `blind`."""
 
     def __init__(self) -> None:
         super().__init__(None)
         self.ill = False
-
-    def _check(self) -> None:
-        if self.ill:
-            raise StateError("scripted disk fault")
+        self.blind = False
 
     def commit(self, group: Commit) -> None:
-        self._check()
+        _check(self.ill)
         super().commit(group)
 
     def dead_letter_bytes(self) -> int:
-        self._check()
+        _check(self.blind)
         return super().dead_letter_bytes()
+
+
+def _check(fault: bool) -> None:
+    if fault:
+        raise StateError("scripted disk fault")
 
 
 @pytest.fixture(autouse=True)
@@ -43,10 +45,10 @@ async def test_a_refused_event_waits_for_the_state_and_the_line_goes_on_afterwar
     sink, store = ScriptedSink(events=1, requests=1), AilingStore()
     sink.poison = {"e1"}
     async with asyncio.timeout(20), pipeline(sink, store) as line:
-        store.ill = True
+        store.ill = store.blind = True
         await line.put(Ledger("s"), [wire(uid) for uid in ids(4)], "p")
         await asyncio.sleep(0.05)
-        store.ill = False
+        store.ill = store.blind = False
         await line.drain_all()
     assert sorted(sink.delivered) == ["e0", "e2", "e3"]
     assert store.dead_letters() == 1
@@ -56,10 +58,10 @@ async def test_a_refused_event_waits_for_the_state_and_the_line_goes_on_afterwar
 async def test_undecodable_bytes_wait_for_the_state_and_hide_no_event() -> None:
     sink, store = ScriptedSink(), AilingStore()
     async with asyncio.timeout(20), pipeline(sink, store) as line:
-        store.ill = True
+        store.ill = store.blind = True
         putting = asyncio.create_task(line.put(Ledger("s"), [b"\xff\xff", wire("a")], "p"))
         await asyncio.sleep(0.05)
-        store.ill = False
+        store.ill = store.blind = False
         await putting
         await line.drain_all()
     assert sink.delivered == ["a"]

@@ -7,24 +7,34 @@ from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 
 from event_handler.errors import RpcError
+from event_handler.teleport import messages
 from event_handler.teleport.client import Client
+from event_handler.teleport.decode import event_time
+from tests.unit.pipeline.test_engine import wire
+
+
+def wire_at(uid: str, seconds: float, kind: str = "user.login") -> bytes:
+    """An event of that time (seconds since the epoch)."""
+    return messages.write_time(3, seconds) + wire(uid, kind)
 
 
 class ScriptedClient(Client):
-    """Has `chunks` (day → names), `exports` (chunk → events) and `recordings` (session → events).
+    """Has `days` (day → names of chunks), `exports` (chunk → events), `log` (what search finds) and `recordings` (session → events).
 
-    `breaks` holds, by chunk or session, the codes with which the next streams end after all their events; a stream of `stuck` never
-    ends.
+    `breaks` holds, by day, chunk, session or "search", the codes with which the next calls end after all their events; a stream of
+    `stuck` never ends. A chunk that is not in `exports` is not found.
     """
 
     def __init__(self) -> None:
         self.days: dict[str, list[str]] = {}
         self.exports: dict[str, list[bytes]] = {}
+        self.log: list[bytes] = []
         self.recordings: dict[str, list[bytes]] = {}
         self.breaks: dict[str, list[str]] = {}
         self.stuck: set[str] = set()
         self.listed: list[str] = []
         self.asked: list[tuple[str, str]] = []
+        self.searched: list[tuple[float, float]] = []
         self.open = 0
         self.most_open = 0
 
@@ -34,14 +44,34 @@ class ScriptedClient(Client):
         await asyncio.sleep(0)
         for chunk in self.days.get(name, []):
             yield chunk
+        await self._end(name)
 
     async def export(self, day: float, chunk: str, cursor: str) -> AsyncIterator[tuple[list[bytes], str]]:
         self.asked.append((chunk, cursor))
         begin = int(cursor.partition(":")[2] or 0)
+        await asyncio.sleep(0)
+        if chunk not in self.exports:
+            raise RpcError("ExportUnstructuredEvents", "NOT_FOUND", "scripted absence")
         events = self.exports[chunk]
         if events[begin:]:
             yield events[begin:], f"a1:{len(events)}"
         await self._end(chunk)
+
+    async def search(
+        self,
+        since: float,
+        until: float,
+        *,
+        limit: int,
+        key: str = "",
+        types: tuple[str, ...] = (),
+        order: int = messages.OLDEST_FIRST,
+    ) -> tuple[list[bytes], str]:
+        self.searched.append((since, until))
+        if since > until:
+            raise RpcError("GetUnstructuredEvents", "INVALID_ARGUMENT", "scripted: from after to")
+        await self._end("search")
+        return [event for event in self.log if since <= event_time(event) <= until][:limit], ""
 
     async def recording(self, session_id: str, index: int) -> AsyncIterator[list[bytes]]:
         self.asked.append((session_id, str(index)))
@@ -52,7 +82,8 @@ class ScriptedClient(Client):
             events = self.recordings.get(session_id)
             if events is None:
                 raise RpcError("StreamUnstructuredSessionEvents", "NOT_FOUND", "scripted absence")
-            yield events[index:]
+            if events[index:]:
+                yield events[index:]
             await self._end(session_id)
         finally:
             self.open -= 1

@@ -6,31 +6,66 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import date, timedelta
 from time import time
+from uuid import UUID
 
+import pytest
+
+from event_handler.errors import ConnectError
 from event_handler.pipeline.duplicates import DuplicateWindow
 from event_handler.pipeline.engine import LineLimits, Pipeline
 from event_handler.pipeline.select import Selector
-from event_handler.sources.bulk import DONE, BulkSource, day_of
+from event_handler.sources import bulk, standstill
+from event_handler.sources.bulk import DONE, FIRST_DAY, LISTINGS_AT_ONCE, BulkSource, day_of
 from event_handler.state.store import Store
 from tests.unit.pipeline.test_engine import ScriptedSink, ids, wire
-from tests.unit.sources.scripted import ScriptedClient
+from tests.unit.sources.scripted import ScriptedClient, wire_at
 from tests.unit.sources.test_recordings import until
 
 DAY = 86_400.0
 
 
 @asynccontextmanager
-async def reading(client: ScriptedClient, sink: ScriptedSink, store: Store, *, days: int = 0) -> AsyncIterator[None]:
+async def reading(
+    client: ScriptedClient, sink: ScriptedSink, store: Store, *, days: int = 0, to_the_end: bool = False
+) -> AsyncIterator[asyncio.Task[None]]:
     async with Pipeline(sink, store, Selector("scripted", DuplicateWindow()), LineLimits(3, 1_000_000)) as line:
         start = time() - days * DAY
-        source = BulkSource(client, line, store, start=start, late_days=3, poll=0.01, until_caught_up=False)
+        source = BulkSource(client, line, store, start=start, late_days=3, poll=0.01, until_caught_up=to_the_end)
         running = asyncio.create_task(source.run())
         try:
-            yield
+            yield running
         finally:
             running.cancel()
             await asyncio.gather(running, return_exceptions=True)
+
+
+def day(ago: int) -> str:
+    return str(day_of(time() - ago * DAY))
+
+
+def noon(ago: int) -> float:
+    return (time() - ago * DAY) // DAY * DAY + DAY / 2
+
+
+def chunk_name(made: float) -> str:
+    """A UUIDv7 of that time (seconds since the epoch), as Athena names its chunks."""
+    return str(UUID(int=int(made * 1000) << 80 | 7 << 76 | 0b10 << 62))
+
+
+class WritesCounted(Store):
+    """Counts the statements that write, each of which is a commit of its own."""
+
+    writes = 0
+
+    def remember(self, name: str, value: str) -> None:
+        self.writes += 1
+        super().remember(name, value)
+
+    def forget_until(self, prefix: str, end: str) -> None:
+        self.writes += 1
+        super().forget_until(prefix, end)
 
 
 async def test_a_chunk_that_stands_still_holds_up_neither_the_others_nor_the_listing() -> None:
@@ -69,3 +104,122 @@ async def test_days_before_yesterday_are_listed_at_every_sixth_poll_only() -> No
     old = min(counts.values())
     assert len(counts) == 4
     assert 5 * old <= counts[today] <= 6 * old + 1
+
+
+async def test_an_interrupted_chunk_goes_on_at_its_cursor_and_is_not_asked_for_from_its_start() -> None:
+    client, sink, store = ScriptedClient(), ScriptedSink(), Store(None)
+    client.days[day(0)] = ["chunk"]
+    client.exports["chunk"] = [wire(uid) for uid in ids(50)]
+    client.breaks["chunk"] = ["UNAVAILABLE", "INTERNAL", "UNAVAILABLE"]
+    async with reading(client, sink, store):
+        await until(lambda: list(store.positions("bulk/").values()) == [DONE])
+    assert client.asked == [("chunk", "")] + 3 * [("chunk", "a1:50")]
+    assert sorted(sink.delivered) == sorted(ids(50))
+
+
+@pytest.mark.parametrize("code", ["NOT_FOUND", "UNKNOWN", "INTERNAL", "DEADLINE_EXCEEDED"])
+async def test_a_chunk_that_cannot_be_read_is_searched_for_and_holds_up_neither_the_end_nor_its_day(
+    monkeypatch: pytest.MonkeyPatch, code: str
+) -> None:
+    monkeypatch.setattr(bulk, "LONGEST_WAIT", 0.01)
+    client, sink, store = ScriptedClient(), ScriptedSink(), Store(None)
+    broken, whole = chunk_name(noon(5)), chunk_name(noon(5) + 60)
+    client.days[day(5)] = [broken, whole]
+    client.exports = {whole: [wire_at("w1", noon(5) + 30)]}
+    if code != "NOT_FOUND":
+        client.exports[broken] = [wire_at("b1", noon(5) - 40)]
+        client.breaks[broken] = [code] * 1000
+    client.log = [wire_at("b1", noon(5) - 40), wire_at("b2", noon(5) - 30), wire_at("elsewhere", noon(5) - 4000)]
+    async with reading(client, sink, store, days=5, to_the_end=True) as running:
+        await asyncio.wait_for(running, 20)
+    assert sorted(sink.delivered) == ["b1", "b2", "w1"]
+    assert store.fact(FIRST_DAY) == day(3)
+
+
+@pytest.mark.parametrize("code", ["PERMISSION_DENIED", "UNAVAILABLE", "RESOURCE_EXHAUSTED"])
+async def test_a_cluster_that_lets_nobody_read_chunks_is_waited_for(monkeypatch: pytest.MonkeyPatch, code: str) -> None:
+    monkeypatch.setattr(bulk, "LONGEST_WAIT", 0.01)
+    client, sink, store = ScriptedClient(), ScriptedSink(), Store(None)
+    client.days[day(0)] = ["chunk"]
+    client.exports["chunk"] = [wire("e1")]
+    client.breaks["chunk"] = [code] * 100
+    async with reading(client, sink, store):
+        await until(lambda: client.breaks["chunk"] == [])
+        await until(lambda: list(store.positions("bulk/").values()) == [DONE])
+    assert (sink.delivered, client.searched) == (["e1"], [])
+
+
+async def test_a_chunk_that_can_neither_be_read_nor_searched_for_is_tried_in_both_ways_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bulk, "LONGEST_WAIT", 0.01)
+    client, sink, store = ScriptedClient(), ScriptedSink(), Store(None)
+    client.days[day(0)] = ["chunk"]
+    client.breaks["search"] = ["PERMISSION_DENIED"] * 1000
+    async with reading(client, sink, store):
+        await until(lambda: len(client.searched) == 2)
+        assert store.positions("bulk/") == {}
+        client.exports["chunk"] = [wire("e1")]
+        await until(lambda: list(store.positions("bulk/").values()) == [DONE])
+    assert sink.delivered == ["e1"]
+
+
+async def test_an_empty_chunk_that_was_written_a_day_late_is_searched_for_in_its_own_day() -> None:
+    client, sink, store = ScriptedClient(), ScriptedSink(), Store(None)
+    late = chunk_name(noon(1))
+    client.days[day(2)] = [late]
+    client.exports[late] = []
+    client.log = [wire_at("e1", noon(2))]
+    async with reading(client, sink, store, days=2):
+        await until(lambda: sink.delivered == ["e1"])
+
+
+async def test_a_start_time_years_ago_costs_one_commit_for_all_empty_days_and_no_wait() -> None:
+    client, sink, store = ScriptedClient(), ScriptedSink(), WritesCounted(None)
+    client.days[day(1)] = ["chunk"]
+    client.exports["chunk"] = [wire("first")]
+    before = store.writes
+    async with reading(client, sink, store, days=5 * 365):
+        await until(lambda: sink.delivered == ["first"])
+        await until(lambda: store.fact(FIRST_DAY) == day(3))
+        assert store.writes - before <= 2
+    assert client.listed.count(day(5 * 365)) == 1
+
+
+async def test_days_that_are_done_are_remembered_also_when_the_listing_fails_on_the_way() -> None:
+    client, sink, store = ScriptedClient(), ScriptedSink(), Store(None)
+    client.breaks[day(20)] = ["UNAVAILABLE"]
+    async with reading(client, sink, store, days=100) as running:
+        with pytest.raises(ExceptionGroup):
+            await running
+    done = day_of(time()) - date.fromisoformat(store.fact(FIRST_DAY))
+    assert timedelta(20) <= done < timedelta(20 + LISTINGS_AT_ONCE)
+
+
+async def test_no_more_days_are_listed_ahead_than_can_be_kept_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bulk, "LISTED_AHEAD", 40)
+    client, sink, store = ScriptedClient(), ScriptedSink(), Store(None)
+    for ago in range(60):
+        names = client.days[day(ago)] = [f"{ago}-{number}" for number in range(10)]
+        client.exports |= {name: [wire(name)] for name in names}
+    sink.hold = asyncio.Event()
+    async with reading(client, sink, store, days=59):
+        await until(lambda: len(client.asked) >= 30)
+        await asyncio.sleep(0.1)
+        assert len(set(client.listed)) <= 40 / 10 + 2 * LISTINGS_AT_ONCE
+        sink.hold.set()
+        await until(lambda: len(sink.delivered) == 600)
+        await until(lambda: store.fact(FIRST_DAY) == day(3))
+
+
+async def test_a_list_that_stands_still_ends_the_source_so_that_it_connects_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(standstill, "QUIET", 0.05)
+    monkeypatch.setattr(standstill, "MARGIN", 0.0)
+    monkeypatch.setattr(standstill, "VISIBLE_AFTER", 0.0)
+    client, sink, store = ScriptedClient(), ScriptedSink(), Store(None)
+    client.days[day(0)] = ["chunk"]
+    client.exports["chunk"] = [wire("before")]
+    async with reading(client, sink, store) as running:
+        await until(lambda: sink.delivered == ["before"])
+        client.log = [wire_at("after", time())]
+        with pytest.raises(ExceptionGroup) as raised:
+            await asyncio.wait_for(running, 20)
+    assert raised.group_contains(ConnectError, match="no new chunk")

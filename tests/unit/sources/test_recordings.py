@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from time import time
 
 import pytest
+from structlog.testing import capture_logs
 
 from event_handler.pipeline.duplicates import DuplicateWindow
 from event_handler.pipeline.engine import LineLimits, Pipeline
@@ -15,6 +16,7 @@ from event_handler.pipeline.select import Selector
 from event_handler.sources import recordings
 from event_handler.sources.recordings import RecordingSource
 from event_handler.state.store import Commit, RecordingItem, Store
+from event_handler.teleport.messages import write_number
 from tests.unit.pipeline.test_engine import ScriptedSink, wire
 from tests.unit.sources.scripted import ScriptedClient
 
@@ -25,10 +27,11 @@ HOUR = 3600.0
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(recordings, "LOOK_EVERY", 0.01)
     monkeypatch.setattr(recordings, "WAITS", (0.02, 0.02, 0.02))
+    monkeypatch.setattr(recordings, "LONGEST_PASSING_WAIT", 0.1, raising=False)
 
 
 def recorded(count: int) -> list[bytes]:
-    return [wire(f"r{index}", "resize", ei=index) for index in range(count)]
+    return [wire(f"r{index}", "resize") + write_number(4, index) for index in range(count)]
 
 
 def announced(*sessions: str, ago: float = 0.0) -> Store:
@@ -38,8 +41,11 @@ def announced(*sessions: str, ago: float = 0.0) -> Store:
 
 
 @asynccontextmanager
-async def fetching(client: ScriptedClient, sink: ScriptedSink, store: Store, concurrency: int = 5) -> AsyncIterator[None]:
-    async with Pipeline(sink, store, Selector("scripted", DuplicateWindow()), LineLimits(3, 1_000_000)) as line:
+async def fetching(
+    client: ScriptedClient, sink: ScriptedSink, store: Store, concurrency: int = 5, skipped: tuple[str, ...] = ()
+) -> AsyncIterator[None]:
+    selector = Selector("scripted", DuplicateWindow(), skip_session_types=skipped)
+    async with Pipeline(sink, store, selector, LineLimits(3, 1_000_000)) as line:
         source = RecordingSource(client, line, store, concurrency=concurrency, missing_ttl=HOUR)
         running = asyncio.create_task(source.run())
         try:
@@ -113,3 +119,50 @@ async def test_no_more_recordings_than_allowed_are_read_at_once_and_a_stuck_one_
         await until(lambda: store.waiting_recordings()[0] == 1)
     assert client.most_open == 3
     assert sorted(sink.delivered) == sorted(f"{session}-0" for session in sessions)
+
+
+async def test_skipped_types_of_a_recording_are_dropped_as_they_came_and_not_read_again_when_the_stream_breaks() -> None:
+    client, sink, store = ScriptedClient(), ScriptedSink(), announced("s")
+    frames = [wire(f"f{index}", "desktop.recording") + write_number(4, index) for index in range(400)]
+    client.recordings["s"] = [*frames, wire("end", "windows.desktop.session.end") + write_number(4, 400)]
+    client.breaks["s"] = ["UNAVAILABLE"]
+    async with fetching(client, sink, store, skipped=("desktop.recording",)):
+        await until(lambda: store.waiting_recordings() == (0, 0))
+    assert client.asked == [("s", "0"), ("s", "400")]
+    assert sink.delivered == ["end"]
+
+
+@pytest.mark.parametrize("code", ["UNAVAILABLE", "RESOURCE_EXHAUSTED"])
+async def test_a_cluster_that_fails_is_asked_ever_less_often_for_a_recording_which_is_never_given_up(
+    monkeypatch: pytest.MonkeyPatch, code: str
+) -> None:
+    client, sink, store = ScriptedClient(), ScriptedSink(), announced("s", ago=30 * 24 * HOUR)
+    client.recordings["s"] = recorded(3)
+    client.breaks["s"] = [code] * 8
+    with capture_logs() as lines:
+        async with fetching(client, sink, store):
+            await until(lambda: store.waiting_recordings() == (0, 0))
+    waits = [line["wait_s"] for line in lines if "wait_s" in line]
+    assert waits == [0.02, 0.04, 0.08, 0.1, 0.1, 0.1, 0.1, 0.1]
+    assert store.dead_letters() == 0
+
+
+async def test_a_recording_that_the_cluster_never_comes_to_send_is_spaced_and_given_up_as_a_missing_one() -> None:
+    client, sink, store = ScriptedClient(), ScriptedSink(), announced("s", ago=2 * HOUR)
+    client.recordings["s"] = []
+    client.breaks["s"] = ["DEADLINE_EXCEEDED"] * 100
+    async with fetching(client, sink, store):
+        await until(lambda: store.waiting_recordings() == (0, 0))
+    assert len(client.asked) == 4
+    assert store.dead_letters() == 1
+
+
+@pytest.mark.parametrize("code", ["PERMISSION_DENIED", "UNKNOWN", "INVALID_ARGUMENT"])
+async def test_a_recording_that_is_refused_or_damaged_is_kept_for_a_dead_letter_and_holds_up_no_other(code: str) -> None:
+    client, sink, store = ScriptedClient(), ScriptedSink(), announced("bad", "good", ago=2 * HOUR)
+    client.recordings = {"bad": recorded(2), "good": [wire("g0", "resize")]}
+    client.breaks["bad"] = [code] * 100
+    async with fetching(client, sink, store):
+        await until(lambda: store.waiting_recordings() == (0, 0))
+    assert sorted(sink.delivered) == ["g0", "r0", "r1"]
+    assert store.dead_letters() == 1
