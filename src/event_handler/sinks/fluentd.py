@@ -16,7 +16,7 @@ from event_handler.sinks.http import KEEPALIVE, REQUEST_TIMEOUT, Compression, Ht
 ARRAY_EVENTS = 500  # events of an array; more brings nothing and makes a lost answer dearer
 ARRAY_BYTES = 1024 * 1024  # bytes; Fluent Bit takes 4 MiB and Fluentd 32, but most SaaS intakes only 1
 ARRAY_AGE = 0.05  # seconds an incomplete batch waits for more events
-# Requests in flight at most. Each is a connection: Fluentd often has 1,024 file descriptors, and Logstash answers 429 above 200 requests.
+# Requests in flight at most, each on a connection: Fluentd often has 1,024 file descriptors, Logstash answers 429 above 200 requests.
 MAX_CONNECTIONS = 64
 
 
