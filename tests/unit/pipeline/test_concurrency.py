@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import itertools
 from collections.abc import Callable
 
 from event_handler.pipeline.concurrency import START, Concurrency
@@ -57,12 +58,20 @@ def test_the_first_requests_are_few_and_the_ceiling_of_the_user_is_never_passed(
     assert Receiver(ceiling=20).backlog(10_000) == 20
 
 
-def test_the_limit_grows_by_one_a_round_trip_while_the_answers_stay_quick() -> None:
+def test_the_limit_grows_quickly_while_the_answers_stay_quick() -> None:
     receiver = Receiver(ceiling=64)
-    receiver.backlog(START)
-    assert receiver.concurrency.limit == START
-    for more in range(1, 20):
-        assert receiver.backlog(receiver.concurrency.limit) == START + more
+    limits = [receiver.backlog(receiver.concurrency.limit) for _ in range(10)]
+    assert limits == [8, 10, 12, 15, 18, 22, 27, 33, 41, 51]
+
+
+def test_once_it_was_lowered_the_limit_grows_by_one_a_round_trip() -> None:
+    receiver = Receiver(ceiling=64)
+    high = receiver.backlog(100)
+    receiver.concurrency.refused(receiver.concurrency.sent())
+    limits = [receiver.concurrency.limit, *(receiver.backlog(1) for _ in range(1000))]
+    assert limits[0] == high // 2
+    assert {after - before for before, after in itertools.pairwise(limits)} == {0, 1}
+    assert limits[-1] > high
 
 
 def test_a_limit_that_is_not_used_does_not_grow() -> None:
@@ -87,7 +96,7 @@ def test_an_outage_leaves_one_request_and_what_comes_after_grows_again() -> None
     receiver = Receiver(ceiling=64)
     receiver.backlog(1000)
     receiver.refuses = lambda _: True
-    assert receiver.backlog(200) == 1
+    assert receiver.backlog(500) == 1
     receiver.refuses = lambda _: False
     assert receiver.backlog(5000) > START
 
