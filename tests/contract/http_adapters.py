@@ -12,10 +12,15 @@ import orjson
 from event_handler.sinks.base import Sink
 from event_handler.sinks.elasticsearch import ElasticsearchSettings, ElasticsearchSink
 from event_handler.sinks.fluentd import FluentdSettings, FluentdSink
-from event_handler.sinks.http import KEEPALIVE, REQUEST_TIMEOUT, TlsFiles
+from event_handler.sinks.http import KEEPALIVE, REQUEST_TIMEOUT, Compression, TlsFiles
 from tests.contract.receiver import Receiver, Reply, Request
 
 DOCUMENTS: tuple[Literal["message", "plain"], ...] = ("message", "plain")
+FLUENTD: tuple[tuple[str, Literal["single", "array"], Compression], ...] = (
+    ("single", "single", "none"),
+    ("array", "array", "none"),
+    ("array-gzip", "array", "gzip"),
+)
 Build = Callable[[str, TlsFiles, float, float], Sink]  # URL without a path, files, request time-out and keep-alive in seconds
 
 
@@ -26,6 +31,7 @@ class HttpAdapter:
     `ids` reads the ids of the events from a request, `success` is the receiver's answer that takes all of them.
     `item_by_item` is its answer with a status for each place named and success for the others, None where it has no such answer.
     `needs_body` tells that a 2xx status alone does not make the events delivered. `option` begins its option names.
+    `packs` tells that bodies go out packed.
     """
 
     name: str
@@ -35,6 +41,7 @@ class HttpAdapter:
     needs_body: bool
     option: str
     item_by_item: Callable[[Request, Mapping[int, int]], Reply] | None = None
+    packs: bool = False
 
     def taken(self, receiver: Receiver) -> list[str]:
         """The ids of all events that the receiver has read."""
@@ -44,9 +51,11 @@ class HttpAdapter:
         return self.build(url, files, timeout, keepalive)
 
 
-def _fluentd(body: Literal["single", "array"], url: str, files: TlsFiles, timeout: float, keepalive: float) -> Sink:
+def _fluentd(
+    body: Literal["single", "array"], compression: Compression, url: str, files: TlsFiles, timeout: float, keepalive: float
+) -> Sink:
     urls = f"{url}/teleport/test.log", f"{url}/teleport/session"
-    return FluentdSink(FluentdSettings(*urls, files.ca, files.cert, files.key, body, 4, timeout, keepalive))
+    return FluentdSink(FluentdSettings(*urls, files.ca, files.cert, files.key, body, 4, timeout, keepalive, compression))
 
 
 def _fluentd_ids(request: Request) -> list[str]:
@@ -83,8 +92,18 @@ def _elasticsearch_items(request: Request, statuses: Mapping[int, int]) -> Reply
 
 
 ADAPTERS = [
-    HttpAdapter("fluentd-single", partial(_fluentd, "single"), _fluentd_ids, lambda _: Reply(200, b"ok"), False, "forward.fluentd"),
-    HttpAdapter("fluentd-array", partial(_fluentd, "array"), _fluentd_ids, lambda _: Reply(200, b"ok"), False, "forward.fluentd"),
+    *(
+        HttpAdapter(
+            f"fluentd-{name}",
+            partial(_fluentd, body, compression),
+            _fluentd_ids,
+            lambda _: Reply(200, b"ok"),
+            False,
+            "forward.fluentd",
+            packs=compression == "gzip",
+        )
+        for name, body, compression in FLUENTD
+    ),
     *(
         HttpAdapter(
             f"elasticsearch-{document}",
@@ -94,6 +113,7 @@ ADAPTERS = [
             True,
             "forward.elasticsearch",
             _elasticsearch_items,
+            packs=document == "message",
         )
         for document in DOCUMENTS
     ),

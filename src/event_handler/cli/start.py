@@ -253,5 +253,6 @@ def _tell(lines: list[Line]) -> None:
             duplicates_dropped=line.selector.duplicates,
             dead_letters=line.audit.counters.dead + line.recordings.counters.dead,
             retries=line.audit.retries + line.recordings.retries,
+            requests_allowed=line.audit.requests_allowed + line.recordings.requests_allowed,
             failing=line.audit.failing or line.recordings.failing,
         )

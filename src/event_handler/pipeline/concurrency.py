@@ -1,6 +1,7 @@
 """How many requests a line may have in flight: more while the answers come as quickly as before, fewer when the receiver suffers.
 
 The rule is that of Vector's "adaptive request concurrency": additive growth, multiplicative decrease, judged once a round trip.
+Until it had to decrease for the first time it grows faster, as TCP does, so that a far collector is soon used.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from math import sqrt
 from time import monotonic
 
 START = 8  # requests; about what the Go plugin sends at a time, so nobody's collector is met by more before it has shown that it can
+FIRST_GROWTH = 4  # the limit grows by one part of so many a round trip until it was first lowered, by one request afterwards
 AFTER_REFUSAL = 0.5  # share of the limit that stays when the receiver says itself that it cannot (429, 5xx, no answer)
 AFTER_SLOW_ROUND = 0.9  # share that stays when its answers take longer, which may also be chance
 WEIGHT = 0.4  # of the newest round in the moving average: it forgets the pace of a while ago within some ten rounds
@@ -29,6 +31,7 @@ class Concurrency:
         self._usual = 0.0  # seconds; 0 before the first round has ended
         self._variance = 0.0
         self._refused_at = -1.0
+        self._lowered = False
         self.limit = min(START, ceiling)
         self.in_flight = 0
         self._full = False  # whether this round has used the limit up
@@ -70,7 +73,7 @@ class Concurrency:
         if not self._usual:
             self._usual = average
         elif self._full and change <= 0.0:
-            self.limit = min(self.limit + 1, self._ceiling)
+            self.limit = min(self.limit + (1 if self._lowered else max(1, self.limit // FIRST_GROWTH)), self._ceiling)
         elif self._full and change > max(DEVIATIONS * sqrt(self._variance), LEAST_MARGIN * self._usual):
             self._change(AFTER_SLOW_ROUND)
         step = WEIGHT * (average - self._usual)
@@ -80,6 +83,7 @@ class Concurrency:
 
     def _change(self, share: float) -> None:
         self.limit = max(1, int(self.limit * share))
+        self._lowered = True
         self._begin_round()
 
     def _begin_round(self) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections import deque
 from collections.abc import Awaitable, Callable
 from time import monotonic
 
@@ -45,7 +46,7 @@ class Delivery:
     ) -> None:
         self._sink = sink
         self._concurrency = Concurrency(requests)
-        self._room = asyncio.Condition()
+        self._waiting: deque[asyncio.Future[None]] = deque()  # deliverers with a batch, for room to send it
         self._delivered = delivered
         self._refused = refused
         self._refused_in_a_row = 0
@@ -96,9 +97,11 @@ class Delivery:
 
     async def _ask(self, entries: list[Entry]) -> Verdict:
         """Send when the receiver may have one request more, and learn from its answer how many it may have."""
-        async with self._room:
-            await self._room.wait_for(lambda: self._concurrency.free > 0)
-            sent = self._concurrency.sent()
+        while self._concurrency.free <= 0:
+            turn = asyncio.get_running_loop().create_future()
+            self._waiting.append(turn)
+            await turn
+        sent = self._concurrency.sent()
         verdict = await self._send(entries)
         if not isinstance(verdict, Retry) and not (isinstance(verdict, Partial) and verdict.retry):
             self._concurrency.answered(sent)
@@ -106,8 +109,10 @@ class Delivery:
             self._concurrency.told_nothing()
         else:
             self._concurrency.refused(sent)
-        async with self._room:
-            self._room.notify(max(0, self._concurrency.free))
+        for _ in range(min(self._concurrency.free, len(self._waiting))):
+            turn = self._waiting.popleft()
+            if not turn.done():  # a deliverer that was cancelled
+                turn.set_result(None)
         return verdict
 
     async def _send(self, entries: list[Entry]) -> Verdict:

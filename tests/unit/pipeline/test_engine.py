@@ -12,7 +12,7 @@ import pytest
 from google.protobuf import json_format, struct_pb2
 
 from event_handler.event import Event
-from event_handler.pipeline import delivery, engine
+from event_handler.pipeline import concurrency, delivery, engine
 from event_handler.pipeline.duplicates import DuplicateWindow
 from event_handler.pipeline.engine import LineLimits, Pipeline
 from event_handler.pipeline.ledger import Ledger
@@ -143,6 +143,26 @@ async def test_a_sink_that_raises_is_repeated_and_does_not_stop_the_line(store: 
         await line.put(Ledger("s"), [wire("a")], "p")
         await line.drain_all()
     assert sink.delivered == ["a"]
+
+
+async def test_a_sink_is_sent_few_requests_at_first_and_one_at_a_time_while_it_cannot_take_them(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(delivery, "FIRST_WAIT", 0.001)
+    sink = ScriptedSink(events=1, requests=64)
+    sink.hold = asyncio.Event()
+    async with pipeline(sink, store) as line:
+        await line.put(Ledger("s"), [wire(uid) for uid in ids(100)], "p")
+        await asyncio.sleep(0.05)
+        assert sink.calls == concurrency.START
+        sink.failures = 10**6
+        sink.hold.set()
+        async with asyncio.timeout(10):
+            while line.requests_allowed > 1:
+                await asyncio.sleep(0.01)
+        sink.failures = 0
+        await line.drain_all()
+    assert sorted(sink.delivered) == sorted(ids(100))
 
 
 async def test_a_bad_event_is_isolated_and_kept_and_the_stream_goes_on(store: Store) -> None:
