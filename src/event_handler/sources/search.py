@@ -9,7 +9,8 @@ plugin, the fact `search_floor` is the time before which nothing is looked for, 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from time import monotonic, time
 
@@ -18,6 +19,7 @@ import structlog
 from event_handler.errors import RpcError
 from event_handler.pipeline.engine import Pipeline
 from event_handler.pipeline.ledger import Ledger
+from event_handler.sources.read_ahead import Page, ReadAhead
 from event_handler.state.store import Store
 from event_handler.teleport.client import Client
 from event_handler.teleport.decode import event_id, event_time
@@ -25,6 +27,7 @@ from event_handler.teleport.messages import NEWEST_FIRST, OLDEST_FIRST
 
 LARGEST_PAGE = 10_000  # events; the server's limit, a page ends at about 1 MiB anyway
 SMALLER_PAGE = 500  # events; for back ends that refuse the largest page
+WINDOWS_AT_ONCE = 3  # of the past; each is a search on the server, and keeps up to four pages of 1 MiB here
 OVERLAP = 10.0  # seconds that every poll of the tail looks back: back ends write with that much delay and round to seconds
 LONGEST_EMPTY_WINDOW = 90 * 86_400.0  # seconds; a start time years ago must not cost two searches for each empty day
 AHEAD = 3600.0  # seconds into the future that a poll reaches: our clock and the server's may differ
@@ -76,12 +79,7 @@ class SearchSource:
         """Raises RpcError or ConnectError when a call fails; a new source goes on from what was remembered."""
         if last_id := self._store.fact(LAST_ID):
             await self._skip_until(last_id)
-        window = self._window
-        while (now := time() - AHEAD) - self._from > max(self._window, OVERLAP):  # the newest hour is left to the tail
-            until = min(self._from + window, now)
-            fresh = await self._read(max(self._start, self._from - OVERLAP), until)
-            await self._reached(until)
-            window = self._window if fresh else min(window * 2, max(self._window, LONGEST_EMPTY_WINDOW))
+        await self._read_past()
         self._newest = self._from
         swept, pause = 0.0, BUSY_PAUSE
         while True:
@@ -89,7 +87,8 @@ class SearchSource:
             sweep = now - swept >= SWEEP_EVERY
             back = self._look_back if sweep else OVERLAP
             since = max(self._start, min(self._newest, now) - back)
-            seen = await self._read(since, max(since, now + AHEAD))  # a start time may lie in the future
+            until = max(since, now + AHEAD)  # a start time may lie in the future
+            seen = await self._read(since, until, self._pages(since, until))
             await self._reached(min(self._newest, now))
             if self._until_caught_up and swept and not seen:
                 return
@@ -100,6 +99,25 @@ class SearchSource:
             pause = BUSY_PAUSE if seen else min(pause * 2, self._poll)
             if not self._until_caught_up:
                 await asyncio.sleep(max(min(pause, self._poll), self._call_seconds * SERVER_REST))
+
+    async def _read_past(self) -> None:
+        """Up to the newest hour, which is left to the tail. Windows are read side by side and delivered one after the other."""
+        window, begin = self._window, self._from
+        ahead: deque[ReadAhead] = deque()
+        try:
+            while True:
+                while len(ahead) < WINDOWS_AT_ONCE and (now := time() - AHEAD) - begin > max(self._window, OVERLAP):
+                    since, begin = max(self._start, begin - OVERLAP), min(begin + window, now)
+                    ahead.append(ReadAhead(since, begin, self._pages(since, begin)))
+                if not ahead:
+                    return
+                fresh = await self._read(ahead[0].since, ahead[0].until, ahead[0].pages())
+                await self._reached(ahead[0].until)
+                window = self._window if fresh else min(window * 2, max(self._window, LONGEST_EMPTY_WINDOW))
+                await ahead.popleft().stop()
+        finally:
+            for one in ahead:
+                await one.stop()
 
     async def _skip_until(self, last_id: str) -> None:
         """Count the events from the floor to `last_id` as delivered. When it is not there, they are sent again."""
@@ -120,12 +138,12 @@ class SearchSource:
         self._from = max(self._from, moment)
         await self._pipeline.put(self._ledger, [], repr(self._from))
 
-    async def _read(self, since: float, until: float) -> int:
-        """Read one window page by page, the next page requested while this one is delivered. Return how many events were new."""
+    async def _read(self, since: float, until: float, pages: AsyncIterator[Page]) -> int:
+        """Read one window page by page. Return how many events were new."""
         fresh = 0
         last = since
         page_key, lost = "", False
-        async for events, next_key in self._pages(since, until):
+        async for events, next_key in pages:
             lost = bool(page_key) and not events
             page_key = next_key
             fresh += await self._put(events)
@@ -134,7 +152,7 @@ class SearchSource:
                 await self._reached(min(last, time()))
         if lost and last > since:
             # The file back end answers a key whose event it does not know (rotated, another Auth server) with an empty page.
-            fresh += await self._read(last, until)
+            fresh += await self._read(last, until, self._pages(last, until))
         elif not fresh:
             fresh += await self._look_from_the_end(last, until)
         return fresh
@@ -160,7 +178,7 @@ class SearchSource:
                 return fresh
             key = next_key
 
-    async def _pages(self, since: float, until: float) -> AsyncGenerator[tuple[list[bytes], str]]:
+    async def _pages(self, since: float, until: float) -> AsyncGenerator[Page]:
         """Pages with the key of the next one, which is requested before the page is handed on."""
         key = ""
         events, next_key = await self._search(since, until, key)

@@ -9,6 +9,7 @@ from time import time
 
 import pytest
 
+from event_handler.errors import RpcError
 from event_handler.pipeline.duplicates import DuplicateWindow
 from event_handler.pipeline.engine import LineLimits, Pipeline
 from event_handler.pipeline.select import Selector
@@ -45,22 +46,25 @@ def at(moment: float, uid: str) -> bytes:
     return wire(uid) + write_time(3, moment)
 
 
+def source_of(client: Client, line: Pipeline, store: Store, *, start: float, window: float) -> SearchSource:
+    return SearchSource(
+        client,
+        line,
+        store,
+        start=start,
+        window=window,
+        page=0,
+        types=(),
+        look_back=LOOK_BACK,
+        poll=0.01,
+        until_caught_up=False,
+    )
+
+
 @asynccontextmanager
 async def reading(client: SearchedClient, sink: ScriptedSink, store: Store, *, start: float, window: float) -> AsyncIterator[None]:
     async with Pipeline(sink, store, Selector("scripted", DuplicateWindow()), LineLimits(3, 1_000_000)) as line:
-        source = SearchSource(
-            client,
-            line,
-            store,
-            start=start,
-            window=window,
-            page=0,
-            types=(),
-            look_back=LOOK_BACK,
-            poll=0.01,
-            until_caught_up=False,
-        )
-        running = asyncio.create_task(source.run())
+        running = asyncio.create_task(source_of(client, line, store, start=start, window=window).run())
         try:
             yield
         finally:
@@ -104,3 +108,51 @@ async def test_an_event_that_appears_as_late_as_the_look_back_is_found_though_ne
         await until(lambda: len(client.asked) > 5)
         client.events.append(at(now - LOOK_BACK + 10, "late"))
         await until(lambda: sink.delivered == ["new", "late"])
+
+
+async def test_windows_of_the_past_are_read_side_by_side_and_delivered_oldest_first() -> None:
+    gate = asyncio.Event()
+
+    class SlowClient(SearchedClient):
+        async def search(self, since: float, until: float, **options: object) -> tuple[list[bytes], str]:
+            self.asked.append((since, until))
+            if len(self.asked) == 1:
+                await gate.wait()
+            return sorted((event for event in self.events if since <= event_time(event) <= until), key=event_time), ""
+
+    client, sink, store = SlowClient(), ScriptedSink(), Store(None)
+    now = time()
+    client.events = [at(now - 9 * DAY + number * DAY / 2, f"e{number}") for number in range(16)]
+    async with reading(client, sink, store, start=now - 10 * DAY, window=DAY):
+        await until(lambda: len(client.asked) == search.WINDOWS_AT_ONCE)
+        assert sink.delivered == []
+        assert read_position(store) is None
+        gate.set()
+        await until(lambda: len(sink.delivered) == 16)
+    assert sink.delivered == [f"e{number}" for number in range(16)]
+
+
+async def test_a_window_that_fails_ends_the_reading_after_the_windows_before_it_were_delivered() -> None:
+    class FailingClient(SearchedClient):
+        async def search(self, since: float, until: float, **options: object) -> tuple[list[bytes], str]:
+            self.asked.append((since, until))
+            if len(self.asked) == 3:
+                raise RpcError("GetUnstructuredEvents", "UNAVAILABLE", "scripted")
+            return sorted((event for event in self.events if since <= event_time(event) <= until), key=event_time), ""
+
+    client, sink, store = FailingClient(), ScriptedSink(), Store(None)
+    now = time()
+    client.events = [at(now - 10 * DAY + 60 + number * DAY, f"e{number}") for number in range(9)]
+    async with Pipeline(sink, store, Selector("scripted", DuplicateWindow()), LineLimits(3, 1_000_000)) as line:
+        source = source_of(client, line, store, start=now - 10 * DAY, window=DAY)
+        with pytest.raises(RpcError, match="scripted"):
+            await source.run()
+        await line.drain_all()
+        assert sink.delivered == ["e0", "e1"]
+        assert read_position(store) == pytest.approx(now - 8 * DAY, abs=1)
+        client.asked.append((0.0, 0.0))
+        again = asyncio.create_task(source_of(client, line, store, start=now - 10 * DAY, window=DAY).run())
+        await until(lambda: len(sink.delivered) == 9)
+        again.cancel()
+        await asyncio.gather(again, return_exceptions=True)
+    assert [task for task in asyncio.all_tasks() if task is not asyncio.current_task()] == []
