@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from array import array
+from bisect import bisect_left
 from collections.abc import Iterable
 from hashlib import blake2b
 
@@ -14,25 +16,35 @@ def fingerprint(event_id: str) -> bytes:
 
 
 class DuplicateWindow:
-    """A bounded set of fingerprints: the newest `generation` to 2 x `generation` ones."""
+    """A bounded set of fingerprints: the newest `generation` to 2 x `generation` ones.
+
+    The newer generation is a set; the older one a sorted array, which takes a tenth of the memory.
+    """
 
     def __init__(self, generation: int = GENERATION) -> None:
         self._generation = generation
-        self._new: set[bytes] = set()
-        self._old: set[bytes] = set()
+        self._new: set[int] = set()
+        self._old = array("Q")
 
     def __contains__(self, mark: bytes) -> bool:
-        return mark in self._new or mark in self._old
+        number = int.from_bytes(mark)
+        if number in self._new:
+            return True
+        place = bisect_left(self._old, number)
+        return place < len(self._old) and self._old[place] == number
 
     def add(self, mark: bytes) -> None:
-        self._new.add(mark)
+        self._new.add(int.from_bytes(mark))
         if len(self._new) >= self._generation:
-            self._old, self._new = self._new, set()
+            self._old, self._new = array("Q", sorted(self._new)), set()
 
     def discard(self, mark: bytes) -> None:
         """Forget an id whose event was not delivered after all."""
-        self._new.discard(mark)
-        self._old.discard(mark)
+        number = int.from_bytes(mark)
+        self._new.discard(number)
+        place = bisect_left(self._old, number)
+        if place < len(self._old) and self._old[place] == number:
+            del self._old[place]
 
     def load(self, groups: Iterable[bytes]) -> None:
         """Fill the window from packed groups, oldest first."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Sequence
 from itertools import zip_longest
 from typing import Literal
 
 from event_handler.errors import ConfigurationError
 from event_handler.teleport.credentials import Credentials
-from event_handler.teleport.dial.base import Way
+from event_handler.teleport.dial.base import Dialer, Way, split_address
 from event_handler.teleport.dial.direct import direct
 from event_handler.teleport.dial.upgrade import upgrade
 
@@ -27,16 +28,33 @@ def ways(address: str, credentials: Credentials, *, choice: Choice = "auto", ins
     if choice in ("auto", "upgrade"):
         found.append(Way("upgrade", address, upgrade(address, always=choice == "upgrade", insecure_proxy=insecure_proxy)))
     if choice in ("auto", "tunnel") and credentials.ssh_certificate and credentials.ssh_authorities:
-        from event_handler.teleport.dial.ssh_tunnel import tunnel, tunnel_direct  # asyncssh takes a third of a second to import
-
-        found.append(Way("tunnel", address, tunnel(address, credentials, insecure_proxy=insecure_proxy)))
-        found.append(Way("tunnel-direct", address, tunnel_direct(address, credentials)))
+        split_address(address)
+        found.append(Way("tunnel", address, _tunnel(address, credentials, insecure_proxy)))
+        found.append(Way("tunnel-direct", address, _tunnel_direct(address, credentials)))
     if not found:
         raise ConfigurationError(
             f"teleport.dial = {choice!r} needs an SSH certificate, and {credentials.source} has none",
             "Use an identity file, or leave teleport.dial out.",
         )
     return found
+
+
+def _tunnel(address: str, credentials: Credentials, insecure_proxy: bool) -> Dialer:
+    async def dial() -> socket.socket:
+        from event_handler.teleport.dial import ssh_tunnel  # asyncssh takes a third of a second and 6 MB: for those who need it
+
+        return await ssh_tunnel.tunnel(address, credentials, insecure_proxy=insecure_proxy)()
+
+    return dial
+
+
+def _tunnel_direct(address: str, credentials: Credentials) -> Dialer:
+    async def dial() -> socket.socket:
+        from event_handler.teleport.dial import ssh_tunnel
+
+        return await ssh_tunnel.tunnel_direct(address, credentials)()
+
+    return dial
 
 
 def ways_to(addresses: Sequence[str], credentials: Credentials, *, choice: Choice = "auto", insecure_proxy: bool = False) -> list[Way]:
