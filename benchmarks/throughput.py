@@ -68,17 +68,21 @@ GO = {
     ("search", 0): GoPlugin(1290),
     ("search", 25): GoPlugin(38),
 }
+UNKNOWN = GoPlugin(0)
 
 
-async def measure(case: Case, events: int, reading: float, directory: Path) -> Result:
-    """Deliver `events` once. The measured time begins when the handler is connected and ends when the last event has arrived."""
+async def measure(case: Case, events: int, reading: float, directory: Path, *more: str) -> Result:
+    """Deliver `events` once, with `more` options of `start`.
+
+    The measured time begins when the handler is connected and ends when the last event has arrived.
+    """
     waits = (f"--expect={events}", f"--delay-ms={case.delay_ms}")
     async with (
         stage.cluster(directory / "cluster", case.mode, events) as cluster,
         stage.collector(directory / "collector", *waits) as (collector, url),
     ):
         options = stage.handler_options(directory, cluster, url, case.form, events)
-        async with stage.handler(["event_handler", *options, "--exit-on-last-event"]) as handler:
+        async with stage.handler(["event_handler", *options, *more, "--exit-on-last-event"]) as handler:
             await handler.until(asyncio.create_task(handler.connected.wait()))
             begin = stage.look_at(handler.process.pid)
             arrived = await handler.until(asyncio.create_task(collector.line()))
@@ -95,7 +99,7 @@ async def measure(case: Case, events: int, reading: float, directory: Path) -> R
         events_a_request=arrived["events"] / arrived["requests"],
         bytes_an_event=arrived["bytes"] / arrived["events"],
         reading=reading,
-        go_rate=GO[case.mode, case.delay_ms].rate,
+        go_rate=GO.get((case.mode, case.delay_ms), UNKNOWN).rate,
     )
 
 
