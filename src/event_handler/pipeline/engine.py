@@ -143,7 +143,7 @@ class Pipeline:
         self._memory.acknowledge([entry])
 
     async def _bury(self, letter: DeadLetter, mark: bytes = b"") -> None:
-        """Keep a dead letter, and its mark where no event has one; while there is no room for it, wait, which stops the reading rather than forgets."""
+        """Keep a dead letter, and its mark where no event has one; while there is no room, wait: reading stops rather than forgets."""
         while reason := self._no_room(len(letter.body)):
             if monotonic() - self._full_told > REMIND_EVERY:
                 self._full_told = monotonic()
