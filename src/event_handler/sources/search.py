@@ -26,7 +26,7 @@ LARGEST_PAGE = 10_000  # events; the server's limit, a page ends at about 1 MiB 
 SMALLER_PAGE = 500  # events; for back ends that refuse the largest page
 OVERLAP = 10.0  # seconds that every poll of the tail looks back: back ends write with that much delay and round to seconds
 LONGEST_EMPTY_WINDOW = 90 * 86_400.0  # seconds; a start time years ago must not cost two searches for each empty day
-AHEAD = 3600.0  # seconds into the future that a poll reaches: our clock and the server's may differ
+AHEAD = 3600.0  # seconds that our clock and the server's may differ: so far into the future a poll reaches, and the past stays open
 SWEEP_EVERY = 60.0  # seconds between polls of the tail that look back the whole look-back time
 BUSY_PAUSE = 0.5  # seconds between polls while events come; doubled with every poll that finds nothing new
 SERVER_REST = 4.0  # times as long as a search took, the server has rest of us: a file back end sorts the whole day for each
@@ -76,10 +76,10 @@ class SearchSource:
         if last_id := self._store.fact(LAST_ID):
             await self._skip_until(last_id)
         window = self._window
-        while (now := time()) - self._from > max(self._window, OVERLAP):
+        while (now := time()) - self._from > max(self._window, 2 * AHEAD):
             until = min(self._from + window, now)
             fresh = await self._read(max(self._start, self._from - OVERLAP), until)
-            await self._reached(until)
+            await self._reached(min(until, max(self._newest, now - AHEAD)))
             window = self._window if fresh else min(window * 2, max(self._window, LONGEST_EMPTY_WINDOW))
         self._newest = self._from
         swept, pause = 0.0, BUSY_PAUSE
