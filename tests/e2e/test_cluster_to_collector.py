@@ -326,6 +326,32 @@ async def test_another_clusters_server_is_not_trusted_and_said_so(tmp_path: Path
         await server.wait_closed()
 
 
+async def test_a_cluster_that_loses_bulk_export_while_it_is_read_is_read_on_by_search_and_the_other_way_round(
+    tmp_path: Path, collector: Collector
+) -> None:
+    log = a_log(300)
+    generator = Generator(CLUSTER, seed=17)
+    write_cluster_files(tmp_path / "sim", CLUSTER)
+    context = client_context(read_identity(str(tmp_path / "sim" / "identity")))
+    port, settings = 0, following(time() - 2 * DAY - 60, exit_on_last_event=False)
+    running = asyncio.create_task(
+        run(lambda: client_at(f"127.0.0.1:{port}", context), collector.settings, tmp_path / "state", settings)
+    )
+    for bulk in (True, False, True):
+        log.add(generator.event(time() - 1))
+        log.chunks.clear()
+        log.cut_chunks(50, late=0, late_seconds=0.0, duplicates=0.0)
+        server, port = await AuthServer(log, cluster=CLUSTER, bulk=bulk, faults=Faults()).start(tmp_path / "sim", "127.0.0.1", port)
+        async with asyncio.timeout(60):
+            while collector.ids().keys() != {event.id for event in log.events}:
+                await asyncio.sleep(0.02)
+        server.close()
+        await server.wait_closed()
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    assert collector.ids() == Counter(event.id for event in log.events)
+
+
 async def test_a_cluster_that_changes_its_back_end_is_read_on_without_loss_or_repeat(tmp_path: Path, collector: Collector) -> None:
     log = a_log(1500)
     state, begin = tmp_path / "state", time() - 2 * DAY - 60

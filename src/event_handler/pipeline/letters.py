@@ -18,6 +18,7 @@ from event_handler.state.store import DeadLetter, Store
 from event_handler.teleport.decode import convert, read_event, stable_id
 
 LOOK_EVERY = 2.0  # seconds between looks for letters that a person has just asked for
+AFTER_FAILURE = 30.0  # seconds until letters that a failing collector did not take are sent again
 RECORDINGS = "recordings"  # the sink named in letters about recordings that could not be read
 
 log = structlog.get_logger()
@@ -26,25 +27,26 @@ log = structlog.get_logger()
 async def retry_letters(sink: Sink, store: Store) -> None:
     """Run until cancelled. A letter is dropped when it is delivered, and kept with the new reason when it is refused again."""
     while True:
+        taken = True
         try:
             for number, letter in store.letters_to_retry():
-                await retry_letter(sink, store, number, letter)
+                taken = await retry_letter(sink, store, number, letter) and taken
         except Exception as error:  # of the state or the sink; the letters are kept, and new events must not suffer
             log.error("dead letters cannot be retried now", error=str(error))
-        await asyncio.sleep(LOOK_EVERY)
+        await asyncio.sleep(LOOK_EVERY if taken else AFTER_FAILURE)
 
 
-async def retry_letter(sink: Sink, store: Store, number: int, letter: DeadLetter) -> None:
-    """Send one letter again; when the sink cannot be reached, it stays to be retried."""
+async def retry_letter(sink: Sink, store: Store, number: int, letter: DeadLetter) -> bool:
+    """Send one letter again and return True; when the sink takes nothing now, it stays to be retried."""
     if letter.sink == RECORDINGS and letter.session_id:
         store.recording_again(letter.session_id)
         store.letter_delivered(number)
-        return
+        return True
     try:
         event = _event(letter)
-    except MalformedEventError as error:
+    except Exception as error:  # as where events are selected: one that cannot be read must not hold up the others
         store.letter_refused(number, str(error))
-        return
+        return True
     verdict = await sink.deliver([event])
     if isinstance(verdict, Delivered):
         store.letter_delivered(number)
@@ -53,6 +55,9 @@ async def retry_letter(sink: Sink, store: Store, number: int, letter: DeadLetter
         reason = verdict.rejected[0] if isinstance(verdict, Partial) else verdict.reason
         store.letter_refused(number, reason)
         log.warning("dead letter refused again", number=number, type=letter.type, id=letter.id, reason=reason)
+    else:
+        return False
+    return True
 
 
 def _event(letter: DeadLetter) -> Event:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import orjson
 
-from event_handler.errors import MalformedEventError
+from event_handler.errors import MalformedEventError, StateError
 from event_handler.event import SESSION_ID, Event
 from event_handler.pipeline.duplicates import DuplicateWindow, fingerprint
 from event_handler.pipeline.filters import Filter
@@ -60,13 +60,24 @@ class Selector:
     def select(self, wires: Iterable[bytes], session_id: str = "") -> Selection:
         """Select from undecoded events, those of the recording `session_id` where it is given."""
         chosen = Selection()
-        for wire in wires:
-            try:
-                self._one(read_event(wire), session_id, chosen)
-            except MalformedEventError as error:
-                body = orjson.dumps({UNDECODABLE: base64.b64encode(wire).decode()})
-                self._bury(DeadLetter(self._sink, str(error), "", stable_id(body), session_id, body), chosen)
+        try:
+            for wire in wires:
+                self._one_or_dead(wire, session_id, chosen)
+        except StateError:  # of a watcher: all of them are read again
+            self.release(mark for _, mark in chosen.events)
+            self.release_letters(chosen.dead)
+            raise
         return chosen
+
+    def _one_or_dead(self, wire: bytes, session_id: str, chosen: Selection) -> None:
+        try:
+            self._one(read_event(wire), session_id, chosen)
+        except StateError:
+            raise
+        except Exception as error:  # bytes that are no event, or a fault of our own code: neither may stop the events behind it
+            reason = str(error) if isinstance(error, MalformedEventError) else f"cannot be read ({type(error).__name__}: {error})"
+            body = orjson.dumps({UNDECODABLE: base64.b64encode(wire).decode()})
+            self._bury(DeadLetter(self._sink, reason, "", stable_id(body), session_id, body), chosen)
 
     def release_letters(self, letters: Iterable[DeadLetter]) -> None:
         """Forget dead letters that were never handed on."""

@@ -9,7 +9,7 @@ from time import time
 
 import structlog
 
-from event_handler.errors import ConfigurationError, ConnectError, CredentialsError, RpcError, StateError
+from event_handler.errors import ConfigurationError, ConnectError, CredentialsError, MalformedEventError, RpcError, StateError
 from event_handler.pipeline.delivery import backoff
 from event_handler.pipeline.engine import Pipeline
 from event_handler.sources.bulk import CLOSED_DAYS, FIRST_DAY, BulkSource, day_of, unfinished_since
@@ -88,7 +88,7 @@ class Follower:
                 self._reached, self._attempt, self._reminded = True, 0, 0.0
                 await self._read(client, bulk)
                 return
-            except* (RpcError, ConnectError, CredentialsError, StateError) as group:
+            except* (RpcError, ConnectError, CredentialsError, MalformedEventError, StateError) as group:
                 await self._wait(group.exceptions[0])
             finally:
                 if self._client is not None:

@@ -24,6 +24,7 @@ from event_handler.errors import StateError
 
 FILE = "state.db"
 SCHEMA_VERSION = "1"
+FINISHED_KEPT = 90 * 86_400.0  # seconds; no event that announces a recording is read again after so long
 REMEMBERED_IDS = 250_000  # ids; covers minutes of a busy cluster's tail in 8 bytes each
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -32,6 +33,8 @@ CREATE TABLE IF NOT EXISTS delivered (number INTEGER PRIMARY KEY, count INTEGER 
 CREATE TABLE IF NOT EXISTS recordings (
   session_id TEXT PRIMARY KEY, announced REAL NOT NULL, uploaded INTEGER NOT NULL, attempts INTEGER NOT NULL DEFAULT 0,
   next_try REAL NOT NULL, next_index INTEGER NOT NULL DEFAULT 0, done REAL) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS recordings_due ON recordings (next_try) WHERE done IS NULL;
+CREATE INDEX IF NOT EXISTS recordings_done ON recordings (done) WHERE done IS NOT NULL;
 CREATE TABLE IF NOT EXISTS dead_letters (
   number INTEGER PRIMARY KEY, time REAL NOT NULL, sink TEXT NOT NULL, reason TEXT NOT NULL,
   type TEXT NOT NULL, id TEXT NOT NULL, session_id TEXT NOT NULL, body BLOB NOT NULL, retry INTEGER NOT NULL DEFAULT 0);
@@ -220,7 +223,9 @@ class Store:
         return row[0], row[1]
 
     def recording_done(self, session_id: str) -> None:
-        self._do("UPDATE recordings SET done = ? WHERE session_id = ?", (time(), session_id))
+        now = time()
+        self._do("UPDATE recordings SET done = ? WHERE session_id = ?", (now, session_id))
+        self._do("DELETE FROM recordings WHERE done < ?", (now - FINISHED_KEPT,))
 
     def recording_later(self, session_id: str, next_try: float, *, counted: bool) -> None:
         """Try again at `next_try`; `counted` when it was the recording that failed, not the whole cluster."""
@@ -232,7 +237,11 @@ class Store:
 
     def recording_again(self, session_id: str) -> None:
         """Ask for a recording that was given up, from now on."""
-        self._do("UPDATE recordings SET done = NULL, attempts = 0, next_try = 0 WHERE session_id = ?", (session_id,))
+        self._do(
+            "INSERT INTO recordings (session_id, announced, uploaded, next_try) VALUES (?, ?, 1, 0)"
+            " ON CONFLICT DO UPDATE SET done = NULL, attempts = 0, next_try = 0",
+            (session_id, time()),
+        )
 
     def dead_letters(self) -> int:
         return int(self._do("SELECT count(*) FROM dead_letters")[0][0])

@@ -114,6 +114,7 @@ async def test_a_running_handler_sends_them_again_and_keeps_what_is_refused_agai
     storage: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(letters_module, "LOOK_EVERY", 0.02)
+    monkeypatch.setattr(letters_module, "AFTER_FAILURE", 0.02)
     store = Store(storage / "example.test" / "fluentd")
     call(storage, "retry", "--sink=fluentd", "--all")
     assert "(to be sent again)" in call(storage, "list", "--sink=fluentd")
@@ -124,6 +125,19 @@ async def test_a_running_handler_sends_them_again_and_keeps_what_is_refused_agai
     assert left.split()[0] == "example.test/fluentd/2"
     assert "still no" in left
     assert "again" not in left
+    store.close()
+
+
+async def test_a_collector_that_fails_is_not_flooded_with_letters(storage: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(letters_module, "LOOK_EVERY", 0.001)
+    store = Store(storage / "example.test" / "fluentd")
+    call(storage, "retry", "--sink=fluentd", "--all")
+    sink = Sink(*[Retry("away")] * 100)
+    running = asyncio.create_task(retry_letters(sink, store))
+    await asyncio.sleep(0.2)
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    assert [event.id for event in sink.sent] == ["u1", "u2"]
     store.close()
 
 

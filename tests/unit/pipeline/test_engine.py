@@ -11,6 +11,7 @@ import orjson
 import pytest
 from google.protobuf import json_format, struct_pb2
 
+from event_handler.errors import StateError
 from event_handler.event import Event
 from event_handler.pipeline import concurrency, delivery, engine
 from event_handler.pipeline.duplicates import DuplicateWindow
@@ -266,6 +267,38 @@ async def test_bytes_that_are_no_event_are_kept_once_also_when_they_are_read_aga
         async with Pipeline(ScriptedSink(), store, Selector("scripted", window), LineLimits(3, 100_000)) as line:
             await line.put(Ledger("search"), [b"\xff\xff", wire("a")], None)
             await line.drain_all()
+    assert store.dead_letters() == 1
+
+
+async def test_an_event_that_our_own_code_cannot_read_becomes_a_dead_letter_and_the_others_pass(store: Store) -> None:
+    sink = ScriptedSink()
+
+    def confused(*_: object) -> None:
+        raise LookupError("scripted fault")
+
+    async with pipeline(sink, store, watchers={"odd": confused}) as line:
+        await line.put(Ledger("s"), [wire("a"), wire("b", "odd"), wire("c")], "p")
+        await line.drain_all()
+    assert sink.delivered == ["a", "c"]
+    assert store.positions("s") == {"s": "p"}
+    assert store.dead_letters() == 1
+
+
+async def test_a_state_that_fails_while_events_are_selected_hides_none_of_them(store: Store) -> None:
+    sink = ScriptedSink()
+    faults = [StateError("scripted disk fault")]
+
+    def remembering(*_: object) -> None:
+        if faults:
+            raise faults.pop()
+
+    async with pipeline(sink, store, watchers={"failed.login": remembering}) as line:
+        events = [wire("a"), b"\xff\xff", wire("b", "failed.login"), wire("c")]
+        with pytest.raises(StateError):
+            await line.put(Ledger("s"), events, "p")
+        await line.put(Ledger("s"), events, "p")
+        await line.drain_all()
+    assert sink.delivered == ["a", "b", "c"]
     assert store.dead_letters() == 1
 
 

@@ -80,3 +80,29 @@ async def test_what_cannot_be_remembered_stays_in_flight_until_it_can() -> None:
         await line.drain_all()
     assert sorted(sink.delivered) == sorted(ids(40))
     assert store.positions("s") == {"s": "p"}
+
+
+async def test_a_letter_whose_commit_fails_is_kept_when_the_state_works_again() -> None:
+    sink, store = ScriptedSink(events=1, requests=1), AilingStore()
+    sink.poison = {"e0"}
+    async with asyncio.timeout(20), pipeline(sink, store) as line:
+        store.ill = True
+        await line.put(Ledger("s"), [wire("e0")], "p")
+        await asyncio.sleep(0.05)
+        store.ill = False
+        await line.drain_all()
+    assert store.dead_letters() == 1
+
+
+async def test_a_refused_event_is_not_acknowledged_while_there_is_no_room_for_its_letter() -> None:
+    sink, store = ScriptedSink(events=1, requests=1), AilingStore()
+    sink.poison = {"e0"}
+    store.blind = True
+    async with pipeline(sink, store) as line:
+        await line.put(Ledger("s"), [wire("e0")], "p")
+        await asyncio.sleep(0.05)
+        assert store.positions("s") == {}
+        store.blind = False
+        async with asyncio.timeout(20):
+            await line.drain_all()
+    assert store.positions("s") == {"s": "p"}

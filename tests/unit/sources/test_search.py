@@ -110,6 +110,30 @@ async def test_an_event_that_appears_as_late_as_the_look_back_is_found_though_ne
         await until(lambda: sink.delivered == ["new", "late"])
 
 
+@pytest.mark.parametrize("ahead", [-1800.0, -60.0, 60.0, 1800.0])
+async def test_a_clock_that_is_half_an_hour_wrong_loses_no_new_event(monkeypatch: pytest.MonkeyPatch, ahead: float) -> None:
+    monkeypatch.setattr(search, "time", lambda: time() + ahead)
+    client, sink, store = SearchedClient(), ScriptedSink(), Store(None)
+    client.events = [at(time() - DAY, "old")]
+    async with reading(client, sink, store, start=time() - 10 * DAY, window=DAY):
+        await until(lambda: sink.delivered == ["old"])
+        calls = len(client.asked)
+        await until(lambda: len(client.asked) > calls + 4)  # it has reached the present
+        client.events.append(at(time(), "new"))
+        await until(lambda: sink.delivered == ["old", "new"])
+    async with reading(client, sink, store, start=time() - 10 * DAY, window=DAY):
+        client.events.append(at(time(), "after a restart"))
+        await until(lambda: "after a restart" in sink.delivered)
+
+
+async def test_a_start_time_years_ago_costs_few_calls_to_reach_the_first_event() -> None:
+    client, sink, store = SearchedClient(), ScriptedSink(), Store(None)
+    client.events = [at(time() - DAY, "first")]
+    async with reading(client, sink, store, start=time() - 5 * 365 * DAY, window=DAY):
+        await until(lambda: sink.delivered == ["first"])
+    assert len(client.asked) < 80
+
+
 async def test_windows_of_the_past_are_read_side_by_side_and_delivered_oldest_first() -> None:
     gate = asyncio.Event()
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from time import time
 
 import pytest
 
 from event_handler.errors import StateError
-from event_handler.state.store import Commit, DeadLetter, RecordingItem, Store
+from event_handler.state import store as store_module
+from event_handler.state.store import FINISHED_KEPT, Commit, DeadLetter, RecordingItem, Store
 
 
 def recording(session: str, *, uploaded: bool, due: float) -> RecordingItem:
@@ -101,3 +103,26 @@ def test_a_group_writes_what_changed_however_much_is_remembered(tmp_path: Path) 
     store.commit(Commit({"bulk/2026-01-01/7": "a1:9"}, b"12345678"))
     assert store._db.total_changes - before == 2
     store.close()
+
+
+def test_recordings_that_were_finished_long_ago_are_forgotten_and_looking_for_due_ones_never_costs_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, now = Store(tmp_path), time()
+    sessions = [f"s{number}" for number in range(3000)]
+    store.commit(Commit(recordings=[recording(session, uploaded=True, due=0.0) for session in sessions]))
+    for session in sessions:
+        store.recording_done(session)
+    steps: list[None] = []
+    store._db.set_progress_handler(lambda: steps.append(None), 100)  # every hundred instructions of SQLite's
+    assert store.due_recordings(now, 10) == []
+    assert len(steps) < 5
+    monkeypatch.setattr(store_module, "time", lambda: now + FINISHED_KEPT + 1.0)
+    store.recording_done("s0")
+    assert store._do("SELECT session_id FROM recordings") == [("s0",)]
+
+
+def test_a_recording_that_was_given_up_and_forgotten_can_be_asked_for_again(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.recording_again("s")
+    assert [(item.session_id, item.attempts, item.next_index) for item in store.due_recordings(1.0, 5)] == [("s", 0, 0)]
