@@ -14,6 +14,7 @@ from typing import Any
 
 import orjson
 
+from event_handler import about
 from event_handler.errors import ConnectError
 from event_handler.teleport.dial import proxied
 from event_handler.teleport.dial.base import join_address, split_address, within
@@ -62,8 +63,9 @@ async def find(address: str, *, insecure_proxy: bool) -> Discovery:
 
 async def _get(stream: Stream, address: str) -> bytes:
     """The whole answer, up to the end of the connection."""
-    lines = ["GET /webapi/find HTTP/1.1", f"Host: {address}", "Accept: application/json", "Connection: close", "", ""]
-    await stream.write("\r\n".join(lines).encode())
+    lines = ["GET /webapi/find HTTP/1.1", f"Host: {address}", "Accept: application/json", "Connection: close"]
+    lines.append(f"User-Agent: {about.user_agent()}")
+    await stream.write("\r\n".join([*lines, "", ""]).encode())
     answer = bytearray()
     while piece := await stream.read():
         answer += piece

@@ -6,6 +6,7 @@ import base64
 import ipaddress
 import os
 
+from event_handler import about
 from event_handler.errors import ConnectError
 from event_handler.teleport.dial.base import connect_tcp, join_address, split_address, within
 from event_handler.teleport.dial.environment import ProxyServer, ascii_name, proxy_for
@@ -61,7 +62,7 @@ async def connect(address: str) -> Stream:
 
 async def _http_connect(stream: Stream, proxy: ProxyServer, host: str, port: int) -> None:
     target = join_address(host, port)
-    lines = [f"CONNECT {target} HTTP/1.1", f"Host: {target}"]
+    lines = [f"CONNECT {target} HTTP/1.1", f"Host: {target}", f"User-Agent: {about.user_agent()}"]
     if proxy.user or proxy.password:
         token = base64.b64encode(f"{proxy.user}:{proxy.password}".encode()).decode("ascii")
         lines.append(f"Proxy-Authorization: Basic {token}")

@@ -13,6 +13,7 @@ import socket
 import ssl
 from collections.abc import Mapping
 
+from event_handler import about
 from event_handler.errors import ConnectError
 from event_handler.teleport.dial import proxied
 from event_handler.teleport.dial.base import Dialer, split_address, within
@@ -127,7 +128,7 @@ async def _request(address: str, kind: str, insecure: bool, *, legacy: bool) -> 
     context = public_context(address, insecure=insecure)
     outer = await start_tls(await proxied.connect(address), context, host, address, _TRUST_HINT)
     key = base64.b64encode(os.urandom(16)).decode("ascii")
-    lines = ["GET /webapi/connectionupgrade HTTP/1.1", f"Host: {address}", "Connection: Upgrade"]
+    lines = ["GET /webapi/connectionupgrade HTTP/1.1", f"Host: {address}", "Connection: Upgrade", f"User-Agent: {about.user_agent()}"]
     if legacy:
         lines.append(f"Upgrade: {kind}")
     else:
