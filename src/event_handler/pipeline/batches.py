@@ -16,6 +16,7 @@ from event_handler.pipeline.ledger import Segment
 from event_handler.sinks.base import Limits
 
 EVENT_OVERHEAD = 400  # bytes that an event costs in memory beside its body
+COPIES = 2  # of the body: the event's own, and the one in the request
 SESSION_LANES = 16  # lanes that the sessions of the audit log share where order is kept; one for each would make tiny batches
 
 
@@ -30,7 +31,7 @@ class Entry:
     @property
     def size(self) -> int:
         """Bytes that it takes while it is in flight."""
-        return len(self.event.body) + EVENT_OVERHEAD
+        return COPIES * len(self.event.body) + EVENT_OVERHEAD
 
 
 @dataclass(slots=True)
