@@ -333,7 +333,8 @@ async def test_a_cluster_that_loses_bulk_export_while_it_is_read_is_read_on_by_s
     generator = Generator(CLUSTER, seed=17)
     write_cluster_files(tmp_path / "sim", CLUSTER)
     context = client_context(read_identity(str(tmp_path / "sim" / "identity")))
-    port, settings = 0, following(time() - 2 * DAY - 60, exit_on_last_event=False)
+    nobody = port = 1
+    settings = following(time() - 2 * DAY - 60, exit_on_last_event=False)
     running = asyncio.create_task(
         run(lambda: client_at(f"127.0.0.1:{port}", context), collector.settings, tmp_path / "state", settings)
     )
@@ -341,7 +342,8 @@ async def test_a_cluster_that_loses_bulk_export_while_it_is_read_is_read_on_by_s
         log.add(generator.event(time() - 1))
         log.chunks.clear()
         log.cut_chunks(50, late=0, late_seconds=0.0, duplicates=0.0)
-        server, port = await AuthServer(log, cluster=CLUSTER, bulk=bulk, faults=Faults()).start(tmp_path / "sim", "127.0.0.1", port)
+        auth = AuthServer(log, cluster=CLUSTER, bulk=bulk, faults=Faults())
+        server, port = await auth.start(tmp_path / "sim", "127.0.0.1", 0 if port == nobody else port)
         async with asyncio.timeout(60):
             while collector.ids().keys() != {event.id for event in log.events}:
                 await asyncio.sleep(0.02)

@@ -112,6 +112,10 @@ class Pipeline:
         except BaseException:
             self._selector.release(mark for _, mark in left)
             self._selector.release_letters(chosen.dead)
+            # What was handed on goes its way; the position stays before the segment, and its ledger can still become empty.
+            segment.position = None
+            segment.pending -= len(left) + len(chosen.dead)
+            self._memory.touch(ledger)
             raise
         if not chosen.events:
             self._memory.touch(ledger)

@@ -12,6 +12,7 @@ import structlog
 from event_handler.errors import ConfigurationError, ConnectError, CredentialsError, MalformedEventError, RpcError, StateError
 from event_handler.pipeline.delivery import backoff
 from event_handler.pipeline.engine import Pipeline
+from event_handler.pipeline.ledger import Ledger
 from event_handler.sources.bulk import CLOSED_DAYS, FIRST_DAY, BulkSource, day_of, unfinished_since
 from event_handler.sources.locks import LoginGuard
 from event_handler.sources.recordings import RecordingSource
@@ -67,6 +68,7 @@ class Follower:
         self._store = store
         self._settings = settings
         self._guard = guard
+        self._recordings_in_flight: dict[str, Ledger] = {}
         self._client: Client | None = None
         self._reached = False
         self._first_try = time()
@@ -95,8 +97,8 @@ class Follower:
                     self._client.close()
                     self._client = None
             # What was read before is delivered first: the next source starts at the remembered positions, and its ledgers must
-            # not move past events that are still in flight under the old ones.
-            await self.drain()
+            # not move past events that are still in flight under the old ones. Recordings wait each for itself.
+            await self._audit.drain_all()
 
     async def drain(self) -> None:
         """Wait until everything that was read has been delivered and remembered."""
@@ -148,6 +150,7 @@ class Follower:
             self._store,
             concurrency=self._settings.concurrency,
             missing_ttl=self._settings.missing_ttl,
+            in_flight=self._recordings_in_flight,
         )
         async with asyncio.TaskGroup() as group:
             fetching = group.create_task(recordings.run()) if self._settings.recordings else None

@@ -30,14 +30,28 @@ log = structlog.get_logger()
 
 
 class RecordingSource:
-    """Works on the queue of recordings. `concurrency` bounds the streams at a time, `missing_ttl` is in seconds."""
+    """Works on the queue of recordings. `concurrency` bounds the streams at a time, `missing_ttl` is in seconds.
 
-    def __init__(self, client: Client, pipeline: Pipeline, store: Store, *, concurrency: int, missing_ttl: float) -> None:
+    `in_flight` is handed from one source to the next when the connection was lost: the ledgers of recordings that were begun. One is
+    read again when what is in flight of it has been delivered, for a new ledger must not move past that.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        pipeline: Pipeline,
+        store: Store,
+        *,
+        concurrency: int,
+        missing_ttl: float,
+        in_flight: dict[str, Ledger] | None = None,
+    ) -> None:
         self._client = client
         self._pipeline = pipeline
         self._store = store
         self._concurrency = concurrency
         self._missing_ttl = missing_ttl
+        self._in_flight = {} if in_flight is None else in_flight
         self._running: set[str] = set()
         self._passing: dict[str, int] = {}  # failures in a row that were the cluster's, by session
 
@@ -45,7 +59,7 @@ class RecordingSource:
         async with asyncio.TaskGroup() as group:
             while True:
                 for item in self._store.due_recordings(time(), self._concurrency * 2):
-                    if item.session_id not in self._running and len(self._running) < self._concurrency:
+                    if self._may_begin(item.session_id):
                         self._running.add(item.session_id)
                         group.create_task(self._fetch(item))
                 await asyncio.sleep(LOOK_EVERY)
@@ -59,8 +73,12 @@ class RecordingSource:
                 return waiting
             await asyncio.sleep(0.05)
 
+    def _may_begin(self, session_id: str) -> bool:
+        before = self._in_flight.get(session_id)
+        return session_id not in self._running and len(self._running) < self._concurrency and (before is None or before.drained)
+
     async def _fetch(self, item: RecordingItem) -> None:
-        ledger = Ledger(f"recording/{item.session_id}")
+        ledger = self._in_flight[item.session_id] = Ledger(f"recording/{item.session_id}")
         try:
             await self._stream(item, ledger)
             self._store.recording_done(item.session_id)
@@ -72,6 +90,8 @@ class RecordingSource:
             self._later(item, error)
         finally:
             self._running.discard(item.session_id)
+            if ledger.drained:
+                del self._in_flight[item.session_id]
 
     async def _stream(self, item: RecordingItem, ledger: Ledger) -> None:
         start = item.next_index if item.next_index <= LARGEST_INDEX else 0

@@ -162,6 +162,7 @@ class Core(RuleBasedStateMachine):
         """Readers are cancelled; what they had handed on is delivered, and then all is read from what was remembered."""
         self.run(self.cancel_readers())
         self.everything_is_answered()
+        assert all(ledger.drained for ledger in self.ledgers)
         self.read_from_what_is_remembered()
 
     async def cancel_readers(self) -> None:

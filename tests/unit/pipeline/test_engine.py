@@ -386,12 +386,14 @@ async def test_a_cancelled_reader_does_not_hide_what_it_had_not_handed_on(store:
     sink.hold = asyncio.Event()
     line = pipeline(sink, store, 2000)
     async with line:
-        putting = asyncio.create_task(line.put(Ledger("s"), [wire(uid) for uid in ids(20)], "p"))
+        ledger = Ledger("s")
+        putting = asyncio.create_task(line.put(ledger, [wire(uid) for uid in ids(20)], "p"))
         await asyncio.sleep(0.02)
         putting.cancel()
         await asyncio.gather(putting, return_exceptions=True)
+        assert not ledger.drained
         sink.hold.set()
-        await line.drain_all()
+        await line.drain(ledger)
         assert store.positions("s") == {}
         await line.put(Ledger("s"), [wire(uid) for uid in ids(20)], "p")
         await line.drain_all()

@@ -43,6 +43,14 @@ def test_an_upload_brings_a_waiting_recording_forward_and_a_finished_one_stays_f
     assert store.waiting_recordings() == (0, 0)
 
 
+def test_a_recording_that_was_delivered_after_the_end_of_its_session_stays_finished_when_the_upload_comes(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.commit(Commit(recordings=[recording("s", uploaded=False, due=1.0)]))
+    store.recording_done("s")
+    store.commit(Commit(recordings=[recording("s", uploaded=True, due=10.0)]))
+    assert store.waiting_recordings() == (0, 0)
+
+
 def test_a_second_process_is_refused_and_the_first_one_named(tmp_path: Path) -> None:
     Store(tmp_path)
     code = "import sys\nfrom pathlib import Path\nfrom event_handler.state.store import Store\nStore(Path(sys.argv[1]))"
