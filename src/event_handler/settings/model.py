@@ -203,7 +203,7 @@ class CommonOptions(BaseModel):
         int,
         option("max-in-flight-bytes", "number", "bytes read and not yet answered for"),
         Field(ge=1_048_576, le=1_073_741_824),
-    ] = 16_777_216
+    ] = 8_388_608
     poll_interval: Annotated[
         float,
         option(
