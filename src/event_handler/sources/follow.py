@@ -12,7 +12,6 @@ import structlog
 from event_handler.errors import ConfigurationError, ConnectError, CredentialsError, MalformedEventError, RpcError, StateError
 from event_handler.pipeline.delivery import backoff
 from event_handler.pipeline.engine import Pipeline
-from event_handler.pipeline.ledger import Ledger
 from event_handler.sources.bulk import CLOSED_DAYS, FIRST_DAY, BulkSource, day_of, unfinished_since
 from event_handler.sources.locks import LoginGuard
 from event_handler.sources.recordings import RecordingSource
@@ -22,6 +21,7 @@ from event_handler.teleport.client import Client, Cluster
 
 PROBE_AHEAD = 2 * 86400.0  # seconds; a day that has no events yet
 LONGEST_WAIT = 15.0  # seconds between tries to connect
+RIGHTS = "Give the role the rule: resources [event, session], verbs [list, read]."
 REMIND_EVERY = 60.0  # seconds between lines while the cluster cannot be reached
 
 log = structlog.get_logger()
@@ -68,7 +68,7 @@ class Follower:
         self._store = store
         self._settings = settings
         self._guard = guard
-        self._recordings_in_flight: dict[str, Ledger] = {}
+        self._fetcher = RecordingSource(recordings, store, concurrency=settings.concurrency, missing_ttl=settings.missing_ttl)
         self._client: Client | None = None
         self._reached = False
         self._first_try = time()
@@ -137,30 +137,24 @@ class Follower:
         if limit and not self._reached and now - self._first_try > limit:
             raise ConnectError(f"Teleport was not reached within {limit:.0f} s ({error})")
         if now - self._reminded > REMIND_EVERY:
-            log.warning("cannot read now, will try again", error=str(error))
+            refused = isinstance(error, RpcError) and error.code == "PERMISSION_DENIED"
+            say = log.error if refused else log.warning
+            say("cannot read now, will try again", error=str(error), next_step=RIGHTS if refused else "")
             self._reminded = now
         self._attempt += 1
         await asyncio.sleep(0.2 + backoff(self._attempt, LONGEST_WAIT))
 
     async def _read(self, client: Client, bulk: bool) -> None:
         source = self._source(client, bulk)
-        recordings = RecordingSource(
-            client,
-            self._recordings,
-            self._store,
-            concurrency=self._settings.concurrency,
-            missing_ttl=self._settings.missing_ttl,
-            in_flight=self._recordings_in_flight,
-        )
         async with asyncio.TaskGroup() as group:
-            fetching = group.create_task(recordings.run()) if self._settings.recordings else None
+            fetching = group.create_task(self._fetcher.run(client)) if self._settings.recordings else None
             guarding = group.create_task(self._guard.run(client)) if self._guard else None
             await source.run()
             await self.drain()
             if guarding is not None:
                 guarding.cancel()
             if fetching is not None:
-                missing = await recordings.finish()
+                missing = await self._fetcher.finish()
                 fetching.cancel()
                 if missing:
                     log.warning("recordings not yet available stay queued for the next start", recordings=missing)

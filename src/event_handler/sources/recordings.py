@@ -32,36 +32,32 @@ log = structlog.get_logger()
 class RecordingSource:
     """Works on the queue of recordings. `concurrency` bounds the streams at a time, `missing_ttl` is in seconds.
 
-    `in_flight` is handed from one source to the next when the connection was lost: the ledgers of recordings that were begun. One is
-    read again when what is in flight of it has been delivered, for a new ledger must not move past that.
+    It outlives a connection: run() is cancelled when that is lost, and called again with the next one.
     """
 
     def __init__(
         self,
-        client: Client,
         pipeline: Pipeline,
         store: Store,
         *,
         concurrency: int,
         missing_ttl: float,
-        in_flight: dict[str, Ledger] | None = None,
     ) -> None:
-        self._client = client
         self._pipeline = pipeline
         self._store = store
         self._concurrency = concurrency
         self._missing_ttl = missing_ttl
-        self._in_flight = {} if in_flight is None else in_flight
         self._running: set[str] = set()
-        self._passing: dict[str, int] = {}  # failures in a row that were the cluster's, by session
+        self._in_flight: dict[str, Ledger] = {}  # of what was begun, until it is delivered
+        self._tries: dict[str, int] = {}  # in a row that the cluster failed or that were cut off, by session
 
-    async def run(self) -> None:
+    async def run(self, client: Client) -> None:
         async with asyncio.TaskGroup() as group:
             while True:
                 for item in self._store.due_recordings(time(), self._concurrency * 2):
                     if self._may_begin(item.session_id):
                         self._running.add(item.session_id)
-                        group.create_task(self._fetch(item))
+                        group.create_task(self._fetch(client, item))
                 await asyncio.sleep(LOOK_EVERY)
 
     async def finish(self) -> int:
@@ -74,38 +70,50 @@ class RecordingSource:
             await asyncio.sleep(0.05)
 
     def _may_begin(self, session_id: str) -> bool:
+        """One that was begun is read again when what is in flight of it is delivered: a new ledger must not move past that."""
         before = self._in_flight.get(session_id)
-        return session_id not in self._running and len(self._running) < self._concurrency and (before is None or before.drained)
+        free = len(self._running) < self._concurrency and session_id not in self._running
+        return free and (before is None or before.drained)
 
-    async def _fetch(self, item: RecordingItem) -> None:
+    async def _fetch(self, client: Client, item: RecordingItem) -> None:
         ledger = self._in_flight[item.session_id] = Ledger(f"recording/{item.session_id}")
         try:
-            await self._stream(item, ledger)
+            wait = self._space(item.session_id)
+            await self._stream(client, item, ledger)
             self._store.recording_done(item.session_id)
-            self._passing.pop(item.session_id, None)
+            self._tries.pop(item.session_id, None)
             log.info("recording delivered", session=item.session_id)
         except (RpcError, ConnectError) as error:
             # The next try has a ledger of its own, which must not move past events that are still in flight under this one.
             await self._pipeline.drain(ledger)
-            self._later(item, error)
+            self._later(item, error, wait)
         finally:
             self._running.discard(item.session_id)
             if ledger.drained:
                 del self._in_flight[item.session_id]
 
-    async def _stream(self, item: RecordingItem, ledger: Ledger) -> None:
+    def _space(self, session_id: str) -> float:
+        """Put the next try off before this one begins, so that tries are spaced also when they are cut off; return the pause."""
+        before = self._tries[session_id] = self._tries.get(session_id, -1) + 1
+        wait = min(WAITS[0] * 2.0 ** min(before, 16), LONGEST_PASSING_WAIT)
+        self._store.recording_later(session_id, time() + wait, counted=False)
+        return wait
+
+    async def _stream(self, client: Client, item: RecordingItem, ledger: Ledger) -> None:
         start = item.next_index if item.next_index <= LARGEST_INDEX else 0
-        async for wires in self._client.recording(item.session_id, start):
+        async for wires in client.recording(item.session_id, start):
             indexes = [event_index(wire) for wire in wires]
             new = [wire for wire, index in zip(wires, indexes, strict=True) if index < 0 or index >= item.next_index]
             after = max(start, *indexes)
             await self._pipeline.put(ledger, new, str(after), item.session_id)
         await self._pipeline.drain(ledger)
 
-    def _later(self, item: RecordingItem, error: RpcError | ConnectError) -> None:
+    def _later(self, item: RecordingItem, error: RpcError | ConnectError, passing_wait: float) -> None:
         """Ask again, ever less often; what the cluster still refuses after the missing-recording time is given up, not forgotten."""
         now = time()
         refused = isinstance(error, RpcError) and error.code not in PASSING
+        if refused:
+            del self._tries[item.session_id]
         if refused and now - item.announced > self._missing_ttl and item.attempts >= len(WAITS):
             body = orjson.dumps({"sid": item.session_id, "announced": item.announced})
             reason = f"the recording could not be read in {item.attempts + 1} tries ({error})"
@@ -114,12 +122,8 @@ class RecordingSource:
             self._store.recording_done(item.session_id)
             log.error("recording given up; kept as dead letter", session=item.session_id, error=str(error))
             return
-        wait = WAITS[min(item.attempts, len(WAITS) - 1)] if refused else self._passing_wait(item.session_id)
+        wait = WAITS[min(item.attempts, len(WAITS) - 1)] if refused else passing_wait
         self._store.recording_later(item.session_id, now + wait, counted=refused)
         missing = isinstance(error, RpcError) and error.code == "NOT_FOUND"
         say = log.info if missing else log.warning
         say("recording not available, will ask again", session=item.session_id, wait_s=wait, error=str(error))
-
-    def _passing_wait(self, session_id: str) -> float:
-        failures = self._passing[session_id] = self._passing.get(session_id, -1) + 1
-        return min(WAITS[0] * 2.0 ** min(failures, 16), LONGEST_PASSING_WAIT)

@@ -30,8 +30,9 @@ SMALLER_PAGE = 500  # events; for back ends that refuse the largest page
 WINDOWS_AT_ONCE = 3  # of the past; each is a search on the server, and keeps up to four pages of 1 MiB here
 OVERLAP = 10.0  # seconds that every poll of the tail looks back: back ends write with that much delay and round to seconds
 LONGEST_EMPTY_WINDOW = 90 * 86_400.0  # seconds; a start time years ago must not cost two searches for each empty day
-AHEAD = 3600.0  # seconds into the future that a poll reaches: our clock and the server's may differ
-SWEEP_EVERY = 60.0  # seconds between polls of the tail that look back the whole look-back time
+AHEAD = 3600.0  # seconds that our clock and the server's may differ: so far into the future a poll reaches, and the past stays open
+SWEEP_EVERY = 60.0  # seconds between polls of the tail that look back the whole look-back time, and a day ahead
+SWEEP_AHEAD = 25 * 3600.0  # seconds; a clock of ours that is a time zone wrong delays events by a sweep at most
 BUSY_PAUSE = 0.5  # seconds between polls while events come; doubled with every poll that finds nothing new
 SERVER_REST = 4.0  # times as long as a search took, the server has rest of us: a file back end sorts the whole day for each
 RUN = 200  # events put into the pipeline at a time
@@ -81,21 +82,22 @@ class SearchSource:
             await self._skip_until(last_id)
         await self._read_past()
         self._newest = self._from
-        swept, pause = 0.0, BUSY_PAUSE
+        swept: float | None = None
+        pause = BUSY_PAUSE
         while True:
             now = time()
-            sweep = now - swept >= SWEEP_EVERY
-            back = self._look_back if sweep else OVERLAP
+            sweep = swept is None or monotonic() - swept >= SWEEP_EVERY
+            back, ahead = (self._look_back, SWEEP_AHEAD) if sweep else (OVERLAP, AHEAD)
             since = max(self._start, min(self._newest, now) - back)
-            until = max(since, now + AHEAD)  # a start time may lie in the future
+            until = max(since, now + ahead)  # a start time may lie in the future
             seen = await self._read(since, until, self._pages(since, until))
             await self._reached(min(self._newest, now))
-            if self._until_caught_up and swept and not seen:
+            if self._until_caught_up and swept is not None and not seen:
                 return
             if sweep:
                 # Older events can no longer appear, so a log in which nothing happens, or nothing that is asked for, stays cheap.
                 self._newest = max(self._newest, now - self._look_back - AHEAD)
-                swept = now
+                swept = monotonic()
             pause = BUSY_PAUSE if seen else min(pause * 2, self._poll)
             if not self._until_caught_up:
                 await asyncio.sleep(max(min(pause, self._poll), self._call_seconds * SERVER_REST))

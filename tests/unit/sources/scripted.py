@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 from event_handler.errors import RpcError
 from event_handler.teleport import messages
-from event_handler.teleport.client import Client
+from event_handler.teleport.client import Client, Cluster
 from event_handler.teleport.decode import event_time
 from tests.unit.pipeline.test_engine import wire
 
@@ -26,6 +26,7 @@ class ScriptedClient(Client):
     """
 
     def __init__(self) -> None:
+        self.bulk = True
         self.days: dict[str, list[str]] = {}
         self.exports: dict[str, list[bytes]] = {}
         self.log: list[bytes] = []
@@ -37,6 +38,16 @@ class ScriptedClient(Client):
         self.searched: list[tuple[float, float]] = []
         self.open = 0
         self.most_open = 0
+
+    def close(self) -> None:
+        return None
+
+    async def ping(self) -> Cluster:
+        await self._end("ping")
+        return Cluster("scripted.test", "19.0.0")
+
+    async def has_bulk_export(self, probe_time: float) -> bool:
+        return self.bulk
 
     async def chunks(self, day: float) -> AsyncIterator[str]:
         name = datetime.fromtimestamp(day, UTC).date().isoformat()

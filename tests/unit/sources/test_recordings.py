@@ -46,8 +46,8 @@ async def fetching(
 ) -> AsyncIterator[None]:
     selector = Selector("scripted", DuplicateWindow(), skip_session_types=skipped)
     async with Pipeline(sink, store, selector, LineLimits(3, 1_000_000)) as line:
-        source = RecordingSource(client, line, store, concurrency=concurrency, missing_ttl=HOUR)
-        running = asyncio.create_task(source.run())
+        source = RecordingSource(line, store, concurrency=concurrency, missing_ttl=HOUR)
+        running = asyncio.create_task(source.run(client))
         try:
             yield
         finally:
@@ -166,3 +166,24 @@ async def test_a_recording_that_is_refused_or_damaged_is_kept_for_a_dead_letter_
         await until(lambda: store.waiting_recordings() == (0, 0))
     assert sorted(sink.delivered) == ["g0", "r0", "r1"]
     assert store.dead_letters() == 1
+
+
+async def test_tries_that_are_cut_off_by_a_lost_connection_are_spaced_as_well() -> None:
+    client, sink, store = ScriptedClient(), ScriptedSink(), announced("s")
+    client.recordings["s"] = recorded(3)
+    client.stuck = {"s"}
+    async with Pipeline(sink, store, Selector("scripted", DuplicateWindow()), LineLimits(3, 1_000_000)) as line:
+        source = RecordingSource(line, store, concurrency=5, missing_ttl=HOUR)
+        begun = time()
+        while time() - begun < 0.5:  # the connection is lost every 30 ms
+            running = asyncio.create_task(source.run(client))
+            await asyncio.sleep(0.03)
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+        assert 2 <= len(client.asked) <= 7  # after 20, 40, 80 and then every 100 ms
+        client.stuck.clear()
+        running = asyncio.create_task(source.run(client))
+        await until(lambda: store.waiting_recordings() == (0, 0))
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+    assert sorted(sink.delivered) == ["r0", "r1", "r2"]
