@@ -219,10 +219,10 @@ async def _signalled() -> None:
     stop = asyncio.Event()
 
     def first(number: signal.Signals) -> None:
-        log.info("stopping", signal=number.name)
         for other in (signal.SIGTERM, signal.SIGINT):
             loop.remove_signal_handler(other)
             signal.signal(other, signal.SIG_DFL)
+        log.info("stopping", signal=number.name)  # whoever reads it may send the second one
         stop.set()
 
     for number in (signal.SIGTERM, signal.SIGINT):

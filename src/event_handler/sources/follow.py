@@ -198,7 +198,7 @@ def export_date(store: Store) -> str:
 def carry_over(store: Store, mode: str, look_back: float) -> None:
     """When the cluster is read in another way than before (upgraded, downgraded, moved), hand the position over.
 
-    The two ways know different positions, so up to a day is read again; duplicates are dropped by id.
+    The two ways know different positions, so the days that bulk export still polls are read again; duplicates are dropped by id.
     """
     before = store.fact("mode")
     if before == mode:

@@ -131,7 +131,7 @@ NEW: list[Row] = [
         "max-in-flight-bytes",
         ["FDFWD_MAX_IN_FLIGHT_BYTES"],
         ["max.in.flight.bytes", "max-in-flight-bytes"],
-        16 * 1024 * 1024,
+        8 * 1024 * 1024,
         "1048576",
         1048576,
     ),
