@@ -21,7 +21,7 @@ from event_handler.pipeline.engine import Pipeline
 from event_handler.pipeline.ledger import Ledger
 from event_handler.sources.read_ahead import Page, ReadAhead
 from event_handler.state.store import Store
-from event_handler.teleport.client import Client
+from event_handler.teleport.client import RUN, Client
 from event_handler.teleport.decode import event_id, event_time
 from event_handler.teleport.messages import NEWEST_FIRST, OLDEST_FIRST
 
@@ -35,7 +35,6 @@ SWEEP_EVERY = 60.0  # seconds between polls of the tail that look back the whole
 SWEEP_AHEAD = 25 * 3600.0  # seconds; a clock of ours that is a time zone wrong delays events by a sweep at most
 BUSY_PAUSE = 0.5  # seconds between polls while events come; doubled with every poll that finds nothing new
 SERVER_REST = 4.0  # times as long as a search took, the server has rest of us: a file back end sorts the whole day for each
-RUN = 200  # events put into the pipeline at a time
 LOOK_FOR_LAST_ID = 2000  # events from the floor on; the plugin's page that the last id is in has 20, unless it was told otherwise
 STREAM = "search"
 FLOOR, LAST_ID = "search_floor", "search_last_id"  # facts
