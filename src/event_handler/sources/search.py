@@ -37,6 +37,7 @@ BUSY_PAUSE = 0.5  # seconds between polls while events come; doubled with every 
 SERVER_REST = 4.0  # times as long as a search took, the server has rest of us: a file back end sorts the whole day for each
 LOOK_FOR_LAST_ID = 2000  # events from the floor on; the plugin's page that the last id is in has 20, unless it was told otherwise
 STREAM = "search"
+LOST: Page = ([], "")  # instead of the page of a key that is refused; some servers answer so by themselves
 FLOOR, LAST_ID = "search_floor", "search_last_id"  # facts
 
 log = structlog.get_logger()
@@ -154,8 +155,8 @@ class SearchSource:
         if lost and last > since:
             # The file back end answers a key whose event it does not know (rotated, another Auth server) with an empty page.
             fresh += await self._read(last, until, self._pages(last, until))
-        elif not fresh:
-            fresh += await self._look_from_the_end(last, until)
+        elif lost or not fresh:
+            fresh += await self._look_from_the_end(last, until, whole=lost)
         return fresh
 
     async def _put(self, events: list[bytes]) -> int:
@@ -167,15 +168,18 @@ class SearchSource:
             self._newest = max(self._newest, event_time(events[0]), event_time(events[-1]))
         return fresh
 
-    async def _look_from_the_end(self, since: float, until: float) -> int:
-        """Ask newest first: an event over 1 MiB hides all that follow it from a search that is oldest first (PostgreSQL)."""
+    async def _look_from_the_end(self, since: float, until: float, *, whole: bool) -> int:
+        """Ask newest first: an event over 1 MiB hides all that follow it from a search that is oldest first (PostgreSQL).
+
+        The `whole` span is read where something is known to be hidden, otherwise up to a page without anything new.
+        """
         fresh = 0
         key = ""
         while True:
             events, next_key = await self._search(since, until, key, NEWEST_FIRST)
             page_fresh = await self._put(events)
             fresh += page_fresh
-            if not page_fresh or not next_key or next_key == key:
+            if not (page_fresh or whole) or not next_key or next_key == key:
                 return fresh
             key = next_key
 
@@ -206,9 +210,9 @@ class SearchSource:
                 log.info("the server refuses pages of this size", page=self._page, smaller=SMALLER_PAGE)
                 self._page = SMALLER_PAGE
                 return await self._search(since, until, key, order)
-            if key:
-                log.warning("the server refuses the page key; reading the window anew", error=str(error))
-                return await self._search(since, until, "", order)
+            if key and order == OLDEST_FIRST:
+                log.warning("the server refuses the page key; reading on from the last event", error=str(error))
+                return LOST
             raise
 
 

@@ -17,7 +17,7 @@ from event_handler.sources import search
 from event_handler.sources.search import AHEAD, SearchSource, read_position
 from event_handler.state.store import Store
 from event_handler.teleport.client import Client
-from event_handler.teleport.decode import event_time
+from event_handler.teleport.decode import event_id, event_time
 from event_handler.teleport.messages import OLDEST_FIRST, write_time
 from tests.unit.pipeline.test_engine import ScriptedSink, wire
 from tests.unit.sources.test_recordings import until
@@ -146,6 +146,42 @@ async def test_late_events_are_found_also_after_the_clock_was_set_back(monkeypat
         wrong[0] = 0.0
         client.events.append(at(time() - 200.0, "late"))
         await until(lambda: sink.delivered == ["newest", "late"])
+
+
+class PagedClient(SearchedClient):
+    """Gives two events a page, with the id of the last as key. Every `refused`-th key is refused, or `forgotten`: an empty page."""
+
+    def __init__(self, refused: int, *, forgotten: bool) -> None:
+        super().__init__()
+        self._every = refused
+        self._forgotten = forgotten
+        self._calls = 0
+
+    async def search(
+        self, since: float, until: float, *, limit: int, key: str = "", types: tuple[str, ...] = (), order: int = OLDEST_FIRST
+    ) -> tuple[list[bytes], str]:
+        found, _ = await super().search(since, until, limit=limit)
+        if order != OLDEST_FIRST:
+            found.reverse()
+        if key:
+            self._calls += 1
+            if self._calls % self._every == 0:
+                if self._forgotten:
+                    return [], ""
+                raise RpcError("GetUnstructuredEvents", "INVALID_ARGUMENT", "scripted: no such key")
+            found = found[[event_id(wire) for wire in found].index(key) + 1 :]
+        return found[:2], event_id(found[1]) if len(found) > 2 else ""
+
+
+@pytest.mark.parametrize("forgotten", [False, True])
+@pytest.mark.parametrize("refused", [1, 2, 3])
+async def test_a_page_key_that_is_refused_or_forgotten_costs_no_event(refused: int, forgotten: bool) -> None:
+    client, sink, store = PagedClient(refused, forgotten=forgotten), ScriptedSink(), Store(None)
+    now = time()
+    client.events = [at(now - 2 * DAY + number, f"e{number}") for number in range(24)]
+    async with reading(client, sink, store, start=now - 3 * DAY, window=DAY):
+        await until(lambda: len(sink.delivered) == 24)
+    assert sink.delivered == [f"e{number}" for number in range(24)]
 
 
 async def test_windows_of_the_past_are_read_side_by_side_and_delivered_oldest_first() -> None:
