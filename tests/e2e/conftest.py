@@ -7,6 +7,7 @@ import json
 import ssl
 from collections import Counter
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
 from time import monotonic
@@ -47,6 +48,18 @@ class Collector:
         return Counter(str(event["uid"]) for event in self.events.get(path, []))
 
 
+@asynccontextmanager
+async def serving(made: Collector, context: ssl.SSLContext, port: int = 0) -> AsyncIterator[int]:
+    """Let the collector answer on that port of localhost, 0 for a free one; yields the port it got."""
+    app = web.Application(client_max_size=32 * 1024 * 1024)
+    app.router.add_post("/{path:.*}", made.handle)
+    runner = web.AppRunner(app, shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, "localhost", port, ssl_context=context).start()
+    yield int(runner.addresses[0][1])
+    await runner.cleanup()
+
+
 @pytest.fixture
 async def collector(tmp_path: Path) -> AsyncIterator[Collector]:
     directory = tmp_path / "collector"
@@ -63,13 +76,8 @@ async def collector(tmp_path: Path) -> AsyncIterator[Collector]:
     context.load_verify_locations(directory / "ca.crt")
     context.verify_mode = ssl.CERT_REQUIRED
     made = Collector()
-    app = web.Application(client_max_size=32 * 1024 * 1024)
-    app.router.add_post("/{path:.*}", made.handle)
-    runner = web.AppRunner(app, shutdown_timeout=0.1)
-    await runner.setup()
-    await web.TCPSite(runner, "localhost", 0, ssl_context=context).start()
-    url = f"https://localhost:{runner.addresses[0][1]}"
-    ca_file, cert_file, key_file = (str(directory / file) for file in ("ca.crt", "client.crt", "client.key"))
-    made.settings = FluentdSettings(f"{url}/test.log", f"{url}/session", ca_file, cert_file, key_file, "array")
-    yield made
-    await runner.cleanup()
+    async with serving(made, context) as port:
+        url = f"https://localhost:{port}"
+        ca_file, cert_file, key_file = (str(directory / file) for file in ("ca.crt", "client.crt", "client.key"))
+        made.settings = FluentdSettings(f"{url}/test.log", f"{url}/session", ca_file, cert_file, key_file, "array")
+        yield made

@@ -18,9 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from aiohttp import web
 
-from tests.e2e.conftest import Collector
+from tests.e2e.conftest import Collector, serving
 from tests.e2e.processes import DAYS, simulated
 
 COMMAND = (sys.executable, "-m", "event_handler")
@@ -58,13 +57,8 @@ async def listening(keys: Path, port: int) -> AsyncIterator[Collector]:
     context.load_verify_locations(keys / "ca.crt")
     context.verify_mode = ssl.CERT_REQUIRED
     made = Collector()
-    app = web.Application(client_max_size=32 * 1024 * 1024)
-    app.router.add_post("/{path:.*}", made.handle)
-    runner = web.AppRunner(app, shutdown_timeout=0.1)
-    await runner.setup()
-    await web.TCPSite(runner, "localhost", port, ssl_context=context).start()
-    yield made
-    await runner.cleanup()
+    async with serving(made, context, port):
+        yield made
 
 
 def long_ago() -> str:

@@ -78,7 +78,7 @@ def read_fields(wire: bytes) -> list[tuple[int, int | bytes]]:
                 at = stop
             else:
                 raise ValueError(f"wire type {kind}")
-    except (IndexError, ValueError, struct.error) as error:
+    except (IndexError, ValueError) as error:
         raise MalformedEventError(f"{NO_MESSAGE} ({error})") from None
     return fields
 

@@ -33,13 +33,16 @@ class SearchedClient(Client):
         self.events: list[bytes] = []
         self.asked: list[tuple[float, float]] = []
 
+    def between(self, since: float, until: float) -> list[bytes]:
+        return sorted((event for event in self.events if since <= event_time(event) <= until), key=event_time)
+
     async def search(
         self, since: float, until: float, *, limit: int, key: str = "", types: tuple[str, ...] = (), order: int = OLDEST_FIRST
     ) -> tuple[list[bytes], str]:
         await asyncio.sleep(0)
         if order == OLDEST_FIRST:
             self.asked.append((since, until))
-        return sorted((event for event in self.events if since <= event_time(event) <= until), key=event_time), ""
+        return self.between(since, until), ""
 
 
 def at(moment: float, uid: str) -> bytes:
@@ -192,7 +195,7 @@ async def test_windows_of_the_past_are_read_side_by_side_and_delivered_oldest_fi
             self.asked.append((since, until))
             if len(self.asked) == 1:
                 await gate.wait()
-            return sorted((event for event in self.events if since <= event_time(event) <= until), key=event_time), ""
+            return self.between(since, until), ""
 
     client, sink, store = SlowClient(), ScriptedSink(), Store(None)
     now = time()
@@ -212,7 +215,7 @@ async def test_a_window_that_fails_ends_the_reading_after_the_windows_before_it_
             self.asked.append((since, until))
             if len(self.asked) == 3:
                 raise RpcError("GetUnstructuredEvents", "UNAVAILABLE", "scripted")
-            return sorted((event for event in self.events if since <= event_time(event) <= until), key=event_time), ""
+            return self.between(since, until), ""
 
     client, sink, store = FailingClient(), ScriptedSink(), Store(None)
     now = time()

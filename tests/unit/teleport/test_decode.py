@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from event_handler.errors import MalformedEventError
 from event_handler.teleport.decode import convert, read_code, read_event, stable_id
+from event_handler.teleport.messages import write_varint
 
 numbers = st.floats(allow_nan=False, allow_infinity=False)
 texts = st.text(st.characters(exclude_categories=["Cs"]))
@@ -88,20 +89,11 @@ def test_controls_are_escaped_and_other_text_is_left_alone() -> None:
 def test_nesting_beyond_the_limit_is_malformed_and_not_a_crash() -> None:
     wire = b""
     for _ in range(400):
-        value = b"\x2a" + varint(len(wire)) + wire
-        entry = b"\x0a\x01k\x12" + varint(len(value)) + value
-        wire = b"\x0a" + varint(len(entry)) + entry
+        value = b"\x2a" + write_varint(len(wire)) + wire
+        entry = b"\x0a\x01k\x12" + write_varint(len(value)) + value
+        wire = b"\x0a" + write_varint(len(entry)) + entry
     with pytest.raises(MalformedEventError, match="nested"):
         convert(wire)
-
-
-def varint(number: int) -> bytes:
-    out = bytearray()
-    while number > 0x7F:
-        out.append(number & 0x7F | 0x80)
-        number >>= 7
-    out.append(number)
-    return bytes(out)
 
 
 @given(st.binary(max_size=200))

@@ -35,7 +35,7 @@ def resolver() -> Any:
 async def resolve(addresses: Sequence[str]) -> tuple[list[str], list[Way]]:
     """Put in place of each service name its targets as `host:port`, in the order that DNS wants them tried.
 
-    A name that does not resolve becomes a way that fails with the reason, so that it holds up no other address.
+    A name that does not resolve becomes a way that fails with the reason, so that the other addresses are tried all the same.
     """
     found: list[str] = []
     failed: list[Way] = []
