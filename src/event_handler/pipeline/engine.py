@@ -62,6 +62,11 @@ class Pipeline:
         self.counters = Counters()
 
     @property
+    def ordered(self) -> bool:
+        """Whether the sink gets the events of a session in the order in which they are put in."""
+        return self._sink.limits.ordered
+
+    @property
     def failing(self) -> str:
         """Why deliveries fail at the moment, "" while they work."""
         return self._delivery.failing

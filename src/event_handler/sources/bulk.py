@@ -1,13 +1,16 @@
 """Reads by bulk export: the days from the start time on, chunk by chunk, several chunks at once.
 
 A chunk is listed only when it is complete and never changes, but chunks of a past day can appear days later, so the
-newest days stay polled. Positions: `bulk/<day>/<chunk>` holds the cursor, or DONE; the fact `bulk_from` is the first
-day still polled, the fact `bulk_closed` names later ones that the Go plugin had finished.
+newest days stay polled. A chunk that the server lists and does not give is replaced by a search of its day. Positions:
+`bulk/<day>/<chunk>` holds the cursor, or DONE; the fact `bulk_from` is the first day still polled, the fact `bulk_closed` names
+later ones that the Go plugin had finished.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Collection
+from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from time import time
@@ -19,20 +22,20 @@ from event_handler.errors import ConnectError, RpcError
 from event_handler.pipeline.delivery import backoff
 from event_handler.pipeline.engine import Pipeline
 from event_handler.pipeline.ledger import Ledger
+from event_handler.sources.pages import Search, put_page
 from event_handler.sources.standstill import Standstill
 from event_handler.state.store import Store
-from event_handler.teleport.client import RUN, Client
+from event_handler.teleport.client import Client
 
 FIRST_DAY, CLOSED_DAYS = "bulk_from", "bulk_closed"  # facts
 DONE = "done"  # no server cursor looks like that: Athena's are `a1:<number>`
-CHUNKS_AT_ONCE = 4  # a server downloads each chunk whole; 3 to 8 is what its documentation bears
+CHUNKS_AT_ONCE = 4  # a server downloads each chunk whole; 3 to 8 is what its documentation bears. One where order is kept
 LISTINGS_AT_ONCE = 8  # days; a start time years ago must not cost a round trip for each empty day
 LONGEST_WAIT = 60.0  # seconds between tries of a chunk that fails
 FOUND_WAIT = 0.5  # seconds to the next listing when this one brought new chunks
 OLD_DAYS_EVERY = 6  # polls; days before yesterday are listed only at every sixth
 DAY = 86_400.0  # seconds
 CHUNK_SPAN = 300.0  # seconds; a back end closes a chunk after a minute, or later under load
-SEARCH_PAGE = 10_000  # events; the largest page that servers give
 REFUSED_CURSOR_TRIES = 3  # a back end may refuse a good cursor for a moment; after that the chunk is read from its start
 UNREADABLE_TRIES = 20  # in a row without an event, over about six minutes; then search has to find what the chunk holds
 LISTED_AHEAD = 10_000  # chunks, about a week; while more are to be read, no day is listed, or a start years ago would fill the memory
@@ -47,7 +50,8 @@ log = structlog.get_logger()
 class _Chunk:
     """A chunk being read. `cursor` is the place after the last event that was put into the pipeline ("" = its start).
 
-    `attempt` counts the tries in a row without an event, `refused` those of them that failed because of the chunk itself.
+    `attempt` counts the tries in a row without an event, `refused` those of them that failed because of the chunk itself; `empty`
+    is one that was read to its end and had no event.
     """
 
     day: date
@@ -56,6 +60,7 @@ class _Chunk:
     ledger: Ledger
     attempt: int = 0
     refused: int = 0
+    empty: bool = False
 
     @property
     def stream(self) -> str:
@@ -77,6 +82,7 @@ class BulkSource:
         until_caught_up: bool,
     ) -> None:
         self._client = client
+        self._search = Search(client)
         self._pipeline = pipeline
         self._store = store
         self._late_days = late_days
@@ -88,7 +94,9 @@ class BulkSource:
         self._cursors: dict[str, str] = {}
         self._known: set[str] = set()
         self._open: set[_Chunk] = set()
-        self._waiting: asyncio.Queue[_Chunk] = asyncio.Queue()  # bounded by LISTED_AHEAD and what a day has
+        self._lost: dict[date, set[_Chunk]] = {}  # chunks whose events a search has to find
+        # In the order of the days and, by their names, of their making; bounded by LISTED_AHEAD and what a day has.
+        self._waiting: asyncio.PriorityQueue[tuple[date, str, _Chunk]] = asyncio.PriorityQueue()
         self._behind = False
         self._standstill = Standstill(client)
 
@@ -97,7 +105,7 @@ class BulkSource:
         self._cursors = self._store.positions("bulk/")
         self._known = {stream for stream, cursor in self._cursors.items() if cursor == DONE}
         async with asyncio.TaskGroup() as group:
-            workers = [group.create_task(self._read_chunks()) for _ in range(CHUNKS_AT_ONCE)]
+            workers = [group.create_task(self._read_chunks()) for _ in range(1 if self._pipeline.ordered else CHUNKS_AT_ONCE)]
             await self._list_for_ever()
             for worker in workers:
                 worker.cancel()
@@ -145,8 +153,11 @@ class BulkSource:
             chunk = _Chunk(day, name, self._cursors.pop(stream, ""), Ledger(stream))
             self._known.add(stream)
             self._open.add(chunk)
-            self._waiting.put_nowait(chunk)
+            self._wait(chunk)
         return len(new)
+
+    def _wait(self, chunk: _Chunk) -> None:
+        self._waiting.put_nowait((chunk.day, chunk.name, chunk))
 
     def _days(self, round_number: int) -> list[date]:
         today = day_of(time())
@@ -181,67 +192,92 @@ class BulkSource:
 
     async def _read_chunks(self) -> None:
         while True:
-            chunk = await self._waiting.get()
+            _, _, chunk = await self._waiting.get()
             try:
                 if chunk.refused < UNREADABLE_TRIES:
                     await self._read(chunk)
+                if chunk.empty or chunk.refused >= UNREADABLE_TRIES:
+                    self._lost.setdefault(chunk.day, set()).add(chunk)
                 else:
-                    await self._give_up(chunk)
-                await self._pipeline.put(chunk.ledger, [], DONE)
-                chunk.cursor = DONE
+                    await self._done(chunk)
+                await self._find_lost(chunk.day)
             except (RpcError, ConnectError) as error:
-                self._again(chunk, error)
+                await self._again([chunk], error)
 
     async def _read(self, chunk: _Chunk) -> None:
         async for events, cursor in self._client.export(_noon(chunk.day), chunk.name, chunk.cursor):
             await self._pipeline.put(chunk.ledger, events, cursor)
             chunk.cursor, chunk.attempt, chunk.refused = cursor, 0, 0
-        if not chunk.cursor:
-            log.info("chunk without events; searching for the one that it may have", day=str(chunk.day), chunk=chunk.name)
-            await self._search_instead(chunk)
+        chunk.empty = not chunk.cursor
 
-    async def _give_up(self, chunk: _Chunk) -> None:
-        """A chunk that the server lists and never gives would keep its day open for ever; its events are in the search as well."""
-        chunk.refused = 0  # if the search fails as well, the chunk gets the next tries again
-        found = await self._search_instead(chunk)
-        log.error(
-            "chunk cannot be read; its events were taken from a search instead, where those over 1 MiB are shortened",
-            day=str(chunk.day),
-            chunk=chunk.name,
-            found=found,
-        )
+    async def _done(self, chunk: _Chunk) -> None:
+        await self._pipeline.put(chunk.ledger, [], DONE)
+        chunk.cursor = DONE
 
-    async def _search_instead(self, chunk: _Chunk) -> int:
-        """Find the events of a chunk in another way and return how many were new. What is found beside them is dropped by id.
+    async def _find_lost(self, day: date) -> None:
+        """Search for what the lost chunks of a day hold, after all others of it were read: what is new then is theirs."""
+        while lost := self._lost.get(day):
+            if any(chunk.day == day and chunk.cursor != DONE and chunk not in lost for chunk in self._open):
+                return
+            del self._lost[day]
+            try:
+                await self._search_instead(day, lost)
+            except (RpcError, ConnectError) as error:
+                for chunk in lost:
+                    chunk.refused = 0  # the tries begin anew
+                await self._again(lost, error)
+                return
+            for chunk in lost:
+                await self._done(chunk)
 
-        Servers before December 2025 give no event of a chunk that has just one (gravitational/teleport pull request 62138).
+    async def _search_instead(self, day: date, lost: set[_Chunk]) -> None:
+        """Find the events of chunks in another way, and wait until they are delivered. What is found beside them is dropped by id.
+
+        Servers before December 2025 give no event of a chunk that has just one (gravitational/teleport pull request 62138), which
+        is looked for around the chunk's making first, for a whole day may be long.
         """
-        for since, until in _made_between(chunk):
-            if found := await self._search(chunk, since, until):
-                return found
-        return 0
-
-    async def _search(self, chunk: _Chunk, since: float, until: float) -> int:
+        ledger = Ledger(f"bulk/{day}")
         found = 0
-        key, asked = "", None
-        while key != asked:
-            asked = key
-            events, key = await self._client.search(since, until, limit=SEARCH_PAGE, key=asked)
-            for at in range(0, len(events), RUN):
-                found += await self._pipeline.put(chunk.ledger, events[at : at + RUN], None)
-            if not key:
-                break
+        unreadable = [chunk.name for chunk in lost if chunk.refused >= UNREADABLE_TRIES]
+        if not unreadable:
+            for since, until in sorted({_made_between(chunk) for chunk in lost}):
+                found += await self._put_span(ledger, since, until)
+        if found != len(lost):  # fewer: one was late. More: events that left the window of ids since they were read are among them
+            found += await self._put_span(ledger, _begin(day), _begin(day) + DAY)
+        await self._pipeline.drain(ledger)
+        log.info("searched for chunks that the server gives no events of", day=str(day), chunks=len(lost), found=found)
+        if unreadable:
+            log.error(
+                "chunks cannot be read; their events were taken from a search of the day, where those over 1 MiB are shortened",
+                day=str(day),
+                chunks=unreadable,
+            )
+
+    async def _put_span(self, ledger: Ledger, since: float, until: float) -> int:
+        """Put what a search finds between two times into the pipeline, and return how many events were new."""
+        found = 0
+        async with aclosing(self._search.pages(since, until)) as pages:
+            async for events, _ in pages:
+                found += await put_page(self._pipeline, ledger, events)
         return found
 
-    def _again(self, chunk: _Chunk, error: RpcError | ConnectError) -> None:
-        """Read a chunk on later, where it was interrupted; the other chunks do not wait for it."""
+    async def _again(self, chunks: Collection[_Chunk], error: RpcError | ConnectError) -> None:
+        """Read chunks on later, where they were interrupted; the others wait for that only where order is kept."""
         code = error.code if isinstance(error, RpcError) else ""
-        log.warning("chunk interrupted, will go on where it was", day=str(chunk.day), chunk=chunk.name, error=str(error))
-        chunk.attempt += 1
-        chunk.refused += isinstance(error, RpcError) and error.code not in OF_THE_CLUSTER
-        if code == "INVALID_ARGUMENT" and chunk.attempt > REFUSED_CURSOR_TRIES:
-            chunk.cursor = ""  # duplicates are dropped by id
-        asyncio.get_running_loop().call_later(backoff(chunk.attempt, LONGEST_WAIT), self._waiting.put_nowait, chunk)
+        for chunk in chunks:
+            log.warning("chunk interrupted, will go on where it was", day=str(chunk.day), chunk=chunk.name, error=str(error))
+            chunk.attempt += 1
+            chunk.refused += bool(code) and code not in OF_THE_CLUSTER
+            if code == "INVALID_ARGUMENT" and chunk.attempt > REFUSED_CURSOR_TRIES:
+                chunk.cursor = ""  # duplicates are dropped by id
+        pause = backoff(max(chunk.attempt for chunk in chunks), LONGEST_WAIT)
+        if self._pipeline.ordered:
+            await asyncio.sleep(pause)
+            for chunk in chunks:
+                self._wait(chunk)
+        else:
+            for chunk in chunks:
+                asyncio.get_running_loop().call_later(pause, self._wait, chunk)
 
 
 def unfinished_since(store: Store) -> float | None:
@@ -250,8 +286,8 @@ def unfinished_since(store: Store) -> float | None:
     return _begin(date.fromisoformat(first)) if first else None
 
 
-def _made_between(chunk: _Chunk) -> list[tuple[float, float]]:
-    """Spans of time to look for the events of a chunk in, the likeliest first; the last is its whole day.
+def _made_between(chunk: _Chunk) -> tuple[float, float]:
+    """The span of time in which the event of a chunk probably was, at most its whole day.
 
     Its name tells when it was made (UUIDv7), a minute or so after its events, unless it was late.
     """
@@ -260,8 +296,8 @@ def _made_between(chunk: _Chunk) -> list[tuple[float, float]]:
         made = (UUID(chunk.name).int >> 80) / 1000
     except ValueError:
         made = 0.0
-    likely = max(begin, made - CHUNK_SPAN), min(begin + DAY, made)
-    return [likely, (begin, begin + DAY)] if likely[0] < likely[1] else [(begin, begin + DAY)]
+    since, until = max(begin, made - CHUNK_SPAN), min(begin + DAY, made)
+    return (since, until) if since < until else (begin, begin + DAY)
 
 
 def _begin(day: date) -> float:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
-PAGES_AHEAD = 1  # pages kept for each window beside the one that waits to be kept; a page has up to 1 MiB
+from event_handler.sources.pages import Page
 
-Page = tuple[list[bytes], str]  # events, and the key of the next page
+PAGES_AHEAD = 1  # pages kept for each window beside the one that waits to be kept; a page has up to 1 MiB
 
 
 class ReadAhead:
@@ -29,7 +29,7 @@ class ReadAhead:
         except Exception as error:  # raised anew where the pages are used, in their order
             await self._kept.put(error)
 
-    async def pages(self) -> AsyncIterator[Page]:
+    async def pages(self) -> AsyncGenerator[Page]:
         """The pages in their order. Raises what fetching them raised."""
         while (page := await self._kept.get()) is not None:
             if isinstance(page, Exception):

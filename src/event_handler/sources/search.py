@@ -1,32 +1,27 @@
 """Reads by search: history in windows, oldest first, then the tail by time with a look-back, so that late events are not missed.
 
-Page keys live within one read only: servers lose them (rotated files, another Auth server). What is remembered is a time: every
-event before it has been delivered. Each poll of the tail asks from a little before the newest event seen to the future, and
-events already delivered are dropped by their id. Position: stream `search`, seconds since the epoch. After a take-over from the Go
-plugin, the fact `search_floor` is the time before which nothing is looked for, `search_last_id` the last event that it delivered.
+What is remembered is a time: every event before it has been delivered. Each poll of the tail asks from a little before the newest
+event seen to the future, and events already delivered are dropped by their id. Position: stream `search`, seconds since the epoch.
+After a take-over from the Go plugin, the fact `search_floor` is the time before which nothing is looked for, `search_last_id` the
+last event that it delivered.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from time import monotonic, time
 
-import structlog
-
-from event_handler.errors import RpcError
 from event_handler.pipeline.engine import Pipeline
 from event_handler.pipeline.ledger import Ledger
-from event_handler.sources.read_ahead import Page, ReadAhead
+from event_handler.sources.pages import Page, Search, put_page
+from event_handler.sources.read_ahead import ReadAhead
 from event_handler.state.store import Store
-from event_handler.teleport.client import RUN, Client
+from event_handler.teleport.client import Client
 from event_handler.teleport.decode import event_id, event_time
-from event_handler.teleport.messages import NEWEST_FIRST, OLDEST_FIRST
 
-LARGEST_PAGE = 10_000  # events; the server's limit, a page ends at about 1 MiB anyway
-SMALLER_PAGE = 500  # events; for back ends that refuse the largest page
 WINDOWS_AT_ONCE = 3  # of the past; each is a search on the server, and keeps up to four pages of 1 MiB here
 OVERLAP = 10.0  # seconds that every poll of the tail looks back: back ends write with that much delay and round to seconds
 LONGEST_EMPTY_WINDOW = 90 * 86_400.0  # seconds; a start time years ago must not cost two searches for each empty day
@@ -37,10 +32,7 @@ BUSY_PAUSE = 0.5  # seconds between polls while events come; doubled with every 
 SERVER_REST = 4.0  # times as long as a search took, the server has rest of us: a file back end sorts the whole day for each
 LOOK_FOR_LAST_ID = 2000  # events from the floor on; the plugin's page that the last id is in has 20, unless it was told otherwise
 STREAM = "search"
-LOST: Page = ([], "")  # instead of the page of a key that is refused; some servers answer so by themselves
 FLOOR, LAST_ID = "search_floor", "search_last_id"  # facts
-
-log = structlog.get_logger()
 
 
 class SearchSource:
@@ -60,18 +52,15 @@ class SearchSource:
         poll: float,
         until_caught_up: bool,
     ) -> None:
-        self._client = client
+        self._search = Search(client, page, types)
         self._pipeline = pipeline
         self._store = store
         self._start = max(start, float(store.fact(FLOOR) or start))
         self._window = window
-        self._page = min(page or LARGEST_PAGE, LARGEST_PAGE)
-        self._types = types
         self._look_back = look_back
         self._poll = poll
         self._until_caught_up = until_caught_up
         self._ledger = Ledger(STREAM)
-        self._call_seconds = 0.0  # how long the server took for the last page
         self._newest = self._start  # time of the newest event seen
         saved = read_position(store)
         self._from = self._start if saved is None else saved
@@ -90,7 +79,7 @@ class SearchSource:
             back, ahead = (self._look_back, SWEEP_AHEAD) if sweep else (OVERLAP, AHEAD)
             since = max(self._start, min(self._newest, now) - back)
             until = max(since, now + ahead)  # a start time may lie in the future
-            seen = await self._read(since, until, self._pages(since, until))
+            seen = await self._read(since, until, self._search.pages(since, until))
             await self._reached(min(self._newest, now))
             if self._until_caught_up and swept is not None and not seen:
                 return
@@ -100,7 +89,7 @@ class SearchSource:
                 swept = monotonic()
             pause = BUSY_PAUSE if seen else min(pause * 2, self._poll)
             if not self._until_caught_up:
-                await asyncio.sleep(max(min(pause, self._poll), self._call_seconds * SERVER_REST))
+                await asyncio.sleep(max(min(pause, self._poll), self._search.seconds * SERVER_REST))
 
     async def _read_past(self) -> None:
         """Up to the newest hour, which is left to the tail. Windows are read side by side and delivered one after the other."""
@@ -110,7 +99,7 @@ class SearchSource:
             while True:
                 while len(ahead) < WINDOWS_AT_ONCE and (now := time() - AHEAD) - begin > max(self._window, OVERLAP):
                     since, begin = max(self._start, begin - OVERLAP), min(begin + window, now)
-                    ahead.append(ReadAhead(since, begin, self._pages(since, begin)))
+                    ahead.append(ReadAhead(since, begin, self._search.pages(since, begin)))
                 if not ahead:
                     return
                 fresh = await self._read(ahead[0].since, ahead[0].until, ahead[0].pages())
@@ -124,7 +113,7 @@ class SearchSource:
     async def _skip_until(self, last_id: str) -> None:
         """Count the events from the floor to `last_id` as delivered. When it is not there, they are sent again."""
         before: list[bytes] = []
-        async with aclosing(self._pages(self._start, time() + AHEAD)) as pages:
+        async with aclosing(self._search.pages(self._start, time() + AHEAD)) as pages:
             async for events, _ in pages:
                 ids = [event_id(wire) for wire in events]
                 if last_id in ids:
@@ -140,80 +129,32 @@ class SearchSource:
         self._from = max(self._from, moment)
         await self._pipeline.put(self._ledger, [], repr(self._from))
 
-    async def _read(self, since: float, until: float, pages: AsyncIterator[Page]) -> int:
+    async def _read(self, since: float, until: float, pages: AsyncGenerator[Page]) -> int:
         """Read one window page by page. Return how many events were new."""
         fresh = 0
-        last = since
-        page_key, lost = "", False
-        async for events, next_key in pages:
-            lost = bool(page_key) and not events
-            page_key = next_key
-            fresh += await self._put(events)
-            if events:
-                last = max(last, min(event_time(events[-1]), until))
-                await self._reached(min(last, time()))
-        if lost and last > since:
-            # The file back end answers a key whose event it does not know (rotated, another Auth server) with an empty page.
-            fresh += await self._read(last, until, self._pages(last, until))
-        elif lost or not fresh:
-            fresh += await self._look_from_the_end(last, until, whole=lost)
+        reached = since
+        async with aclosing(pages):
+            async for events, reached in pages:
+                fresh += await self._put(events)
+                await self._reached(min(reached, time()))
+        return fresh or await self._look_from_the_end(reached, until)
+
+    async def _look_from_the_end(self, since: float, until: float) -> int:
+        """Up to a page without anything new: what an event that is too large hides from a search that is oldest first."""
+        fresh = 0
+        async with aclosing(self._search.newest_first(since, until)) as pages:
+            async for events in pages:
+                new = await self._put(events)
+                fresh += new
+                if not new:
+                    break
         return fresh
 
     async def _put(self, events: list[bytes]) -> int:
-        """Put a page into the pipeline and return how many of its events go to the sink for the first time."""
-        fresh = 0
-        for at in range(0, len(events), RUN):
-            fresh += await self._pipeline.put(self._ledger, events[at : at + RUN], None)
+        fresh = await put_page(self._pipeline, self._ledger, events)
         if events:
             self._newest = max(self._newest, event_time(events[0]), event_time(events[-1]))
         return fresh
-
-    async def _look_from_the_end(self, since: float, until: float, *, whole: bool) -> int:
-        """Ask newest first: an event over 1 MiB hides all that follow it from a search that is oldest first (PostgreSQL).
-
-        The `whole` span is read where something is known to be hidden, otherwise up to a page without anything new.
-        """
-        fresh = 0
-        key = ""
-        while True:
-            events, next_key = await self._search(since, until, key, NEWEST_FIRST)
-            page_fresh = await self._put(events)
-            fresh += page_fresh
-            if not (page_fresh or whole) or not next_key or next_key == key:
-                return fresh
-            key = next_key
-
-    async def _pages(self, since: float, until: float) -> AsyncGenerator[Page]:
-        """Pages with the key of the next one, which is requested before the page is handed on."""
-        key = ""
-        events, next_key = await self._search(since, until, key)
-        while next_key and next_key != key:
-            key = next_key
-            ahead = asyncio.create_task(self._search(since, until, key))
-            try:
-                yield events, key
-                events, next_key = await ahead
-            finally:
-                ahead.cancel()
-        yield events, ""
-
-    async def _search(self, since: float, until: float, key: str, order: int = OLDEST_FIRST) -> tuple[list[bytes], str]:
-        begun = monotonic()
-        try:
-            page = await self._client.search(since, until, limit=self._page, key=key, types=self._types, order=order)
-            self._call_seconds = monotonic() - begun
-            return page
-        except RpcError as error:
-            if error.code != "INVALID_ARGUMENT":
-                raise
-            if "limit" in error.server_message and self._page > SMALLER_PAGE:
-                log.info("the server refuses pages of this size", page=self._page, smaller=SMALLER_PAGE)
-                self._page = SMALLER_PAGE
-                return await self._search(since, until, key, order)
-            if key and order == OLDEST_FIRST:
-                log.warning("the server refuses the page key; reading on from the last event", error=str(error))
-                return LOST
-            raise
 
 
 def read_position(store: Store) -> float | None:

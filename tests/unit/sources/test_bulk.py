@@ -6,6 +6,7 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import date, timedelta
 from time import time
 from uuid import UUID
@@ -129,10 +130,10 @@ async def test_a_chunk_that_cannot_be_read_is_searched_for_and_holds_up_neither_
     if code != "NOT_FOUND":
         client.exports[broken] = [wire_at("b1", noon(5) - 40)]
         client.breaks[broken] = [code] * 1000
-    client.log = [wire_at("b1", noon(5) - 40), wire_at("b2", noon(5) - 30), wire_at("elsewhere", noon(5) - 4000)]
+    client.log = [wire_at("b1", noon(5) - 40), wire_at("b2", noon(5) - 30), wire_at("late", noon(5) - 4000)]
     async with reading(client, sink, store, days=5, to_the_end=True) as running:
         await asyncio.wait_for(running, 20)
-    assert sorted(sink.delivered) == ["b1", "b2", "w1"]
+    assert sorted(sink.delivered) == ["b1", "b2", "late", "w1"]
     assert store.fact(FIRST_DAY) == day(3)
 
 
@@ -170,6 +171,73 @@ async def test_an_empty_chunk_that_was_written_a_day_late_is_searched_for_in_its
     client.log = [wire_at("e1", noon(2))]
     async with reading(client, sink, store, days=2):
         await until(lambda: sink.delivered == ["e1"])
+
+
+async def test_the_late_event_of_a_chunk_that_is_given_empty_is_found_though_a_neighbours_event_is_found_first() -> None:
+    client, sink, store = ScriptedClient(), ScriptedSink(), Store(None)
+    late, neighbour, slow = (chunk_name(noon(2) + seconds) for seconds in (0, 1, 2))
+    client.days[day(2)] = [late, neighbour, slow]
+    client.exports = {late: [], neighbour: [wire_at("n", noon(2) - 30)], slow: [wire_at("s", noon(2) - 20)]}
+    client.stuck = {slow}
+    client.log = [wire_at("late", noon(2) - 7200), wire_at("n", noon(2) - 30), wire_at("s", noon(2) - 20), wire_at("s2", noon(2) - 19)]
+    async with reading(client, sink, store, days=2):
+        await until(lambda: sorted(sink.delivered) == ["n", "s"])
+        await asyncio.sleep(0.05)
+        assert client.searched == []  # while another chunk is being read, nobody knows whose events a search brings
+    client.stuck, client.exports[slow] = set(), [wire_at("s", noon(2) - 20), wire_at("s2", noon(2) - 19)]
+    async with reading(client, sink, store, days=2, to_the_end=True) as running:
+        await asyncio.wait_for(running, 20)
+    assert set(sink.delivered) == {"n", "s", "s2", "late"}
+    assert set(store.positions("bulk/").values()) == {DONE}
+
+
+async def test_each_of_several_chunks_that_are_given_empty_gets_its_event() -> None:
+    client, sink, store = ScriptedClient(), ScriptedSink(), Store(None)
+    names = client.days[day(2)] = [chunk_name(noon(2) + 600 * number) for number in range(3)]
+    client.exports = {name: [] for name in names}
+    client.log = [wire_at("e0", noon(2) - 30), wire_at("late", noon(2) - 7200), wire_at("e2", noon(2) + 1170)]
+    async with reading(client, sink, store, days=2, to_the_end=True) as running:
+        await asyncio.wait_for(running, 20)
+    assert sorted(sink.delivered) == ["e0", "e2", "late"]
+
+
+async def test_a_whole_day_is_not_searched_when_the_event_is_where_the_name_of_its_empty_chunk_says() -> None:
+    client, sink, store = ScriptedClient(), ScriptedSink(), Store(None)
+    name = chunk_name(noon(2))
+    client.days[day(2)] = [name]
+    client.exports[name] = []
+    client.log = [wire_at("e1", noon(2) - 30), wire_at("elsewhere", noon(2) - 7200)]
+    async with reading(client, sink, store, days=2, to_the_end=True) as running:
+        await asyncio.wait_for(running, 20)
+    assert sink.delivered == ["e1"]
+
+
+async def test_an_empty_chunk_is_done_only_when_what_was_found_for_it_is_delivered() -> None:
+    client, sink, store = ScriptedClient(), ScriptedSink(), Store(None)
+    name = chunk_name(noon(2))
+    client.days[day(2)] = [name]
+    client.exports[name] = []
+    client.log = [wire_at("e1", noon(2) - 30)]
+    sink.hold = asyncio.Event()
+    async with reading(client, sink, store, days=2):
+        await until(lambda: sink.calls == 1)
+        await asyncio.sleep(0.05)
+        assert store.positions("bulk/") == {}
+        sink.hold.set()
+        await until(lambda: list(store.positions("bulk/").values()) == [DONE])
+
+
+async def test_where_order_is_kept_chunks_are_read_one_by_one_in_the_order_in_which_they_were_made() -> None:
+    client, sink, store = ScriptedClient(), ScriptedSink(requests=1), Store(None)
+    sink.limits = replace(sink.limits, ordered=True)
+    names = [chunk_name(noon(1) + number) for number in range(8)]
+    client.days = {day(1): list(reversed(names[:5])), day(0): list(reversed(names[5:]))}
+    client.exports = {name: [wire(f"{place}-{n}") for n in range(3)] for place, name in enumerate(names)}
+    client.breaks[names[2]] = ["UNAVAILABLE", "INTERNAL"]
+    async with reading(client, sink, store, days=1, to_the_end=True) as running:
+        await asyncio.wait_for(running, 20)
+    assert sink.delivered == [f"{place}-{n}" for place in range(8) for n in range(3)]
+    assert [name for name, _ in client.asked] == [*names[:2], *[names[2]] * 3, *names[3:]]
 
 
 async def test_a_start_time_years_ago_costs_one_commit_for_all_empty_days_and_no_wait() -> None:

@@ -13,7 +13,7 @@ from event_handler.errors import RpcError
 from event_handler.pipeline.duplicates import DuplicateWindow
 from event_handler.pipeline.engine import LineLimits, Pipeline
 from event_handler.pipeline.select import Selector
-from event_handler.sources import search
+from event_handler.sources import pages, search
 from event_handler.sources.search import AHEAD, SearchSource, read_position
 from event_handler.state.store import Store
 from event_handler.teleport.client import Client
@@ -185,6 +185,23 @@ async def test_a_page_key_that_is_refused_or_forgotten_costs_no_event(refused: i
     async with reading(client, sink, store, start=now - 3 * DAY, window=DAY):
         await until(lambda: len(sink.delivered) == 24)
     assert sink.delivered == [f"e{number}" for number in range(24)]
+
+
+async def test_a_server_that_refuses_large_pages_is_asked_for_smaller_ones_by_each_window_and_stays_connected() -> None:
+    class SmallPages(SearchedClient):
+        async def search(self, since: float, until: float, *, limit: int, **options: object) -> tuple[list[bytes], str]:
+            await asyncio.sleep(0)
+            if limit > pages.SMALLER_PAGE:
+                self.asked.append((since, until))
+                raise RpcError("GetUnstructuredEvents", "INVALID_ARGUMENT", "scripted: limit is too large")
+            return self.between(since, until), ""
+
+    client, sink, store = SmallPages(), ScriptedSink(), Store(None)
+    now = time()
+    client.events = [at(now - 9 * DAY + number * DAY / 2, f"e{number}") for number in range(16)]
+    async with reading(client, sink, store, start=now - 10 * DAY, window=DAY):
+        await until(lambda: len(sink.delivered) == 16)
+    assert len(client.asked) == search.WINDOWS_AT_ONCE
 
 
 async def test_windows_of_the_past_are_read_side_by_side_and_delivered_oldest_first() -> None:
