@@ -22,8 +22,9 @@ from event_handler.teleport.frames import PREFIX, FrameJoiner, split_messages
 
 KEEPALIVE = 61.0  # seconds; servers close connections that ping more often than once a minute
 KEEPALIVE_TIMEOUT = 180.0  # seconds, as Teleport's own clients wait
-STREAM_WINDOW = 2 * 1024 * 1024  # bytes; the default 64 KiB would cap a WAN link of 100 ms at 640 KiB/s
-CONNECTION_WINDOW = 24 * 1024 * 1024  # bytes; room for a dozen streams that nobody reads at the moment, or they would stop the others
+STREAM_WINDOW = 512 * 1024  # bytes; 5 MiB/s a stream over 100 ms, where the default of 64 KiB would be 640 KiB/s
+STREAMS = 128  # at a time: 100 recordings, the most that may be asked for, with the chunks, listings and pages of the audit log
+CONNECTION_WINDOW = STREAMS * STREAM_WINDOW  # bytes; streams that nobody reads at the moment must not stop the others
 UNARY_TIMEOUT = 90.0  # seconds; Athena's own query limit is 60
 STALL_TIMEOUT = 120.0  # seconds without a message after which a stream counts as hung
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import struct
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from grpclib.protocol import Buffer
 from hypothesis import given
@@ -74,17 +77,45 @@ class AskingServer(AuthServer):
         await super()._ping(stream)
 
 
-async def test_the_cluster_is_told_which_build_calls(tmp_path: Path) -> None:
-    write_cluster_files(tmp_path, "sim.test")
-    asking = AskingServer(AuditLog(), cluster="sim.test", bulk=True, faults=Faults())
-    server, port = await asking.start(tmp_path, "127.0.0.1", 0)
+class EndlessServer(AuthServer):
+    """Its recordings never end."""
+
+    async def _recording(self, stream: Any) -> None:
+        await stream.recv_message()
+        while True:
+            await stream.send_message(bytes(64 * 1024))
+
+
+@asynccontextmanager
+async def connected(directory: Path, auth: AuthServer) -> AsyncIterator[Client]:
+    write_cluster_files(directory, "sim.test")
+    server, port = await auth.start(directory, "127.0.0.1", 0)
     address = f"127.0.0.1:{port}"
     entrance = Entrance(always(Way("direct", address, direct(address))))
-    client = Client(Connection(entrance, client_context(read_identity(str(tmp_path / "identity")))))
+    client = Client(Connection(entrance, client_context(read_identity(str(directory / "identity")))))
     try:
-        await client.ping()
+        yield client
     finally:
         client.close()
         server.close()
         await server.wait_closed()
+
+
+async def test_the_cluster_is_told_which_build_calls(tmp_path: Path) -> None:
+    asking = AskingServer(AuditLog(), cluster="sim.test", bulk=True, faults=Faults())
+    async with connected(tmp_path, asking) as client:
+        await client.ping()
     assert asking.caller == about.user_agent()
+
+
+async def test_many_recordings_that_nobody_reads_hold_up_no_other_call(tmp_path: Path) -> None:
+    async with connected(tmp_path, EndlessServer(AuditLog(), cluster="sim.test", bulk=True, faults=Faults())) as client:
+        streams = [client.recording(f"session-{number}", 0) for number in range(90)]  # the simulator allows 100, Teleport 1,000
+        async with AsyncExitStack() as opened:
+            for stream in streams:
+                opened.push_async_callback(cast(AsyncGenerator[list[bytes]], stream).aclose)
+            for _ in range(3):  # whoever reads a little now and then lets the server fill every window
+                await asyncio.gather(*map(anext, streams))
+            for _ in range(20):
+                await asyncio.wait_for(client.ping(), 20)
+                await asyncio.sleep(0.02)
