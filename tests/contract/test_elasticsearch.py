@@ -94,6 +94,20 @@ async def test_a_plain_document_has_the_events_own_fields(cluster: Receiver) -> 
     assert lines[1] == {"@timestamp": "2026-09-21T14:13:20.250000Z", **orjson.loads(LOGIN.body)}
 
 
+@pytest.mark.parametrize(
+    ("seconds", "stamp"),
+    [
+        (0.0, "1970-01-01T00:00:00.000000Z"),
+        (-62_135_596_800.0, "0001-01-01T00:00:00.000000Z"),  # Go's zero time, which an event without a time has
+        (-1e15, "0001-01-01T00:00:00.000000Z"),
+        (float(2**63), "9999-12-31T23:59:59.000000Z"),
+    ],
+)
+async def test_a_time_that_no_date_can_show_does_not_hold_up_the_event(cluster: Receiver, seconds: float, stamp: str) -> None:
+    _, lines = await sent(cluster, ElasticsearchSettings("", document="plain"), replace(LOGIN, time=seconds))
+    assert lines[1]["@timestamp"] == stamp
+
+
 async def test_events_of_recordings_go_to_their_own_stream_and_name_their_session(cluster: Receiver) -> None:
     request, lines = await sent(cluster, ElasticsearchSettings("", compression="none"), PRINT)
     assert urlsplit(request.target).path == "/logs-teleport.session-default/_bulk"

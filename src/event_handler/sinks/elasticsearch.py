@@ -38,6 +38,7 @@ BULK_BYTES = 4 * 1024 * 1024  # bytes; even doubled by quoting they stay below t
 BULK_AGE = 0.5  # seconds an incomplete batch waits for more events; a bulk of a few costs the cluster as much as one of hundreds
 BULK_ANSWER_LIMIT = 8 * 1024 * 1024  # bytes; 1,000 refusals with their reasons are below 1 MiB
 LONGEST_ID = 512  # bytes that an `_id` may have
+FIRST_SECOND, LAST_SECOND = -62_135_596_800.0, 253_402_300_799.0  # of the years 1 to 9999; the date format has no others
 ANSWER_FIELDS = "errors,items.*.status,items.*.error.type,items.*.error.reason"  # all that is read of an answer
 ALREADY_THERE = (409, "version_conflict_engine_exception")  # a document has this id: the answer to an earlier try was lost
 INDEX_NAME = re.compile(r"""[^-_+\\/*?"<>|,#:\s][^\\/*?"<>|,#:\s]*""")  # as in the reference of Elasticsearch's create index API
@@ -110,8 +111,7 @@ class ElasticsearchSink:
         return bytes(lines)
 
     def _document(self, event: Event) -> bytes:
-        stamp = datetime.fromtimestamp(event.time, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ").encode()
-        fields = b'"@timestamp":"%b"' % stamp
+        fields = b'"@timestamp":"%b"' % _stamp(event.time)
         if event.session_id:
             fields += b',"teleport_session_id":%b' % orjson.dumps(event.session_id)
         if self._settings.document == "message":
@@ -123,6 +123,12 @@ class ElasticsearchSink:
 
     async def close(self) -> None:
         await self._client.close()
+
+
+def _stamp(seconds: float) -> bytes:
+    """`2026-11-24T10:45:14.123456Z`. A time outside the years that have such a form becomes the nearest that has one."""
+    moment = datetime.fromtimestamp(min(max(seconds, FIRST_SECOND), LAST_SECOND), UTC)
+    return moment.isoformat(timespec="microseconds").replace("+00:00", "Z").encode()
 
 
 def document_id(event: Event) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import socket
 from collections.abc import Sequence
@@ -21,32 +22,42 @@ def is_service(address: str) -> bool:
 
 
 def resolver() -> Any:
-    """The resolver of this machine. Raises ConfigurationError where the library for it is not installed."""
+    """The resolver of this machine. Raises ConfigurationError where the library for it is not installed or DNS is not set up."""
     try:
         from dns.asyncresolver import Resolver  # an extra, and slow to import
+        from dns.exception import DNSException
     except ImportError:
         raise ConfigurationError(
             "a service name in teleport.addr needs the library dnspython, which is not installed",
             "Install it with `pip install 'teleport-event-handler[srv]'`, or write host:port.",
         ) from None
-    return Resolver()
+    try:
+        return Resolver()
+    except (DNSException, OSError) as error:
+        raise ConfigurationError(
+            f"a service name in teleport.addr needs DNS, which is not set up on this machine ({' '.join(str(error).split())})",
+            "Mend /etc/resolv.conf, or write host:port.",
+        ) from None
 
 
 async def resolve(addresses: Sequence[str]) -> tuple[list[str], list[Way]]:
     """Put in place of each service name its targets as `host:port`, in the order that DNS wants them tried.
 
-    A name that does not resolve becomes a way that fails with the reason, so that the other addresses are tried all the same.
+    All names are asked for at once, for LOOKUP_TIMEOUT at most. One that does not resolve becomes a way that fails with the reason,
+    so that the other addresses are tried all the same.
     """
     found: list[str] = []
     failed: list[Way] = []
+    names = [address for address in addresses if is_service(address)]
+    answers = dict(zip(names, await asyncio.gather(*map(_targets, names), return_exceptions=True), strict=True))
     for address in addresses:
-        if not is_service(address):
-            found.append(address)
-            continue
-        try:
-            found += await _targets(address)
-        except ConnectError as error:
-            failed.append(Way("srv", address, _failing(error)))
+        answer = answers.get(address, [address])
+        if isinstance(answer, ConnectError):
+            failed.append(Way("srv", address, _failing(answer)))
+        elif isinstance(answer, BaseException):
+            raise answer
+        else:
+            found += answer
     return list(dict.fromkeys(found)), failed
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import AsyncIterator
+from functools import partialmethod
 from pathlib import Path
+from time import monotonic
 from typing import cast
 
 import dns.flags
@@ -116,11 +118,17 @@ async def test_a_name_that_leads_nowhere_fails_alone(name_server: NameServer, re
 async def test_a_name_server_that_is_silent_is_given_up_in_bounded_time(
     name_server: NameServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(srv, "LOOKUP_TIMEOUT", 0.3)
+    monkeypatch.setattr(srv, "LOOKUP_TIMEOUT", 0.5)
     name_server.silent = True
-    _, (way,) = await srv.resolve([NAME])
+    begun = monotonic()
+    found, failed = await srv.resolve(
+        [NAME, NAME.replace("_tele", "_other-tele"), "auth.example.com:3025", NAME.replace("_tele", "_third-tele")]
+    )
+    assert monotonic() - begun < 3 * srv.LOOKUP_TIMEOUT
+    assert found == ["auth.example.com:3025"]
+    assert [way.address for way in failed] == [NAME, NAME.replace("_tele", "_other-tele"), NAME.replace("_tele", "_third-tele")]
     with pytest.raises(ConnectError, match="does not resolve"):
-        await way.dial()
+        await failed[0].dial()
 
 
 def access_by(addr: str, directory: Path) -> Access:
@@ -147,6 +155,16 @@ async def test_a_service_name_that_does_not_resolve_is_told_at_the_first_call(na
     client = access_by(NAME, tmp_path).connect()
     with pytest.raises(ConnectError, match=f"the service {NAME} does not resolve"):
         await client.ping()
+
+
+def test_without_dns_on_the_machine_the_start_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_cluster_files(tmp_path, CLUSTER)
+    empty = tmp_path / "resolv.conf"
+    empty.write_text("# no name server\n")
+    monkeypatch.setattr(Resolver, "__init__", partialmethod(Resolver.__init__, filename=str(empty)))
+    with pytest.raises(ConfigurationError, match="needs DNS, which is not set up on this machine") as caught:
+        access_by(NAME, tmp_path)
+    assert "/etc/resolv.conf" in caught.value.hint
 
 
 def test_without_the_library_the_start_tells_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
