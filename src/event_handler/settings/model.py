@@ -86,7 +86,7 @@ class CommonOptions(BaseModel):
     ] = "none"
     fluentd_ordered: Annotated[
         bool,
-        option("fluentd-ordered", "flag", "deliver the events of a session in order, and those of no session, one request at a time"),
+        option("fluentd-ordered", "flag", "keep the order within a session and of the events without one: one request, and one chunk, at a time"),
     ] = False
     teleport_addr: Annotated[
         tuple[str, ...],
