@@ -98,7 +98,7 @@ class Store:
             else:
                 self._db = sqlite3.connect(":memory:", isolation_level=None)
                 if copy_from is not None and copy_from.exists():
-                    with closing(sqlite3.connect(f"file:{copy_from}?mode=ro", uri=True)) as saved:
+                    with closing(sqlite3.connect(f"{copy_from.absolute().as_uri()}?mode=ro", uri=True)) as saved:
                         saved.backup(self._db)
             self._db.executescript(_SCHEMA)
         except (sqlite3.Error, OSError) as error:
@@ -264,10 +264,7 @@ class Store:
 def _open(path: Path, begin_known: bool) -> sqlite3.Connection:
     """Open the state file and make sure that it is whole; a damaged one is set aside and never silently replaced by nothing."""
     if path.exists() and not _is_whole(path):
-        aside = path.with_name(f"{path.name}.damaged-{datetime.now(UTC):%Y%m%dT%H%M%S}")
-        for part in ("-wal", "-shm", ""):
-            with suppress(FileNotFoundError):
-                path.with_name(path.name + part).rename(aside.with_name(aside.name + part))
+        _set_aside(path, "damaged")
     if not path.exists():
         damaged = sorted(path.parent.glob(f"{path.name}.damaged-*"))
         if damaged and not begin_known:
@@ -282,11 +279,20 @@ def _open(path: Path, begin_known: bool) -> sqlite3.Connection:
         with closing(sqlite3.connect(fresh)) as made:
             fresh.chmod(0o600)
             made.executescript(_SCHEMA)
+        _set_aside(path, "left")  # SQLite would play the log of a file that was moved away into the fresh one
         fresh.rename(path)
     database = sqlite3.connect(path, isolation_level=None)
     database.execute("PRAGMA journal_mode=WAL")
     database.execute("PRAGMA synchronous=NORMAL")
     return database
+
+
+def _set_aside(path: Path, why: str) -> None:
+    """Rename the state file and what belongs to it, as far as they are there, to `state.db.<why>-<time>`; the file itself last."""
+    aside = path.with_name(f"{path.name}.{why}-{datetime.now(UTC):%Y%m%dT%H%M%S}")
+    for part in ("-wal", "-shm", ""):
+        with suppress(FileNotFoundError):
+            path.with_name(path.name + part).rename(aside.with_name(aside.name + part))
 
 
 def _is_whole(path: Path) -> bool:
