@@ -54,6 +54,7 @@ class Pipeline:
         self._selector = selector
         self._limits = limits
         self._room = asyncio.Condition()
+        self._turn = asyncio.Lock()  # to wait for room, one after the other: small events would overtake a large one for ever
         self._memory = Memory(store, self._room)
         self._batcher = Batcher(sink.limits)
         self._delivery = Delivery(sink, limits.requests, self._delivered, self._refused)
@@ -109,9 +110,10 @@ class Pipeline:
             while left:
                 event, mark = left[-1]
                 entry = Entry(event, mark, segment)
-                if self._memory.bytes and self._memory.bytes + entry.size > self._limits.bytes:
-                    await self._wait_for_room(entry.size)
-                self._memory.bytes += entry.size
+                if self._turn.locked() or not self._has_room(entry.size):
+                    await self._take_room(entry.size)
+                else:
+                    self._memory.bytes += entry.size
                 self._batcher.add(entry)
                 left.pop()
         except BaseException:
@@ -132,9 +134,13 @@ class Pipeline:
         marks = [*(mark for _, mark in chosen.events), *map(letter_mark, chosen.dead)]
         self._store.commit(Commit(ids=b"".join(marks), dead_letters=chosen.dead))
 
-    async def _wait_for_room(self, size: int) -> None:
-        async with self._room:
-            await self._room.wait_for(lambda: not self._memory.bytes or self._memory.bytes + size <= self._limits.bytes)
+    def _has_room(self, size: int) -> bool:
+        return not self._memory.bytes or self._memory.bytes + size <= self._limits.bytes
+
+    async def _take_room(self, size: int) -> None:
+        async with self._turn, self._room:
+            await self._room.wait_for(lambda: self._has_room(size))
+            self._memory.bytes += size
 
     async def drain(self, ledger: Ledger) -> None:
         """Wait until everything of a stream has been delivered and remembered."""

@@ -381,6 +381,28 @@ async def test_reading_waits_while_too_many_bytes_are_in_flight(store: Store) ->
     assert sorted(sink.delivered) == sorted(ids(20))
 
 
+async def test_a_large_event_is_not_overtaken_for_ever_by_small_ones_of_other_streams(store: Store) -> None:
+    sink = ScriptedSink(events=1)
+    async with pipeline(sink, store, 20_000) as line:
+        arrived = False
+
+        async def small(stream: str) -> None:
+            number = 0
+            while not arrived:
+                await line.put(Ledger(stream), [wire(f"{stream}-{number}-{part}") for part in range(10)], "p")
+                number += 1
+
+        others = [asyncio.create_task(small(stream)) for stream in ("a", "b", "c")]
+        async with asyncio.timeout(30):
+            while not sink.delivered:
+                await asyncio.sleep(0.01)
+            await line.put(Ledger("large"), [wire("large", text="x" * 15_000)], "p")
+        arrived = True
+        await asyncio.gather(*others)
+        await line.drain_all()
+    assert "large" in sink.delivered
+
+
 async def test_a_cancelled_reader_does_not_hide_what_it_had_not_handed_on(store: Store) -> None:
     sink = ScriptedSink(events=1, requests=1)
     sink.hold = asyncio.Event()
