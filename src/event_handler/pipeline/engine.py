@@ -46,7 +46,10 @@ class Counters:
 
 
 class Pipeline:
-    """One line into a sink. Use as an asynchronous context manager; put() may be called from many tasks. The sink stays open."""
+    """One line into a sink. Use as an asynchronous context manager; put() may be called from many tasks. The sink stays open.
+
+    A fault of our own code in one of its tasks cancels whoever uses it and is raised at the end of the block, in a group.
+    """
 
     def __init__(self, sink: Sink, store: Store, selector: Selector, limits: LineLimits) -> None:
         self._sink = sink
@@ -58,6 +61,7 @@ class Pipeline:
         self._memory = Memory(store, self._room)
         self._batcher = Batcher(sink.limits)
         self._delivery = Delivery(sink, limits.requests, self._delivered, self._refused)
+        self._group = asyncio.TaskGroup()
         self._tasks: list[asyncio.Task[None]] = []
         self._full_told = 0.0
         self.counters = Counters()
@@ -82,15 +86,18 @@ class Pipeline:
         return self._delivery.requests_allowed
 
     async def __aenter__(self) -> Pipeline:
+        await self._group.__aenter__()
         work = [self._delivery.run(self._batcher) for _ in range(self._limits.requests)]
-        self._tasks = [asyncio.create_task(w) for w in (*work, self._batcher.close_aged(), self._memory.run())]
+        self._tasks = [self._group.create_task(w) for w in (*work, self._batcher.close_aged(), self._memory.run())]
         return self
 
     async def __aexit__(self, *_: object) -> None:
         for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        self._memory.commit()
+        try:
+            await self._group.__aexit__(None, None, None)  # an error of the block is raised as it is, not in a group
+        finally:
+            self._memory.commit()
 
     async def put(self, ledger: Ledger, wires: Sequence[bytes], position: str | None, session_id: str = "") -> int:
         """Take a run of undecoded events of one stream and return how many of them go to the sink.
