@@ -34,6 +34,7 @@ class ScriptedSink:
         self.calls = 0
         self.hold: asyncio.Event | None = None
         self.poison: set[str] = set()
+        self.crash: set[str] = set()
         self.failures = 0
         self.most = 0
         self.itemwise = False
@@ -53,6 +54,8 @@ class ScriptedSink:
             return self._item_by_item(events)
         if self.poison & {event.id for event in events}:
             return Reject("scripted refusal")
+        if self.crash & {event.id for event in events}:
+            return Retry("scripted 500")
         self.delivered.extend(event.id for event in events)
         return Delivered()
 
@@ -238,6 +241,44 @@ async def test_a_partial_answer_that_refuses_everything_does_not_bury_the_log(st
         await line.drain_all()
     assert len(sink.delivered) == 100 - delivery.REFUSALS_IN_A_ROW
     assert store.dead_letters() == delivery.REFUSALS_IN_A_ROW
+
+
+async def test_an_event_at_which_the_receiver_fails_again_and_again_is_isolated_and_kept_while_it_takes_others(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(delivery, "FIRST_WAIT", 0.0001)
+    monkeypatch.setattr(delivery, "LONGEST_WAIT", 0.01)
+    sink = ScriptedSink(events=16)
+    sink.crash = {"e5"}
+    async with asyncio.timeout(30), pipeline(sink, store) as line:
+        ledger = Ledger("s")
+        await line.put(ledger, [wire(uid) for uid in ids(16)], "p")
+        number = 0
+        while not ledger.drained:
+            await line.put(Ledger("others"), [wire(f"other-{number}")], None)
+            await asyncio.sleep(0.005)
+            number += 1
+    assert sorted(uid for uid in sink.delivered if uid.startswith("e")) == sorted(set(ids(16)) - {"e5"})
+    assert [(letter.id, letter.reason) for letter in stored(store)] == [
+        ("e5", f"never taken in {delivery.GIVE_UP_AFTER} tries, while others were: scripted 500")
+    ]
+    assert store.positions("s") == {"s": "p"}
+
+
+async def test_while_the_receiver_takes_nothing_else_no_event_is_suspected(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(delivery, "FIRST_WAIT", 0.0001)
+    monkeypatch.setattr(delivery, "LONGEST_WAIT", 0.0001)
+    sink = ScriptedSink(events=16)
+    sink.crash = set(ids(16))
+    async with asyncio.timeout(30), pipeline(sink, store) as line:
+        await line.put(Ledger("others"), [wire("other")], None)
+        await line.put(Ledger("s"), [wire(uid) for uid in ids(16)], "p")
+        while sink.calls < 2 * delivery.GIVE_UP_AFTER:
+            await asyncio.sleep(0.01)
+        sink.crash.clear()
+        await line.drain_all()
+    assert sorted(sink.delivered) == sorted([*ids(16), "other"])
+    assert store.dead_letters() == 0
 
 
 async def test_a_batch_that_is_too_large_is_halved_until_it_fits(store: Store) -> None:
