@@ -26,6 +26,7 @@ FILE = "state.db"
 SCHEMA_VERSION = "1"
 FINISHED_KEPT = 90 * 86_400.0  # seconds; no event that announces a recording is read again after so long
 REMEMBERED_IDS = 250_000  # ids; covers minutes of a busy cluster's tail in 8 bytes each
+LETTERS_AT_ONCE = 10  # each may have some MiB
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS positions (stream TEXT PRIMARY KEY, position TEXT NOT NULL) WITHOUT ROWID;
@@ -249,9 +250,13 @@ class Store:
     def dead_letter_bytes(self) -> int:
         return int(self._do("SELECT coalesce(sum(length(body)), 0) FROM dead_letters")[0][0])
 
-    def letters_to_retry(self) -> list[tuple[int, DeadLetter]]:
-        """Letters that the user wants to be sent again (`dead-letter retry`), with their numbers."""
-        rows = self._do("SELECT number, sink, reason, type, id, session_id, body FROM dead_letters WHERE retry LIMIT 100")
+    def letters_to_retry(self, after: int = 0) -> list[tuple[int, DeadLetter]]:
+        """The next letters, by number, that the user wants to be sent again (`dead-letter retry`), with their numbers."""
+        rows = self._do(
+            "SELECT number, sink, reason, type, id, session_id, body FROM dead_letters"
+            " WHERE retry AND number > ? ORDER BY number LIMIT ?",
+            (after, LETTERS_AT_ONCE),
+        )
         return [(row[0], DeadLetter(*row[1:])) for row in rows]
 
     def letter_delivered(self, number: int) -> None:
