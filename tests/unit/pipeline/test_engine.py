@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from pathlib import Path
+from time import time
 from typing import Any
 
 import orjson
@@ -13,14 +14,14 @@ from google.protobuf import json_format, struct_pb2
 
 from event_handler.errors import StateError
 from event_handler.event import Event
-from event_handler.pipeline import concurrency, delivery, engine
+from event_handler.pipeline import concurrency, delivery, engine, memory
 from event_handler.pipeline.duplicates import DuplicateWindow
 from event_handler.pipeline.engine import LineLimits, Pipeline
 from event_handler.pipeline.ledger import Ledger
 from event_handler.pipeline.select import Selector
 from event_handler.sinks.base import Delivered, Limits, Partial, Reject, Retry, Split, Verdict
 from event_handler.state.store import DeadLetter, Store
-from event_handler.teleport.messages import write_number, write_text, write_varint
+from event_handler.teleport.messages import write_number, write_text, write_time, write_varint
 
 
 class ScriptedSink:
@@ -394,6 +395,15 @@ async def test_an_announced_recording_is_queued_even_when_its_event_is_filtered(
         await line.put(Ledger("s"), [wire("u", "session.upload", sid="s-1")], "p")
         await line.drain_all()
     assert [item.session_id for item in store.due_recordings(2e9, 5)] == ["s-1"]
+
+
+async def test_a_session_that_ended_tomorrow_by_its_own_clock_is_asked_for_as_soon_as_any_other(store: Store) -> None:
+    async with pipeline(ScriptedSink(), store) as line:
+        tomorrow = write_time(3, time() + 86_400.0)
+        await line.put(Ledger("s"), [tomorrow + wire("u", "session.end", sid="s-1")], "p")
+        await line.drain_all()
+    (item,) = store.due_recordings(time() + memory.END_GRACE, 5)
+    assert item.announced <= time()
 
 
 @pytest.mark.parametrize("sid", ["", "../../etc", "a/b", 7, "x" * 65])
