@@ -170,6 +170,21 @@ async def test_a_sink_is_sent_few_requests_at_first_and_one_at_a_time_while_it_c
     assert sorted(sink.delivered) == sorted(ids(100))
 
 
+async def test_batches_that_wait_for_the_receiver_are_sent_in_the_order_of_their_waiting(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(concurrency, "START", 1)
+    sink = ScriptedSink(events=1, requests=5)
+    sink.hold = asyncio.Event()
+    async with pipeline(sink, store) as line:
+        await line.put(Ledger("s"), [wire(uid) for uid in ids(5)], "p")
+        await asyncio.sleep(0.05)
+        assert sink.calls == 1
+        sink.hold.set()
+        await line.drain_all()
+    assert sink.delivered == ids(5)
+
+
 async def test_a_bad_event_is_isolated_and_kept_and_the_stream_goes_on(store: Store) -> None:
     sink = ScriptedSink(events=16)
     sink.poison = {"e5"}
