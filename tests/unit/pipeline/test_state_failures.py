@@ -82,6 +82,22 @@ async def test_what_cannot_be_remembered_stays_in_flight_until_it_can() -> None:
     assert store.positions("s") == {"s": "p"}
 
 
+async def test_positions_and_recordings_of_all_streams_are_remembered_together_after_commits_that_failed() -> None:
+    sink, store = ScriptedSink(), AilingStore()
+    async with asyncio.timeout(20), pipeline(sink, store) as line:
+        store.ill = True
+        await line.put(Ledger("in the middle of a page"), [wire("a")], None)
+        await line.put(Ledger("s"), [wire("u", "session.upload", sid="s-1")], "p")
+        while len(sink.delivered) < 2:
+            await asyncio.sleep(0.005)
+        await asyncio.sleep(0.02)  # commits fail
+        assert store.positions("s") == {}
+        store.ill = False
+        await line.drain_all()
+        assert store.positions("") == {"s": "p"}
+        assert [item.session_id for item in store.due_recordings(2e9, 5)] == ["s-1"]
+
+
 async def test_a_letter_whose_commit_fails_is_kept_when_the_state_works_again() -> None:
     sink, store = ScriptedSink(events=1, requests=1), AilingStore()
     sink.poison = {"e0"}
