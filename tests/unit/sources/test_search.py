@@ -130,6 +130,28 @@ async def test_a_clock_that_is_wrong_loses_no_new_event(monkeypatch: pytest.Monk
         await until(lambda: "after a restart" in sink.delivered)
 
 
+async def test_an_event_of_the_future_hides_none_of_the_present(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(search, "SWEEP_EVERY", 0.1)
+    client, sink, store = SearchedClient(), ScriptedSink(), Store(None)
+    client.events = [at(time() + AHEAD / 2, "future")]
+    async with reading(client, sink, store, start=time() - DAY, window=DAY):
+        await until(lambda: sink.delivered == ["future"])
+        client.events.append(at(time(), "present"))
+        await until(lambda: sink.delivered == ["future", "present"])
+        position = read_position(store)
+    assert position is not None
+    assert position <= time()
+
+
+async def test_events_before_the_start_time_are_not_delivered() -> None:
+    client, sink, store = SearchedClient(), ScriptedSink(), Store(None)
+    client.events = [at(time() - 100.0, "before"), at(time() - 1.0, "after")]
+    async with reading(client, sink, store, start=time() - 50.0, window=DAY):
+        await until(lambda: sink.delivered == ["after"])
+        await until(lambda: len(client.asked) > 3)
+    assert sink.delivered == ["after"]
+
+
 async def test_a_start_time_years_ago_costs_few_calls_to_reach_the_first_event() -> None:
     client, sink, store = SearchedClient(), ScriptedSink(), Store(None)
     client.events = [at(time() - DAY, "first")]
