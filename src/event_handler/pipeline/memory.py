@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from time import time
 
 import structlog
 
@@ -101,5 +102,5 @@ class Memory:
 
 
 def _recording(announcement: Announcement) -> RecordingItem:
-    due = 0.0 if announcement.uploaded else announcement.time + END_GRACE  # at once, for a session that ended long ago
+    due = 0.0 if announcement.uploaded else min(announcement.time, time()) + END_GRACE  # at once, for a session that ended long ago
     return RecordingItem(announcement.session_id, announcement.time, announcement.uploaded, 0, due, 0)

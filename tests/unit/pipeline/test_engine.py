@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from pathlib import Path
+from time import time
 from typing import Any
 
 import orjson
@@ -20,7 +21,7 @@ from event_handler.pipeline.ledger import Ledger
 from event_handler.pipeline.select import Selector
 from event_handler.sinks.base import Delivered, Limits, Partial, Reject, Retry, Split, Verdict
 from event_handler.state.store import DeadLetter, Store
-from event_handler.teleport.messages import write_number, write_text, write_varint
+from event_handler.teleport.messages import write_number, write_text, write_time, write_varint
 
 
 class ScriptedSink:
@@ -353,6 +354,13 @@ async def test_an_announced_recording_is_queued_even_when_its_event_is_filtered(
         await line.put(Ledger("s"), [wire("u", "session.upload", sid="s-1")], "p")
         await line.drain_all()
     assert [item.session_id for item in store.due_recordings(2e9, 5)] == ["s-1"]
+
+
+async def test_the_end_of_a_session_on_a_server_whose_clock_is_a_day_ahead_waits_no_longer_than_any_other(store: Store) -> None:
+    async with pipeline(ScriptedSink(), store) as line:
+        await line.put(Ledger("s"), [write_time(3, time() + 86_400) + wire("u", "session.end", sid="s-1")], "p")
+        await line.drain_all()
+    assert [item.session_id for item in store.due_recordings(time() + 31, 5)] == ["s-1"]
 
 
 @pytest.mark.parametrize("sid", ["", "../../etc", "a/b", 7, "x" * 65])
