@@ -20,6 +20,7 @@ from event_handler.teleport.client import Client
 from event_handler.teleport.decode import event_id, event_time
 from event_handler.teleport.messages import OLDEST_FIRST, write_time
 from tests.unit.pipeline.test_engine import ScriptedSink, wire
+from tests.unit.sources.test_pages import Paged
 from tests.unit.sources.test_recordings import until
 
 DAY = 86_400.0
@@ -65,7 +66,7 @@ def source_of(client: Client, line: Pipeline, store: Store, *, start: float, win
 
 
 @asynccontextmanager
-async def reading(client: SearchedClient, sink: ScriptedSink, store: Store, *, start: float, window: float) -> AsyncIterator[None]:
+async def reading(client: Client, sink: ScriptedSink, store: Store, *, start: float, window: float) -> AsyncIterator[None]:
     async with Pipeline(sink, store, Selector("scripted", DuplicateWindow()), LineLimits(3, 1_000_000)) as line:
         running = asyncio.create_task(source_of(client, line, store, start=start, window=window).run())
         try:
@@ -141,6 +142,15 @@ async def test_an_event_of_the_future_hides_none_of_the_present(monkeypatch: pyt
         position = read_position(store)
     assert position is not None
     assert position <= time()
+
+
+async def test_all_that_an_event_hides_which_is_too_large_is_found_from_the_end() -> None:
+    now = time()
+    client, sink, store = Paged(*(now - 100.0 + number for number in range(9))), ScriptedSink(), Store(None)
+    client.hides = {"e0"}
+    async with reading(client, sink, store, start=now - DAY, window=DAY):
+        await until(lambda: len(sink.delivered) == 8)
+    assert set(sink.delivered) == {f"e{number}" for number in range(1, 9)}
 
 
 async def test_events_before_the_start_time_are_not_delivered() -> None:
