@@ -27,6 +27,7 @@ class Collector:
         self.events: dict[str, list[dict[str, object]]] = {}
         self.fail_every = 0
         self.quotes = False  # a failure repeats what was sent, as some receivers do
+        self.refused: frozenset[str] = frozenset()  # ids of events that it does not want
         self.stall_once = 0.0
         self.requests = 0
         self.settings = FluentdSettings("", "")
@@ -41,7 +42,10 @@ class Collector:
         await asyncio.sleep(stall)
         if self.fail_every and self.requests % self.fail_every == 0:
             return web.Response(status=503, body=b"cannot take " + data if self.quotes else b"scripted failure")
-        self.events.setdefault(request.path, []).extend(body if isinstance(body, list) else [body])
+        events = body if isinstance(body, list) else [body]
+        if any(event["uid"] in self.refused for event in events):
+            return web.Response(status=400, text="scripted refusal")
+        self.events.setdefault(request.path, []).extend(events)
         return web.Response(text="ok")
 
     def ids(self, path: str = "/test.log") -> Counter[str]:

@@ -72,11 +72,11 @@ format = "array"
     return file
 
 
-async def handler(config: Path, *more: str, **environment: str) -> asyncio.subprocess.Process:
+async def handler(config: Path, *more: str, stderr: int = asyncio.subprocess.PIPE, **environment: str) -> asyncio.subprocess.Process:
     """`start` with that configuration; proxies of this machine are left out of its environment."""
     command = (sys.executable, "-m", "event_handler", "start", "-c", str(config), *more)
     own = {name: value for name, value in os.environ.items() if not name.upper().endswith("_PROXY")}
-    return await asyncio.create_subprocess_exec(*command, stderr=asyncio.subprocess.PIPE, env=own | environment)
+    return await asyncio.create_subprocess_exec(*command, stderr=stderr, env=own | environment)
 
 
 @dataclass(slots=True)

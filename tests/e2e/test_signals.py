@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import signal
 from pathlib import Path
 from time import monotonic
@@ -56,6 +57,24 @@ async def test_a_second_signal_ends_the_process_at_once(tmp_path: Path, collecto
             started.process.send_signal(signal.SIGTERM)
             await started.rest()
     assert started.process.returncode == -signal.SIGTERM
+
+
+async def test_a_reader_of_the_log_that_ends_stops_neither_deliveries_nor_the_wish_to_stop(
+    tmp_path: Path, collector: Collector
+) -> None:
+    collector.fail_every = 2
+    async with simulated(tmp_path / "sim", "--events=3000", "--sessions=0") as ready:
+        reading, writing = os.pipe()
+        process = await handler(configuration(tmp_path, ready, collector), stderr=writing)
+        os.close(writing)
+        async with asyncio.timeout(60):
+            while not collector.requests:
+                await asyncio.sleep(0.005)
+            os.close(reading)
+            while len(collector.ids()) < 3000:
+                await asyncio.sleep(0.05)
+            process.terminate()
+            assert await process.wait() == 0
 
 
 async def test_a_second_process_on_the_same_storage_ends_and_names_the_first(tmp_path: Path, collector: Collector) -> None:

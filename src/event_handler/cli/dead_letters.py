@@ -71,7 +71,9 @@ def list_letters(boxes: Sequence[Box], as_json: bool) -> None:
 @over_boxes
 def show(boxes: Sequence[Box], letter: str) -> None:
     ((box, numbers),) = _chosen(boxes, (letter,), everything=False)
-    found = next(one for one in box.letters.all() if one.number == numbers[0])
+    found = box.letters.get(numbers[0])
+    if found is None:  # while this command was at work
+        raise UsageError(f"{letter} is no dead letter any more", "It was delivered or dropped just now.")
     click.echo(orjson.dumps(orjson.loads(_json(box, found)), option=orjson.OPT_INDENT_2).decode())
 
 
@@ -99,9 +101,11 @@ def _chosen(boxes: Sequence[Box], names: Sequence[str], *, everything: bool) -> 
     """The letters that `names` mean, by box: `7`, `fluentd/7` or `cluster/fluentd/7`, as long as it is clear which one that is."""
     if everything == bool(names):
         raise UsageError("which dead letters?", "Name them as `dead-letter list` does, or say --all.")
-    there = {f"{box.name}/{letter.number}": (box, letter.number) for box in boxes for letter in box.letters.all()}
+    if everything:
+        return [(box, numbers) for box in boxes if (numbers := box.letters.numbers())]
+    there = {f"{box.name}/{number}": (box, number) for box in boxes for number in box.letters.numbers()}
     chosen: dict[str, tuple[Box, list[int]]] = {}
-    for name in there if everything else dict.fromkeys(names):
+    for name in dict.fromkeys(names):
         meant = [full for full in there if full == name or full.endswith(f"/{name}")]
         if len(meant) != 1:
             problem = f"{name} could be {' or '.join(meant)}" if meant else f"there is no dead letter {name}"

@@ -39,6 +39,12 @@ class Line:
     audit: Pipeline
     recordings: Pipeline
     follower: Follower
+    retrying: asyncio.Task[None]
+
+    async def run(self) -> None:
+        """Read and deliver until cancelled, or with `exit_on_last_event` until all is delivered and all letters were tried."""
+        await self.follower.run()
+        await self.retrying
 
     async def finish(self, seconds: float) -> bool:
         """Wait up to `seconds` until what is in flight has been delivered; return whether it has."""
@@ -77,9 +83,10 @@ async def open_line(
             Pipeline(sink, store, selector, limits) as audit,
             Pipeline(sink, store, selector, LineLimits(requests, max_bytes // RECORDINGS_SHARE)) as recordings,
         ):
-            retrying = asyncio.create_task(retry_letters(sink, store))
+            retrying = asyncio.create_task(retry_letters(sink, store, once=follow.exit_on_last_event))
+            follower = Follower(connect, audit, recordings, store, follow, guard)
             try:
-                yield Line(sink, store, selector, audit, recordings, Follower(connect, audit, recordings, store, follow, guard))
+                yield Line(sink, store, selector, audit, recordings, follower, retrying)
             finally:
                 retrying.cancel()
                 await asyncio.gather(retrying, return_exceptions=True)

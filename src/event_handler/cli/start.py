@@ -196,7 +196,7 @@ async def _follow(lines: list[Line], keeper: CredentialsKeeper, shutdown_timeout
 async def _read_all(lines: list[Line]) -> None:
     async with asyncio.TaskGroup() as group:
         for line in lines:
-            group.create_task(line.follower.run())
+            group.create_task(line.run())
 
 
 async def _look_again(lines: list[Line], keeper: CredentialsKeeper) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import sys
-from typing import Literal
+from contextlib import suppress
+from typing import Literal, TextIO, cast
 
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
@@ -19,12 +21,29 @@ Level = Literal["debug", "info", "warning", "error"]
 __all__ = ["Format", "Level", "configure", "without_secrets"]
 
 
+class _Lossy(io.TextIOBase):
+    """A stream whose reader may end or whose disk may be full: what cannot be written is left out, and stops nobody who logs."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        with suppress(OSError):
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with suppress(OSError):
+            self._stream.flush()
+
+
 def configure(debug: bool, fmt: Format = "auto", level: Level = "info") -> None:
     """Set up logging for the process, also for libraries that use the standard one.
 
     `debug` is the same as level debug. Tracebacks are shown at that level only; otherwise an exception is one line.
     """
     terminal = sys.stderr.isatty()
+    stream = cast(TextIO, _Lossy(sys.stderr))
     console = fmt == "console" or (fmt == "auto" and terminal)
     lowest = logging.DEBUG if debug else logging.getLevelNamesMapping()[level.upper()]
     repeats = Repeats()
@@ -42,10 +61,10 @@ def configure(debug: bool, fmt: Format = "auto", level: Level = "info") -> None:
     structlog.configure(
         processors=[*before, repeats, *last],
         wrapper_class=structlog.make_filtering_bound_logger(lowest),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.PrintLoggerFactory(stream),
         cache_logger_on_first_use=False,  # a module's logger must follow when logging is set up anew
     )
-    handler = logging.StreamHandler(sys.stderr)
+    handler = logging.StreamHandler(stream)
     handler.addFilter(repeats)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(

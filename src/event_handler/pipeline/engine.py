@@ -46,7 +46,10 @@ class Counters:
 
 
 class Pipeline:
-    """One line into a sink. Use as an asynchronous context manager; put() may be called from many tasks. The sink stays open."""
+    """One line into a sink. Use as an asynchronous context manager; put() may be called from many tasks. The sink stays open.
+
+    A fault of our own code in one of its tasks cancels whoever uses it and is raised at the end of the block, in a group.
+    """
 
     def __init__(self, sink: Sink, store: Store, selector: Selector, limits: LineLimits) -> None:
         self._sink = sink
@@ -54,9 +57,11 @@ class Pipeline:
         self._selector = selector
         self._limits = limits
         self._room = asyncio.Condition()
+        self._turn = asyncio.Lock()  # to wait for room, one after the other: small events would overtake a large one for ever
         self._memory = Memory(store, self._room)
         self._batcher = Batcher(sink.limits)
         self._delivery = Delivery(sink, limits.requests, self._delivered, self._refused)
+        self._group = asyncio.TaskGroup()
         self._tasks: list[asyncio.Task[None]] = []
         self._full_told = 0.0
         self.counters = Counters()
@@ -81,15 +86,18 @@ class Pipeline:
         return self._delivery.requests_allowed
 
     async def __aenter__(self) -> Pipeline:
+        await self._group.__aenter__()
         work = [self._delivery.run(self._batcher) for _ in range(self._limits.requests)]
-        self._tasks = [asyncio.create_task(w) for w in (*work, self._batcher.close_aged(), self._memory.run())]
+        self._tasks = [self._group.create_task(w) for w in (*work, self._batcher.close_aged(), self._memory.run())]
         return self
 
     async def __aexit__(self, *_: object) -> None:
         for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        self._memory.commit()
+        try:
+            await self._group.__aexit__(None, None, None)  # an error of the block is raised as it is, not in a group
+        finally:
+            self._memory.commit()
 
     async def put(self, ledger: Ledger, wires: Sequence[bytes], position: str | None, session_id: str = "") -> int:
         """Take a run of undecoded events of one stream and return how many of them go to the sink.
@@ -109,9 +117,10 @@ class Pipeline:
             while left:
                 event, mark = left[-1]
                 entry = Entry(event, mark, segment)
-                if self._memory.bytes and self._memory.bytes + entry.size > self._limits.bytes:
-                    await self._wait_for_room(entry.size)
-                self._memory.bytes += entry.size
+                if self._turn.locked() or not self._has_room(entry.size):
+                    await self._take_room(entry.size)
+                else:
+                    self._memory.bytes += entry.size
                 self._batcher.add(entry)
                 left.pop()
         except BaseException:
@@ -132,9 +141,13 @@ class Pipeline:
         marks = [*(mark for _, mark in chosen.events), *map(letter_mark, chosen.dead)]
         self._store.commit(Commit(ids=b"".join(marks), dead_letters=chosen.dead))
 
-    async def _wait_for_room(self, size: int) -> None:
-        async with self._room:
-            await self._room.wait_for(lambda: not self._memory.bytes or self._memory.bytes + size <= self._limits.bytes)
+    def _has_room(self, size: int) -> bool:
+        return not self._memory.bytes or self._memory.bytes + size <= self._limits.bytes
+
+    async def _take_room(self, size: int) -> None:
+        async with self._turn, self._room:
+            await self._room.wait_for(lambda: self._has_room(size))
+            self._memory.bytes += size
 
     async def drain(self, ledger: Ledger) -> None:
         """Wait until everything of a stream has been delivered and remembered."""

@@ -19,28 +19,45 @@ from event_handler.teleport.decode import convert, read_event, stable_id
 
 LOOK_EVERY = 2.0  # seconds between looks for letters that a person has just asked for
 AFTER_FAILURE = 30.0  # seconds until letters that a failing collector did not take are sent again
+MOST_FAILURES = 100  # letters; when so many were not taken, the collector is left alone
 RECORDINGS = "recordings"  # the sink named in letters about recordings that could not be read
 
 log = structlog.get_logger()
 
 
-async def retry_letters(sink: Sink, store: Store) -> None:
-    """Run until cancelled. A letter is dropped when it is delivered, and kept with the new reason when it is refused again."""
+async def retry_letters(sink: Sink, store: Store, *, once: bool = False) -> None:
+    """Run until cancelled, or with `once` until each letter was tried.
+
+    A letter is dropped when it is delivered, and kept with the new reason when it is refused again.
+    """
     while True:
         taken = True
         try:
-            for number, letter in store.letters_to_retry():
-                taken = await retry_letter(sink, store, number, letter) and taken
+            taken = await _try_all(sink, store)
         except Exception as error:  # of the state or the sink; the letters are kept, and new events must not suffer
             log.error("dead letters cannot be retried now", error=str(error))
+        if once:
+            return
         await asyncio.sleep(LOOK_EVERY if taken else AFTER_FAILURE)
+
+
+async def _try_all(sink: Sink, store: Store) -> bool:
+    """Try each letter, as long as not too many fail; return whether the sink had an answer for all of them."""
+    number = failed = 0
+    while failed < MOST_FAILURES and (some := store.letters_to_retry(number)):
+        for number, letter in some:
+            failed += not await retry_letter(sink, store, number, letter)
+    return not failed
 
 
 async def retry_letter(sink: Sink, store: Store, number: int, letter: DeadLetter) -> bool:
     """Send one letter again and return True; when the sink takes nothing now, it stays to be retried."""
-    if letter.sink == RECORDINGS and letter.session_id:
-        store.recording_again(letter.session_id)
-        store.letter_delivered(number)
+    if letter.sink == RECORDINGS:
+        if letter.session_id:
+            store.recording_again(letter.session_id)
+            store.letter_delivered(number)
+        else:
+            store.letter_refused(number, letter.reason)  # the event itself was delivered with the others
         return True
     try:
         event = _event(letter)

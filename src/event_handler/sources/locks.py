@@ -24,6 +24,7 @@ MESSAGE = "User is locked due to too many failed login attempts"  # the plugin's
 NAME = "event-handler-auto-lock-{user}-{login}"  # the plugin's name, so that its locks and ours are the same ones
 FACT = "locks"
 LATEST = 600.0  # seconds beside the period; a chunk shows up minutes after its events, and a busy log is read with some delay
+UNSAVED_SHARE = 1000  # one part of so many may be unsaved: many failures are saved together, for each time all are written
 RETRY_AFTER = 15.0  # seconds between tries while the cluster cannot be reached
 REFUSED = frozenset({"PERMISSION_DENIED", "INVALID_ARGUMENT", "UNIMPLEMENTED"})
 
@@ -55,6 +56,7 @@ class LoginGuard:
         self._seen: dict[str, float] = saved.get("seen", {})
         self._waiting: list[list[str]] = saved.get("waiting", [])
         self._news = asyncio.Event()
+        self._unsaved = 0
         self._denied = False
         self.locked = 0
 
@@ -75,9 +77,15 @@ class LoginGuard:
         spans = zip(failures, failures[self._settings.count - 1 :], strict=False)
         if any(last - first < self._settings.period for first, last in spans):
             del self._failures[key]
-            self._waiting.append([user, login])
+            if [user, login] not in self._waiting:
+                self._waiting.append([user, login])
             self._news.set()
-        self._save()
+        self._changed()
+
+    def _changed(self) -> None:
+        self._unsaved += 1
+        if self._unsaved * UNSAVED_SHARE > len(self._seen):
+            self._save()
 
     def _save(self) -> None:
         oldest = self._clock() - self._settings.period - LATEST
@@ -86,14 +94,16 @@ class LoginGuard:
         self._seen = {event_id: moment for event_id, moment in self._seen.items() if moment > oldest}
         facts = {"failures": self._failures, "seen": self._seen, "waiting": self._waiting}
         self._store.remember(FACT, orjson.dumps(facts).decode())
+        self._unsaved = 0
 
     async def run(self, client: Client) -> None:
         """Make the locks that are due, until cancelled."""
         while True:
             self._news.clear()
-            while self._waiting and await self._lock(client, *self._waiting[0]):
-                self._waiting.pop(0)
-                self._save()
+            for waiting in self._waiting.copy():  # one that the cluster cannot make holds up no other
+                if await self._lock(client, *waiting):
+                    self._waiting.remove(waiting)
+                    self._changed()
             try:
                 await asyncio.wait_for(self._news.wait(), RETRY_AFTER if self._waiting else None)
             except TimeoutError:

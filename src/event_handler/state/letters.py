@@ -37,12 +37,20 @@ class Letters:
     def __init__(self, path: Path) -> None:
         self._path = path
 
-    def all(self) -> list[Letter]:
+    def all(self) -> Iterator[Letter]:
+        """One after the other, for all of them may be larger than the memory."""
         with self._open() as database:
-            rows = database.execute(
-                "SELECT number, time, sink, reason, type, id, session_id, body, retry FROM dead_letters ORDER BY number"
-            ).fetchall()
-        return [Letter(*row) for row in rows]
+            for number in _numbers(database):
+                if (letter := _read(database, number)) is not None:  # dropped or delivered meanwhile
+                    yield letter
+
+    def numbers(self) -> list[int]:
+        with self._open() as database:
+            return _numbers(database)
+
+    def get(self, number: int) -> Letter | None:
+        with self._open() as database:
+            return _read(database, number)
 
     def retry(self, numbers: Sequence[int]) -> None:
         """Ask the event handler, running or started later, to send these again."""
@@ -63,3 +71,14 @@ class Letters:
                 yield database
         except sqlite3.Error as error:
             raise StateError(f"the dead letters in {self._path} cannot be used ({error})", "Check the file's permissions.") from None
+
+
+def _numbers(database: sqlite3.Connection) -> list[int]:
+    return [row[0] for row in database.execute("SELECT number FROM dead_letters ORDER BY number")]
+
+
+def _read(database: sqlite3.Connection, number: int) -> Letter | None:
+    row = database.execute(
+        "SELECT number, time, sink, reason, type, id, session_id, body, retry FROM dead_letters WHERE number = ?", (number,)
+    ).fetchone()
+    return Letter(*row) if row else None

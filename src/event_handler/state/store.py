@@ -27,6 +27,7 @@ FILE = "state.db"
 SCHEMA_VERSION = "1"
 FINISHED_KEPT = 90 * 86_400.0  # seconds; no event that announces a recording is read again after so long
 REMEMBERED_IDS = 250_000  # ids; covers minutes of a busy cluster's tail in 8 bytes each
+LETTERS_AT_ONCE = 10  # each may have some MiB
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS positions (stream TEXT PRIMARY KEY, position TEXT NOT NULL) WITHOUT ROWID;
@@ -99,7 +100,7 @@ class Store:
             else:
                 self._db = sqlite3.connect(":memory:", isolation_level=None)
                 if copy_from is not None and copy_from.exists():
-                    with closing(sqlite3.connect(f"file:{copy_from}?mode=ro", uri=True)) as saved:
+                    with closing(sqlite3.connect(f"{copy_from.absolute().as_uri()}?mode=ro", uri=True)) as saved:
                         saved.backup(self._db)
             self._db.executescript(_SCHEMA)
         except (sqlite3.Error, OSError) as error:
@@ -251,9 +252,13 @@ class Store:
     def dead_letter_bytes(self) -> int:
         return int(self._do("SELECT coalesce(sum(length(body)), 0) FROM dead_letters")[0][0])
 
-    def letters_to_retry(self) -> list[tuple[int, DeadLetter]]:
-        """Letters that the user wants to be sent again (`dead-letter retry`), with their numbers."""
-        rows = self._do("SELECT number, sink, reason, type, id, session_id, body FROM dead_letters WHERE retry LIMIT 100")
+    def letters_to_retry(self, after: int = 0) -> list[tuple[int, DeadLetter]]:
+        """The next letters, by number, that the user wants to be sent again (`dead-letter retry`), with their numbers."""
+        rows = self._do(
+            "SELECT number, sink, reason, type, id, session_id, body FROM dead_letters"
+            " WHERE retry AND number > ? ORDER BY number LIMIT ?",
+            (after, LETTERS_AT_ONCE),
+        )
         return [(row[0], DeadLetter(*row[1:])) for row in rows]
 
     def letter_delivered(self, number: int) -> None:
@@ -266,10 +271,7 @@ class Store:
 def _open(path: Path, begin_known: bool) -> sqlite3.Connection:
     """Open the state file and make sure that it is whole; a damaged one is set aside and never silently replaced by nothing."""
     if path.exists() and not _is_whole(path):
-        aside = path.with_name(f"{path.name}.damaged-{datetime.now(UTC):%Y%m%dT%H%M%S}")
-        for part in ("-wal", "-shm", ""):
-            with suppress(FileNotFoundError):
-                path.with_name(path.name + part).rename(aside.with_name(aside.name + part))
+        _set_aside(path, "damaged")
     if not path.exists():
         damaged = sorted(path.parent.glob(f"{path.name}.damaged-*"))
         if damaged and not begin_known:
@@ -284,11 +286,20 @@ def _open(path: Path, begin_known: bool) -> sqlite3.Connection:
         with closing(sqlite3.connect(fresh)) as made:
             fresh.chmod(0o600)
             made.executescript(_SCHEMA)
+        _set_aside(path, "left")  # SQLite would play the log of a file that was moved away into the fresh one
         fresh.rename(path)
     database = sqlite3.connect(path, isolation_level=None)
     database.execute("PRAGMA journal_mode=WAL")
     database.execute("PRAGMA synchronous=NORMAL")
     return database
+
+
+def _set_aside(path: Path, why: str) -> None:
+    """Rename the state file and what belongs to it, as far as they are there, to `state.db.<why>-<time>`; the file itself last."""
+    aside = path.with_name(f"{path.name}.{why}-{datetime.now(UTC):%Y%m%dT%H%M%S}")
+    for part in ("-wal", "-shm", ""):
+        with suppress(FileNotFoundError):
+            path.with_name(path.name + part).rename(aside.with_name(aside.name + part))
 
 
 def _is_whole(path: Path) -> bool:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import tracemalloc
 from collections.abc import Sequence
 from pathlib import Path
+from time import process_time
 
 import orjson
 import pytest
@@ -16,6 +18,7 @@ from event_handler.event import Event
 from event_handler.pipeline import letters as letters_module
 from event_handler.pipeline.letters import RECORDINGS, retry_letters
 from event_handler.sinks.base import Delivered, Limits, Reject, Retry, Verdict
+from event_handler.state.letters import Letters
 from event_handler.state.store import Commit, DeadLetter, RecordingItem, Store
 
 REFUSED = DeadLetter("fluentd", "the receiver answered 400 no", "user.login", "u1", "", b'{"uid":"u1"}')
@@ -56,6 +59,30 @@ def test_a_letter_is_shown_with_its_event(storage: Path) -> None:
         {"uid": "u1"},
         {"uid": "u2"},
     ]
+
+
+def test_more_letters_than_the_memory_holds_can_be_listed_and_dropped(storage: Path) -> None:
+    store = Store(storage / "example.test" / "large")
+    for number in range(40):
+        store.commit(Commit(dead_letters=[DeadLetter("large", "refused", "t", str(number), "", b'"' + b"x" * 1_000_000 + b'"')]))
+    store.close()
+    tracemalloc.start()
+    try:
+        letters = Letters(storage / "example.test" / "large" / "state.db")
+        assert sum(len(letter.body) > 1_000_000 for letter in letters.all()) == 40
+        assert call(storage, "drop", "--sink=large", "--all") == "40 of example.test/large dropped\n"
+        assert tracemalloc.get_traced_memory()[1] < 10_000_000
+    finally:
+        tracemalloc.stop()
+
+
+def test_as_many_letters_as_there_may_be_are_dropped_in_moments(storage: Path) -> None:
+    store = Store(storage / "example.test" / "many")
+    store.commit(Commit(dead_letters=[DeadLetter("many", "refused", "t", "u", "", b"{}")] * 30_000))
+    store.close()
+    began = process_time()
+    assert call(storage, "drop", "--sink=many", "--all") == "30000 of example.test/many dropped\n"
+    assert process_time() - began < 10  # each compared with each takes minutes
 
 
 def test_letters_are_dropped_by_name_or_all_of_them(storage: Path) -> None:
@@ -151,6 +178,28 @@ async def test_a_recording_that_was_given_up_is_asked_for_again(storage: Path, m
     await retried(Sink(), store)
     assert store.dead_letters() == 0
     assert [item.session_id for item in store.due_recordings(2.0, 5)] == ["s"]
+    store.close()
+
+
+async def test_the_letter_of_a_recording_that_nobody_can_ask_for_stays_and_its_event_is_not_sent_twice(storage: Path) -> None:
+    store = Store(storage / "example.test" / "recorded")
+    store.commit(Commit(dead_letters=[DeadLetter(RECORDINGS, "no session id", "session.upload", "u", "", b'{"uid":"u"}')]))
+    call(storage, "retry", "recorded/1")
+    sink = Sink(Delivered())
+    await retry_letters(sink, store, once=True)
+    assert sink.sent == []
+    assert "no session id" in call(storage, "list", "--sink=recorded")
+    assert store.letters_to_retry() == []
+    store.close()
+
+
+async def test_letters_behind_many_that_the_sink_takes_not_now_are_tried_as_well(storage: Path) -> None:
+    store = Store(storage / "example.test" / "many")
+    store.commit(Commit(dead_letters=[DeadLetter("many", "refused", "t", str(number), "", b"{}") for number in range(35)]))
+    call(storage, "retry", "--sink=many", "--all")
+    sink = Sink(*[Retry("away")] * 30, *[Delivered()] * 5)
+    await retry_letters(sink, store, once=True)
+    assert store.dead_letters() == 30
     store.close()
 
 

@@ -27,7 +27,7 @@ from event_handler.pipeline.ledger import Ledger
 from event_handler.pipeline.select import UNDECODABLE, Selector
 from event_handler.sinks.base import Delivered, Limits, Reject, Retry, Verdict
 from event_handler.state.store import DeadLetter
-from tests.unit.pipeline.test_engine import wire
+from tests.unit.pipeline.test_engine import stored, wire
 from tests.unit.pipeline.test_state_failures import AilingStore
 
 STREAMS = 2
@@ -266,8 +266,7 @@ class Core(RuleBasedStateMachine):
             self.everything_is_answered()
         self.nothing_comes_twice_without_a_reason()
         written = {uid for events in self.streams for uid in events}
-        self.store._do("UPDATE dead_letters SET retry = 1")
-        dead = [self.dead(letter) for _, letter in self.store.letters_to_retry()]
+        dead = [self.dead(letter) for letter in stored(self.store)]
         assert set(self.received) == written - self.uploads - self.poison - self.garbage
         assert sorted(dead) == sorted((self.poison | self.garbage) & written)
         assert {item.session_id for item in self.store.due_recordings(LARGE * 10, 10_000)} == self.uploads

@@ -35,6 +35,7 @@ class ScriptedSink:
         self.calls = 0
         self.hold: asyncio.Event | None = None
         self.poison: set[str] = set()
+        self.crash: set[str] = set()
         self.failures = 0
         self.most = 0
         self.itemwise = False
@@ -54,6 +55,8 @@ class ScriptedSink:
             return self._item_by_item(events)
         if self.poison & {event.id for event in events}:
             return Reject("scripted refusal")
+        if self.crash & {event.id for event in events}:
+            return Retry("scripted 500")
         self.delivered.extend(event.id for event in events)
         return Delivered()
 
@@ -241,6 +244,63 @@ async def test_a_partial_answer_that_refuses_everything_does_not_bury_the_log(st
     assert store.dead_letters() == delivery.REFUSALS_IN_A_ROW
 
 
+async def test_an_event_at_which_the_receiver_fails_again_and_again_is_isolated_and_kept_while_it_takes_others(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(delivery, "FIRST_WAIT", 0.0001)
+    monkeypatch.setattr(delivery, "LONGEST_WAIT", 0.01)
+    sink = ScriptedSink(events=16)
+    sink.crash = {"e5"}
+    async with asyncio.timeout(30), pipeline(sink, store) as line:
+        ledger = Ledger("s")
+        await line.put(ledger, [wire(uid) for uid in ids(16)], "p")
+        number = 0
+        while not ledger.drained:
+            await line.put(Ledger("others"), [wire(f"other-{number}")], None)
+            await asyncio.sleep(0.005)
+            number += 1
+    assert sorted(uid for uid in sink.delivered if uid.startswith("e")) == sorted(set(ids(16)) - {"e5"})
+    assert [(letter.id, letter.reason) for letter in stored(store)] == [
+        ("e5", f"never taken in {delivery.GIVE_UP_AFTER} tries, while others were: scripted 500")
+    ]
+    assert store.positions("s") == {"s": "p"}
+
+
+async def test_while_the_receiver_takes_nothing_else_no_event_is_suspected(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(delivery, "FIRST_WAIT", 0.0001)
+    monkeypatch.setattr(delivery, "LONGEST_WAIT", 0.0001)
+    sink = ScriptedSink(events=16)
+    sink.crash = set(ids(16))
+    async with asyncio.timeout(30), pipeline(sink, store) as line:
+        await line.put(Ledger("others"), [wire("other")], None)
+        await line.put(Ledger("s"), [wire(uid) for uid in ids(16)], "p")
+        while sink.calls < 2 * delivery.GIVE_UP_AFTER:
+            await asyncio.sleep(0.01)
+        sink.crash.clear()
+        await line.drain_all()
+    assert sorted(sink.delivered) == sorted([*ids(16), "other"])
+    assert store.dead_letters() == 0
+
+
+async def test_a_receiver_that_takes_one_request_of_four_makes_no_event_suspect(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Overloaded(ScriptedSink):
+        async def deliver(self, events: Sequence[Event]) -> Verdict:
+            self.calls += 1
+            return await super().deliver(events) if self.calls % 4 == 0 else Retry("scripted 429")
+
+    monkeypatch.setattr(delivery, "FIRST_WAIT", 0.0001)
+    monkeypatch.setattr(delivery, "LONGEST_WAIT", 0.001)
+    monkeypatch.setattr(delivery, "SUSPECT_AFTER", 2)
+    monkeypatch.setattr(delivery, "GIVE_UP_AFTER", 3)
+    sink = Overloaded(events=4)
+    async with asyncio.timeout(30), pipeline(sink, store) as line:
+        for uid in ids(200):
+            await line.put(Ledger(uid), [wire(uid)], None)
+        await line.drain_all()
+    assert sorted(sink.delivered) == sorted(ids(200))
+    assert store.dead_letters() == 0
+
+
 async def test_a_batch_that_is_too_large_is_halved_until_it_fits(store: Store) -> None:
     sink = ScriptedSink(events=16)
     sink.most = 3
@@ -389,6 +449,28 @@ async def test_reading_waits_while_too_many_bytes_are_in_flight(store: Store) ->
     assert sorted(sink.delivered) == sorted(ids(20))
 
 
+async def test_a_large_event_is_not_overtaken_for_ever_by_small_ones_of_other_streams(store: Store) -> None:
+    sink = ScriptedSink(events=1)
+    async with pipeline(sink, store, 20_000) as line:
+        arrived = False
+
+        async def small(stream: str) -> None:
+            number = 0
+            while not arrived:
+                await line.put(Ledger(stream), [wire(f"{stream}-{number}-{part}") for part in range(10)], "p")
+                number += 1
+
+        others = [asyncio.create_task(small(stream)) for stream in ("a", "b", "c")]
+        async with asyncio.timeout(30):
+            while not sink.delivered:
+                await asyncio.sleep(0.01)
+            await line.put(Ledger("large"), [wire("large", text="x" * 15_000)], "p")
+        arrived = True
+        await asyncio.gather(*others)
+        await line.drain_all()
+    assert "large" in sink.delivered
+
+
 async def test_a_cancelled_reader_does_not_hide_what_it_had_not_handed_on(store: Store) -> None:
     sink = ScriptedSink(events=1, requests=1)
     sink.hold = asyncio.Event()
@@ -445,7 +527,10 @@ async def test_undecodable_bytes_wait_for_room_too_and_a_reader_cancelled_then_r
 
 def stored(store: Store) -> list[DeadLetter]:
     store._do("UPDATE dead_letters SET retry = 1")
-    return [letter for _, letter in store.letters_to_retry()]
+    found: list[tuple[int, DeadLetter]] = []
+    while some := store.letters_to_retry(found[-1][0] if found else 0):
+        found += some
+    return [letter for _, letter in found]
 
 
 def test_bodies_are_what_the_struct_says() -> None:

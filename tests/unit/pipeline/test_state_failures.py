@@ -106,3 +106,29 @@ async def test_a_refused_event_is_not_acknowledged_while_there_is_no_room_for_it
         async with asyncio.timeout(20):
             await line.drain_all()
     assert store.positions("s") == {"s": "p"}
+
+
+async def test_a_fault_of_our_own_code_ends_the_line_and_never_leaves_it_standing() -> None:
+    class Faulty(AilingStore):
+        faults = 1
+
+        def commit(self, group: Commit) -> None:
+            if self.faults:
+                self.faults -= 1
+                raise MemoryError("scripted fault")
+            super().commit(group)
+
+    async def delivering() -> None:
+        async with asyncio.timeout(20), pipeline(ScriptedSink(), Faulty()) as line:
+            await line.put(Ledger("s"), [wire("a")], "p")
+            await line.drain_all()
+
+    with pytest.raises(ExceptionGroup) as raised:
+        await delivering()
+    assert raised.group_contains(MemoryError)
+
+
+async def test_an_error_of_whoever_uses_the_line_is_raised_as_it_is() -> None:
+    with pytest.raises(StateError, match="scripted disk fault"):
+        async with pipeline(ScriptedSink(), AilingStore()):
+            _check(True)

@@ -36,6 +36,15 @@ class Cluster:
         self.locks.append((name, expires))
 
 
+class RefusingCluster(Cluster):
+    """Fails for one user, again and again."""
+
+    async def upsert_lock(self, name: str, *, user: str, login: str, message: str, expires: float) -> None:
+        if user == "cursed":
+            raise RpcError("UpsertLock", "INTERNAL", "scripted fault")
+        await super().upsert_lock(name, user=user, login=login, message=message, expires=expires)
+
+
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[Store]:
     made = Store(tmp_path)
@@ -137,3 +146,35 @@ async def test_a_cluster_that_is_away_is_asked_again_and_a_missing_right_is_told
     assert [(line["log_level"], line["next_step"]) for line in lines] == [
         ("warning", "Give the role the rule: resources [lock], verbs [create, update].")
     ]
+
+
+async def test_a_lock_that_the_cluster_cannot_make_holds_up_no_other(store: Store) -> None:
+    watcher = guard(store)
+    for user in ("cursed", "alice"):
+        fail(watcher, -3, -2, -1, user=user)
+    assert await made(watcher, RefusingCluster()) == [("event-handler-auto-lock-alice-", 0.0)]
+
+
+async def test_a_user_who_waits_for_the_lock_waits_once_however_many_failures_follow(store: Store) -> None:
+    watcher = guard(store)
+    fail(watcher, *(-number / 100 for number in range(3000)))
+    assert len(await made(watcher, Cluster())) == 1
+
+
+class CountingStore(Store):
+    """In memory; counts what is written."""
+
+    written = 0
+
+    def remember(self, name: str, value: str) -> None:
+        self.written += 1
+        super().remember(name, value)
+
+
+def test_in_a_flood_of_failures_many_are_written_together_and_a_kill_forgets_one_of_a_thousand() -> None:
+    store = CountingStore(None)
+    watcher = guard(store)
+    for number in range(5000):
+        fail(watcher, -1, user=f"user{number}")
+    assert store.written < 3000
+    assert len(guard(store)._seen) >= 4995

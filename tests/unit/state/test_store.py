@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -81,21 +82,33 @@ def test_a_damaged_file_is_set_aside_and_never_means_from_now(tmp_path: Path, da
     Store(tmp_path).close()
 
 
+def test_a_state_that_was_moved_away_after_a_kill_does_not_come_back_out_of_its_log(tmp_path: Path) -> None:
+    store = Store(tmp_path / "working")
+    store.commit(Commit({"search": "5.0"}))
+    shutil.copytree(tmp_path / "working", tmp_path / "killed")
+    (tmp_path / "killed" / "state.db").rename(tmp_path / "moved away")
+    fresh = Store(tmp_path / "killed")
+    assert fresh.positions("search") == {}
+    (log,) = (tmp_path / "killed").glob("state.db.left-*-wal")
+    assert log.stat().st_size
+
+
 def test_a_storage_path_that_is_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(StateError, match="not usable"):
         Store(tmp_path / "file" / "state")
 
 
-def test_a_dry_run_reads_the_saved_state_and_changes_nothing(tmp_path: Path) -> None:
-    store = Store(tmp_path)
+@pytest.mark.parametrize("name", ["example.test", "a%2Fb", "what?#"])
+def test_a_dry_run_reads_the_saved_state_and_changes_nothing(tmp_path: Path, name: str) -> None:
+    store = Store(tmp_path / name)
     store.commit(Commit({"search": "x"}))
     store.close()
-    dry = Store(None, copy_from=tmp_path / "state.db")
+    dry = Store(None, copy_from=tmp_path / name / "state.db")
     assert dry.positions("search") == {"search": "x"}
     dry.commit(Commit({"search": "y"}))
     dry.close()
-    assert Store(tmp_path).positions("search") == {"search": "x"}
+    assert Store(tmp_path / name).positions("search") == {"search": "x"}
 
 
 def test_the_files_are_for_their_owner_only(tmp_path: Path) -> None:
