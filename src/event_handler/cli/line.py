@@ -40,10 +40,12 @@ class Line:
     recordings: Pipeline
     follower: Follower
     retrying: asyncio.Task[None]
+    read: asyncio.Event  # everything was, so letters are tried for the last time
 
     async def run(self) -> None:
         """Read and deliver until cancelled, or with `exit_on_last_event` until all is delivered and all letters were tried."""
         await self.follower.run()
+        self.read.set()
         await self.retrying
 
     async def finish(self, seconds: float) -> bool:
@@ -83,10 +85,11 @@ async def open_line(
             Pipeline(sink, store, selector, limits) as audit,
             Pipeline(sink, store, selector, LineLimits(requests, max_bytes // RECORDINGS_SHARE)) as recordings,
         ):
-            retrying = asyncio.create_task(retry_letters(sink, store, once=follow.exit_on_last_event))
+            read = asyncio.Event()
+            retrying = asyncio.create_task(retry_letters(sink, store, read))
             follower = Follower(connect, audit, recordings, store, follow, guard)
             try:
-                yield Line(sink, store, selector, audit, recordings, follower, retrying)
+                yield Line(sink, store, selector, audit, recordings, follower, retrying, read)
             finally:
                 retrying.cancel()
                 await asyncio.gather(retrying, return_exceptions=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
+from contextlib import suppress
 from time import time
 
 import orjson
@@ -25,20 +26,22 @@ RECORDINGS = "recordings"  # the sink named in letters about recordings that cou
 log = structlog.get_logger()
 
 
-async def retry_letters(sink: Sink, store: Store, *, once: bool = False) -> None:
-    """Run until cancelled, or with `once` until each letter was tried.
+async def retry_letters(sink: Sink, store: Store, end: asyncio.Event) -> None:
+    """Run until `end` is set, and then until each letter was tried once more.
 
     A letter is dropped when it is delivered, and kept with the new reason when it is refused again.
     """
     while True:
-        taken = True
+        last, taken = end.is_set(), True
         try:
             taken = await _try_all(sink, store)
         except Exception as error:  # of the state or the sink; the letters are kept, and new events must not suffer
             log.error("dead letters cannot be retried now", error=str(error))
-        if once:
+        if last:
             return
-        await asyncio.sleep(LOOK_EVERY if taken else AFTER_FAILURE)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LOOK_EVERY if taken else AFTER_FAILURE):
+                await end.wait()
 
 
 async def _try_all(sink: Sink, store: Store) -> bool:

@@ -102,5 +102,6 @@ class Memory:
 
 
 def _recording(announcement: Announcement) -> RecordingItem:
-    due = 0.0 if announcement.uploaded else min(announcement.time, time()) + END_GRACE  # at once, for a session that ended long ago
-    return RecordingItem(announcement.session_id, announcement.time, announcement.uploaded, 0, due, 0)
+    announced = min(announcement.time, time())  # whatever clock the event has
+    due = 0.0 if announcement.uploaded else announced + END_GRACE  # at once, for a session that ended long ago
+    return RecordingItem(announcement.session_id, announced, announcement.uploaded, 0, due, 0)

@@ -96,6 +96,8 @@ class Follower:
                 if self._client is not None:
                     self._client.close()
                     self._client = None
+            if (task := asyncio.current_task()) and task.cancelling():
+                raise asyncio.CancelledError  # the task group drops a wish to stop that comes while it is failing
             # What was read before is delivered first: the next source starts at the remembered positions, and its ledgers must
             # not move past events that are still in flight under the old ones. Recordings wait each for itself.
             await self._audit.drain_all()

@@ -105,7 +105,7 @@ class RecordingSource:
         async for wires in client.recording(item.session_id, start):
             indexes = [event_index(wire) for wire in wires]
             new = [wire for wire, index in zip(wires, indexes, strict=True) if index < 0 or index >= item.next_index]
-            after = max(start, *indexes)
+            after = max(item.next_index, *indexes)
             await self._pipeline.put(ledger, new, str(after), item.session_id)
         await self._pipeline.drain(ledger)
 

@@ -127,9 +127,16 @@ class Sink:
         return None
 
 
+async def tried_once(sink: Sink, store: Store) -> None:
+    """As at the end of a run to the last event."""
+    end = asyncio.Event()
+    end.set()
+    await retry_letters(sink, store, end)
+
+
 async def retried(sink: Sink, store: Store) -> None:
     """Run until nothing is to be sent again."""
-    running = asyncio.create_task(retry_letters(sink, store))
+    running = asyncio.create_task(retry_letters(sink, store, asyncio.Event()))
     async with asyncio.timeout(20):
         while store.letters_to_retry():
             await asyncio.sleep(0.005)
@@ -160,7 +167,7 @@ async def test_a_collector_that_fails_is_not_flooded_with_letters(storage: Path,
     store = Store(storage / "example.test" / "fluentd")
     call(storage, "retry", "--sink=fluentd", "--all")
     sink = Sink(*[Retry("away")] * 100)
-    running = asyncio.create_task(retry_letters(sink, store))
+    running = asyncio.create_task(retry_letters(sink, store, asyncio.Event()))
     await asyncio.sleep(0.2)
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
@@ -186,10 +193,23 @@ async def test_the_letter_of_a_recording_that_nobody_can_ask_for_stays_and_its_e
     store.commit(Commit(dead_letters=[DeadLetter(RECORDINGS, "no session id", "session.upload", "u", "", b'{"uid":"u"}')]))
     call(storage, "retry", "recorded/1")
     sink = Sink(Delivered())
-    await retry_letters(sink, store, once=True)
+    await tried_once(sink, store)
     assert sink.sent == []
     assert "no session id" in call(storage, "list", "--sink=recorded")
     assert store.letters_to_retry() == []
+    store.close()
+
+
+async def test_letters_that_are_asked_for_while_a_run_goes_on_are_tried_before_it_ends(storage: Path) -> None:
+    store = Store(storage / "example.test" / "fluentd")
+    sink, end = Sink(Delivered(), Delivered()), asyncio.Event()
+    running = asyncio.create_task(retry_letters(sink, store, end))
+    await asyncio.sleep(0.02)
+    call(storage, "retry", "--sink=fluentd", "--all")
+    end.set()
+    async with asyncio.timeout(20):
+        await running
+    assert [event.id for event in sink.sent] == ["u1", "u2"]
     store.close()
 
 
@@ -198,7 +218,7 @@ async def test_letters_behind_many_that_the_sink_takes_not_now_are_tried_as_well
     store.commit(Commit(dead_letters=[DeadLetter("many", "refused", "t", str(number), "", b"{}") for number in range(35)]))
     call(storage, "retry", "--sink=many", "--all")
     sink = Sink(*[Retry("away")] * 30, *[Delivered()] * 5)
-    await retry_letters(sink, store, once=True)
+    await tried_once(sink, store)
     assert store.dead_letters() == 30
     store.close()
 

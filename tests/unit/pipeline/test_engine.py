@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from pathlib import Path
-from time import time
+from time import monotonic, time
 from typing import Any
 
 import orjson
@@ -14,7 +14,7 @@ from google.protobuf import json_format, struct_pb2
 
 from event_handler.errors import StateError
 from event_handler.event import Event
-from event_handler.pipeline import concurrency, delivery, engine
+from event_handler.pipeline import concurrency, delivery, engine, memory
 from event_handler.pipeline.duplicates import DuplicateWindow
 from event_handler.pipeline.engine import LineLimits, Pipeline
 from event_handler.pipeline.ledger import Ledger
@@ -170,6 +170,21 @@ async def test_a_sink_is_sent_few_requests_at_first_and_one_at_a_time_while_it_c
     assert sorted(sink.delivered) == sorted(ids(100))
 
 
+async def test_batches_that_wait_for_the_receiver_are_sent_in_the_order_of_their_waiting(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(concurrency, "START", 1)
+    sink = ScriptedSink(events=1, requests=5)
+    sink.hold = asyncio.Event()
+    async with pipeline(sink, store) as line:
+        await line.put(Ledger("s"), [wire(uid) for uid in ids(5)], "p")
+        await asyncio.sleep(0.05)
+        assert sink.calls == 1
+        sink.hold.set()
+        await line.drain_all()
+    assert sink.delivered == ids(5)
+
+
 async def test_a_bad_event_is_isolated_and_kept_and_the_stream_goes_on(store: Store) -> None:
     sink = ScriptedSink(events=16)
     sink.poison = {"e5"}
@@ -266,6 +281,33 @@ async def test_an_event_at_which_the_receiver_fails_again_and_again_is_isolated_
     assert store.positions("s") == {"s": "p"}
 
 
+async def test_what_only_a_person_can_mend_never_makes_a_dead_letter_though_others_are_taken(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(delivery, "FIRST_WAIT", 0.0001)
+    monkeypatch.setattr(delivery, "LONGEST_WAIT_MISCONFIGURED", 0.02)  # several others are taken in each pause
+    monkeypatch.setattr(delivery, "GIVE_UP_AFTER", 20)
+    sink, taking, refused = ScriptedSink(events=1), ScriptedSink.deliver, 0
+
+    async def deliver(events: Sequence[Event]) -> Verdict:
+        nonlocal refused
+        if events[0].id == "e0" and refused < 4 * delivery.GIVE_UP_AFTER:
+            refused += 1
+            return Retry("scripted 403", misconfigured=True)
+        return await taking(sink, events)
+
+    monkeypatch.setattr(sink, "deliver", deliver)
+    async with asyncio.timeout(30), pipeline(sink, store) as line:
+        ledger, number = Ledger("s"), 0
+        await line.put(ledger, [wire("e0")], "p")
+        while not ledger.drained:
+            await line.put(Ledger("others"), [wire(f"other-{number}")], None)
+            await asyncio.sleep(0.002)
+            number += 1
+    assert "e0" in sink.delivered
+    assert store.dead_letters() == 0
+
+
 async def test_while_the_receiver_takes_nothing_else_no_event_is_suspected(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(delivery, "FIRST_WAIT", 0.0001)
     monkeypatch.setattr(delivery, "LONGEST_WAIT", 0.0001)
@@ -299,6 +341,48 @@ async def test_a_receiver_that_takes_one_request_of_four_makes_no_event_suspect(
         await line.drain_all()
     assert sorted(sink.delivered) == sorted(ids(200))
     assert store.dead_letters() == 0
+
+
+async def test_bad_events_with_good_ones_between_are_kept_however_many_they_become(store: Store) -> None:
+    sink = ScriptedSink(events=1, requests=1)
+    bad = delivery.REFUSALS_IN_A_ROW + 5
+    sink.poison = set(ids(bad, "bad"))
+    async with asyncio.timeout(20), pipeline(sink, store) as line:
+        await line.put(Ledger("s"), [wire(f"{kind}{number}") for number in range(bad) for kind in ("bad", "good")], "p")
+        await line.drain_all()
+    assert store.dead_letters() == bad
+    assert sink.delivered == ids(bad, "good")
+
+
+async def test_answers_that_only_a_person_can_mend_use_up_no_room_for_requests(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(delivery, "FIRST_WAIT", 0.0001)
+    sink, taking = ScriptedSink(events=1, requests=4), ScriptedSink.deliver
+    refusals = iter(range(5 * concurrency.START))
+
+    async def deliver(events: Sequence[Event]) -> Verdict:
+        return await taking(sink, events) if next(refusals, None) is None else Retry("scripted 401", misconfigured=True)
+
+    monkeypatch.setattr(delivery, "LONGEST_WAIT_MISCONFIGURED", 0.001)
+    monkeypatch.setattr(sink, "deliver", deliver)
+    async with asyncio.timeout(20), pipeline(sink, store) as line:
+        await line.put(Ledger("s"), [wire(uid) for uid in ids(10)], "p")
+        await line.drain_all()
+    assert sorted(sink.delivered) == sorted(ids(10))
+
+
+async def test_a_receiver_that_asks_for_a_pause_gets_it(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(delivery, "FIRST_WAIT", 0.0001)
+    sink, asked = ScriptedSink(), []
+
+    async def deliver(events: Sequence[Event]) -> Verdict:
+        asked.append(monotonic())
+        return Retry("scripted 429", after=0.3) if len(asked) == 1 else Delivered()
+
+    monkeypatch.setattr(sink, "deliver", deliver)
+    async with pipeline(sink, store) as line:
+        await line.put(Ledger("s"), [wire("a")], "p")
+        await line.drain_all()
+    assert asked[1] - asked[0] >= 0.3
 
 
 async def test_a_batch_that_is_too_large_is_halved_until_it_fits(store: Store) -> None:
@@ -421,6 +505,15 @@ async def test_the_end_of_a_session_on_a_server_whose_clock_is_a_day_ahead_waits
         await line.put(Ledger("s"), [write_time(3, time() + 86_400) + wire("u", "session.end", sid="s-1")], "p")
         await line.drain_all()
     assert [item.session_id for item in store.due_recordings(time() + 31, 5)] == ["s-1"]
+
+
+async def test_a_session_that_ended_tomorrow_by_its_own_clock_is_asked_for_as_soon_as_any_other(store: Store) -> None:
+    async with pipeline(ScriptedSink(), store) as line:
+        tomorrow = write_time(3, time() + 86_400.0)
+        await line.put(Ledger("s"), [tomorrow + wire("u", "session.end", sid="s-1")], "p")
+        await line.drain_all()
+    (item,) = store.due_recordings(time() + memory.END_GRACE, 5)
+    assert item.announced <= time()
 
 
 @pytest.mark.parametrize("sid", ["", "../../etc", "a/b", 7, "x" * 65])

@@ -86,3 +86,26 @@ async def test_an_answer_that_is_no_message_is_asked_for_again(monkeypatch: pyte
     async with following(client, sink) as lines:
         await until(lambda: sink.delivered == ["e1"])
     assert any("scripted garbage" in line.get("error", "") for line in lines)
+
+
+async def test_a_wish_to_stop_that_comes_while_the_connection_is_being_lost_is_obeyed(monkeypatch: pytest.MonkeyPatch) -> None:
+    closing = asyncio.Event()
+
+    class Slow(ScriptedClient):
+        """A stream of it takes a moment to close."""
+
+        async def export(self, day: float, chunk: str, cursor: str) -> AsyncIterator[tuple[list[bytes], str]]:
+            yield [wire("e1")], "a1:1"
+            try:
+                await asyncio.Event().wait()
+            finally:
+                closing.set()
+                await asyncio.sleep(0.05)
+
+    client, sink = Slow(), ScriptedSink()
+    today = day_of(time()).isoformat()
+    client.days[today] = ["chunk"]
+    async with asyncio.timeout(20), following(client, sink):
+        await until(lambda: sink.delivered == ["e1"])
+        client.breaks[today] = ["UNAVAILABLE"]
+        await closing.wait()

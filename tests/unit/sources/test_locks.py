@@ -148,6 +148,28 @@ async def test_a_cluster_that_is_away_is_asked_again_and_a_missing_right_is_told
     ]
 
 
+async def test_failures_that_led_to_a_lock_do_not_count_for_the_next_one(store: Store) -> None:
+    watcher, cluster = guard(store), Cluster()
+    fail(watcher, -9, -8, -7)
+    assert len(await made(watcher, cluster)) == 1
+    fail(watcher, -6, -5)
+    assert len(await made(watcher, cluster)) == 1
+    fail(watcher, -4)
+    assert len(await made(watcher, cluster)) == 2
+
+
+async def test_a_lock_that_becomes_due_while_nothing_happens_is_made_at_once(store: Store) -> None:
+    watcher, cluster = guard(store), Cluster()
+    running = asyncio.create_task(watcher.run(cluster))  # type: ignore[arg-type]  # all that it uses of a client
+    await asyncio.sleep(0.02)
+    fail(watcher, -3, -2, -1)
+    async with asyncio.timeout(5):
+        while not cluster.locks:
+            await asyncio.sleep(0.005)
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+
+
 async def test_a_lock_that_the_cluster_cannot_make_holds_up_no_other(store: Store) -> None:
     watcher = guard(store)
     for user in ("cursed", "alice"):

@@ -10,6 +10,7 @@ from time import time
 import pytest
 from structlog.testing import capture_logs
 
+from event_handler.errors import ConnectError
 from event_handler.pipeline.duplicates import DuplicateWindow
 from event_handler.pipeline.engine import LineLimits, Pipeline
 from event_handler.pipeline.select import Selector
@@ -198,3 +199,110 @@ async def test_tries_that_are_cut_off_by_a_lost_connection_are_spaced_as_well() 
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
     assert sorted(sink.delivered) == ["r0", "r1", "r2"]
+
+
+async def test_after_a_lost_connection_a_recording_is_asked_for_again_when_what_is_in_flight_of_it_is_delivered() -> None:
+    client, sink, store = ScriptedClient(), ScriptedSink(), announced("s")
+    client.recordings["s"] = recorded(5)
+    client.stuck = {"s"}
+    sink.hold = asyncio.Event()
+    async with Pipeline(sink, store, Selector("scripted", DuplicateWindow()), LineLimits(3, 1_000_000)) as line:
+        source = RecordingSource(line, store, concurrency=5, missing_ttl=HOUR)
+        lost = asyncio.create_task(source.run(client))
+        await until(lambda: sink.calls > 0)
+        lost.cancel()
+        await asyncio.gather(lost, return_exceptions=True)
+        client.stuck.clear()
+        running = asyncio.create_task(source.run(client))
+        await asyncio.sleep(0.2)  # long enough for several more tries
+        assert client.asked == [("s", "0")]
+        sink.hold.set()
+        await until(lambda: store.waiting_recordings() == (0, 0))
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+    assert client.asked == [("s", "0"), ("s", "4")]
+    assert sink.delivered == [f"r{index}" for index in range(5)]
+
+
+async def test_a_recording_that_takes_longer_than_the_pause_between_tries_is_read_once() -> None:
+    client, sink, store = ScriptedClient(), ScriptedSink(), announced("s")
+    client.recordings["s"] = recorded(2)
+    client.stuck = {"s"}
+    async with fetching(client, sink, store):
+        await until(lambda: sink.delivered == ["r0", "r1"])
+        await asyncio.sleep(0.2)  # ten pauses
+    assert client.asked == [("s", "0")]
+
+
+async def test_bytes_of_a_recording_that_are_no_event_become_a_dead_letter() -> None:
+    client, sink, store = ScriptedClient(), ScriptedSink(), announced("s")
+    client.recordings["s"] = [*recorded(2), b"\xff\xff"]
+    async with fetching(client, sink, store):
+        await until(lambda: store.waiting_recordings() == (0, 0))
+    assert sink.delivered == ["r0", "r1"]
+    assert store.dead_letters() == 1
+
+
+async def test_the_end_waits_for_recordings_that_are_read_and_no_longer_for_the_uploads_of_others() -> None:
+    client, sink, store = ScriptedClient(), ScriptedSink(), Store(None)
+    tried_before, ended = RecordingItem("read", time(), True, 1, 0.0, 0), RecordingItem("ended", time(), False, 0, time() + HOUR, 0)
+    store.commit(Commit(recordings=[tried_before, ended]))
+    client.recordings = {"read": recorded(2), "ended": []}
+    sink.hold = asyncio.Event()
+    async with Pipeline(sink, store, Selector("scripted", DuplicateWindow()), LineLimits(3, 1_000_000)) as line:
+        source = RecordingSource(line, store, concurrency=5, missing_ttl=HOUR)
+        finishing, running = asyncio.create_task(source.finish()), asyncio.create_task(source.run(client))
+        await until(lambda: store.waiting_recordings() == (1, 0))
+        await asyncio.sleep(0.15)
+        assert not finishing.done()
+        sink.hold.set()
+        async with asyncio.timeout(20):
+            assert await finishing == 0
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+    assert sink.delivered == ["r0", "r1"]
+
+
+async def test_a_cluster_that_is_away_is_no_reason_to_give_up_a_recording_that_was_missing_for_long() -> None:
+    client, sink, store = ScriptedClient(), ScriptedSink(), Store(None)
+    store.commit(Commit(recordings=[RecordingItem("s", time() - 2 * HOUR, True, 9, 0.0, 0)]))
+    client.recordings["s"] = recorded(2)
+    client.breaks["s"] = ["UNAVAILABLE"]
+    async with fetching(client, sink, store):
+        await until(lambda: store.waiting_recordings() == (0, 0))
+    assert sink.delivered == ["r0", "r1"]
+    assert store.dead_letters() == 0
+
+
+async def test_a_recording_beyond_the_largest_index_of_the_protocol_is_resumed_by_skipping_and_its_position_never_goes_back() -> None:
+    client, sink, store = ScriptedClient(), ScriptedSink(), Store(None)
+    far = recordings.LARGEST_INDEX + 10
+    store.commit(Commit(recordings=[RecordingItem("s", time(), True, 0, 0.0, far)]))
+    client.recordings["s"] = [wire("before", "resize") + write_number(4, 1)]
+    client.breaks["s"] = ["UNAVAILABLE"] * 1000
+    async with fetching(client, sink, store):
+        await until(lambda: len(client.asked) >= 3)
+        assert store.due_recordings(time() + HOUR, 1)[0].next_index == far
+        client.recordings["s"].append(wire("behind", "resize") + write_number(4, far))
+        client.breaks.clear()
+        await until(lambda: store.waiting_recordings() == (0, 0))
+    assert client.asked[0] == ("s", "0")
+    assert sink.delivered == ["behind"]
+
+
+async def test_a_connection_that_fails_for_one_recording_leaves_the_others_alone() -> None:
+    class Failing(ScriptedClient):
+        faults = 1
+
+        async def recording(self, session_id: str, index: int) -> AsyncIterator[list[bytes]]:
+            if session_id == "bad" and self.faults:
+                self.faults -= 1
+                raise ConnectError("scripted loss")
+            async for wires in super().recording(session_id, index):
+                yield wires
+
+    client, sink, store = Failing(), ScriptedSink(), announced("bad", "good")
+    client.recordings = {"bad": recorded(2), "good": [wire("g0", "resize")]}
+    async with fetching(client, sink, store):
+        await until(lambda: store.waiting_recordings() == (0, 0))
+    assert sorted(sink.delivered) == ["g0", "r0", "r1"]
