@@ -18,7 +18,7 @@ from time import process_time
 from types import CodeType, FrameType
 from typing import Any
 
-from benchmarks import stage
+from benchmarks import flame, stage
 
 TICK = 0.004  # seconds of CPU between samples; the kernel's own tick is up to 10 ms
 TOP = 15
@@ -159,6 +159,7 @@ def main() -> None:
     parser.add_argument("--events", type=int, default=EVENTS, help="events to deliver; more is steadier")
     parser.add_argument("--delay-ms", type=float, default=0.0, help="milliseconds before each answer of the collector")
     parser.add_argument("--output", type=Path, default=Path("profile.collapsed"), help="file of stacks for speedscope.app")
+    parser.add_argument("--flame", type=Path, default=Path("profile.svg"), help="file of the flame graph, for a browser")
     parser.add_argument("--sample-into", type=Path, help="run the event handler with the arguments that follow, sampled")
     options, rest = parser.parse_known_args()
     if options.sample_into:
@@ -168,8 +169,10 @@ def main() -> None:
         cost = asyncio.run(profile(options.mode, options.format, options.events, options.delay_ms, Path(directory)))
         report(f"By part, {options.mode}/{options.format}, {cost:.0f} µs/event", (Path(directory) / "parts").read_text(), cost)
         report("By function, own time", (Path(directory) / "functions").read_text(), cost)
-        options.output.write_text((Path(directory) / "profile.collapsed").read_text())
-    stage.console.print(f"Stacks are in {options.output}: open it with https://www.speedscope.app or flamegraph.pl.")
+        stacks = (Path(directory) / "profile.collapsed").read_text()
+    options.output.write_text(stacks)
+    options.flame.write_text(flame.draw(stacks))
+    stage.console.print(f"The flame graph is {options.flame}; the stacks are in {options.output}, for https://www.speedscope.app.")
 
 
 if __name__ == "__main__":

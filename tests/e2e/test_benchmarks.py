@@ -6,10 +6,16 @@ import asyncio
 import json
 import sys
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
+from benchmarks import flame
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="CPU and memory of a process are read from /proc")
+
+
+def parsed(picture: str) -> ElementTree.Element:
+    return ElementTree.fromstring(picture)  # noqa: S314 - drawn by ourselves
 
 
 async def run(module: str, *arguments: str) -> str:
@@ -29,6 +35,28 @@ async def test_throughput_delivers_every_event_once_and_counts_what_it_cost(tmp_
         assert result["events"] == result["delivered"] == 1000
         assert result["rate"] > 0
         assert result["peak"] > 10_000_000
+
+
+async def test_the_profile_draws_what_it_sampled(tmp_path: Path) -> None:
+    stacks, picture = tmp_path / "stacks", tmp_path / "flame.svg"
+    table = await run("profile", "--events=5000", f"--output={stacks}", f"--flame={picture}")
+    assert "sending: aiohttp" in table
+    samples = sum(int(line.rpartition(" ")[2]) for line in stacks.read_text().splitlines())
+    assert flame.tree(stacks.read_text()).samples == samples > 0
+    titles = [element.text for element in parsed(picture.read_text()).iter("{http://www.w3.org/2000/svg}title")]
+    assert titles[0] == "all: 100.0%"
+    assert any("event_handler/" in str(title) or "cli/" in str(title) for title in titles)
+
+
+def test_a_flame_graph_has_a_box_for_each_caller_as_wide_as_its_share() -> None:
+    picture = parsed(flame.draw("a;b 3\na;c 1\na;<d> 0\n"))
+    boxes = [(group[0].text, group[1].get("width"), group[1].get("x")) for group in picture]
+    assert boxes == [
+        ("all: 100.0%", "1600.0", "0.0"),
+        ("a: 100.0%", "1600.0", "0.0"),
+        ("b: 75.0%", "1200.0", "0.0"),
+        ("c: 25.0%", "400.0", "1200.0"),
+    ]
 
 
 async def test_the_soak_loses_nothing_in_a_short_life_too() -> None:

@@ -21,7 +21,7 @@ FIRST_WAIT = 0.25  # seconds before the first repeat, doubled each time
 LONGEST_WAIT = 30.0  # seconds; a collector that is back is noticed within half a minute
 LONGEST_WAIT_MISCONFIGURED = 60.0  # seconds; only a person can mend it
 REMIND_EVERY = 60.0  # seconds between lines while the collector does not take events
-# Failures in a row of one batch, each with others taken since the one before, so that it is the events and not the receiver:
+# Failures of one batch, each while the receiver took more batches than it failed at, so that it is the events and not the receiver:
 SUSPECT_AFTER = 10  # it is halved from then on, about a minute later
 GIVE_UP_AFTER = 100  # a single event is a dead letter then, after about twenty minutes
 REFUSALS_IN_A_ROW = 20  # events; when so many are refused with none taken between, the configuration is wrong, not the events
@@ -53,7 +53,7 @@ class Delivery:
         self._delivered = delivered
         self._refused = refused
         self._refused_in_a_row = 0
-        self._takings = 0  # answers with which the sink took something
+        self._balance = 0  # answers with which the sink took something, less those with which it failed
         self._warned = 0.0
         self.failing = ""
         self.retries = 0
@@ -77,9 +77,9 @@ class Delivery:
     async def deliver(self, entries: list[Entry], suspicions: int = 0) -> None:
         """Return when there is an answer for every entry, however long that takes.
 
-        `suspicions` are failures in a row that were about these events, for others were taken meanwhile.
+        `suspicions` are failures that were about these events, for most others were taken meanwhile.
         """
-        attempt, takings = 0, self._takings
+        attempt, balance = 0, self._balance
         while entries:
             verdict = await self._ask(entries)
             if isinstance(verdict, Partial):
@@ -96,17 +96,19 @@ class Delivery:
             if isinstance(verdict, Delivered):
                 self._took(entries)
                 return
-            if takings != self._takings and not verdict.misconfigured:
-                suspicions, takings = suspicions + 1, self._takings
-                if suspicions >= SUSPECT_AFTER and len(entries) > 1:
-                    await self._halve(entries, suspicions)
-                    return
-                if suspicions >= GIVE_UP_AFTER and entries:
-                    await self._refused(entries[0], f"never taken in {suspicions} tries, while others were: {verdict.reason}")
-                    return
-            if entries:
-                await self._wait(verdict, attempt)
-                attempt += 1
+            if not entries:
+                return
+            suspicions += self._balance > balance and not verdict.misconfigured
+            self._balance -= 1
+            balance = self._balance
+            if suspicions >= SUSPECT_AFTER and len(entries) > 1:
+                await self._halve(entries, suspicions)
+                return
+            if suspicions >= GIVE_UP_AFTER:
+                await self._refused(entries[0], f"never taken in {suspicions} tries, while others were: {verdict.reason}")
+                return
+            await self._wait(verdict, attempt)
+            attempt += 1
 
     async def _halve(self, entries: list[Entry], suspicions: int = 0) -> None:
         middle = len(entries) // 2
@@ -144,7 +146,7 @@ class Delivery:
         taken = [entry for place, entry in enumerate(entries) if place not in answer.retry and place not in answer.rejected]
         if taken:
             self._refused_in_a_row = 0
-            self._takings += 1
+            self._balance += 1
             self._delivered(taken)
         again, verdict = set(answer.retry), Retry(answer.reason, answer.after, answer.misconfigured)
         for place, reason in answer.rejected.items():
@@ -160,7 +162,7 @@ class Delivery:
 
     def _took(self, entries: list[Entry]) -> None:
         self._refused_in_a_row = 0
-        self._takings += 1
+        self._balance += 1
         self._recovered()
         self._delivered(entries)
 

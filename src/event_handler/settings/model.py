@@ -86,11 +86,7 @@ class CommonOptions(BaseModel):
     ] = "none"
     fluentd_ordered: Annotated[
         bool,
-        option(
-            "fluentd-ordered",
-            "flag",
-            "keep the order within a session and of the events without one: one request, and one chunk, at a time",
-        ),
+        option("fluentd-ordered", "flag", "keep the order of a session, and of events without one: one request, one chunk at a time"),
     ] = False
     teleport_addr: Annotated[
         tuple[str, ...],

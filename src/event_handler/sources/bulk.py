@@ -114,7 +114,7 @@ class BulkSource:
         round_number = 0
         while True:
             found = await self._list(self._days(round_number))
-            if found or self._behind or self._unfinished():
+            if found or self._unfinished():
                 self._standstill.progress()
             elif self._until_caught_up:
                 return

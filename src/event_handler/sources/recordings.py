@@ -21,7 +21,8 @@ from event_handler.teleport.client import Client
 from event_handler.teleport.decode import event_index
 
 LOOK_EVERY = 0.5  # seconds between looks at the queue, which is a local table
-WAITS = (10.0, 60.0, 300.0, 1800.0, 7200.0, 21600.0)  # seconds before the 2nd, 3rd, … try; the last is repeated
+LONGEST_WAIT = 21_600.0  # seconds
+WAITS = (10.0, 60.0, 300.0, 1800.0, 7200.0, LONGEST_WAIT)  # seconds before the 2nd, 3rd, … try; the last is repeated
 LONGEST_PASSING_WAIT = 300.0  # seconds between tries while it is the cluster that fails; doubled from the first of WAITS
 PASSING = frozenset({"UNAVAILABLE", "RESOURCE_EXHAUSTED", "CANCELLED", "ABORTED"})  # of the cluster, not of one recording
 LARGEST_INDEX = 2**31 - 1  # start_index is an int32 on the wire; larger indexes are resumed by skipping here
@@ -54,7 +55,7 @@ class RecordingSource:
     async def run(self, client: Client) -> None:
         async with asyncio.TaskGroup() as group:
             while True:
-                for item in self._store.due_recordings(time(), self._concurrency * 2):
+                for item in self._store.due_recordings(time(), self._concurrency * 2, LONGEST_WAIT):
                     if self._may_begin(item.session_id):
                         self._running.add(item.session_id)
                         group.create_task(self._fetch(client, item))

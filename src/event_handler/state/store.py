@@ -14,6 +14,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from math import inf
 from pathlib import Path
 from time import time
 from typing import Any
@@ -210,11 +211,12 @@ class Store:
                 self._db.execute("DELETE FROM delivered WHERE number < ?", (number,))
                 return
 
-    def due_recordings(self, now: float, limit: int) -> list[RecordingItem]:
+    def due_recordings(self, now: float, limit: int, longest_wait: float = inf) -> list[RecordingItem]:
+        """Those to ask for now. None waits longer than `longest_wait` seconds: the clock was set back where one seems to."""
         rows = self._do(
             "SELECT session_id, announced, uploaded, attempts, next_try, next_index FROM recordings"
-            " WHERE done IS NULL AND next_try <= ? ORDER BY next_try LIMIT ?",
-            (now, limit),
+            " WHERE done IS NULL AND (next_try <= ? OR next_try > ?) ORDER BY next_try LIMIT ?",
+            (now, now + longest_wait, limit),
         )
         return [RecordingItem(s, a, bool(u), t, n, i) for s, a, u, t, n, i in rows]
 

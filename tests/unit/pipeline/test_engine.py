@@ -324,6 +324,25 @@ async def test_while_the_receiver_takes_nothing_else_no_event_is_suspected(store
     assert store.dead_letters() == 0
 
 
+async def test_a_receiver_that_takes_one_request_of_four_makes_no_event_suspect(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Overloaded(ScriptedSink):
+        async def deliver(self, events: Sequence[Event]) -> Verdict:
+            self.calls += 1
+            return await super().deliver(events) if self.calls % 4 == 0 else Retry("scripted 429")
+
+    monkeypatch.setattr(delivery, "FIRST_WAIT", 0.0001)
+    monkeypatch.setattr(delivery, "LONGEST_WAIT", 0.001)
+    monkeypatch.setattr(delivery, "SUSPECT_AFTER", 2)
+    monkeypatch.setattr(delivery, "GIVE_UP_AFTER", 3)
+    sink = Overloaded(events=4)
+    async with asyncio.timeout(30), pipeline(sink, store) as line:
+        for uid in ids(200):
+            await line.put(Ledger(uid), [wire(uid)], None)
+        await line.drain_all()
+    assert sorted(sink.delivered) == sorted(ids(200))
+    assert store.dead_letters() == 0
+
+
 async def test_bad_events_with_good_ones_between_are_kept_however_many_they_become(store: Store) -> None:
     sink = ScriptedSink(events=1, requests=1)
     bad = delivery.REFUSALS_IN_A_ROW + 5
@@ -479,6 +498,13 @@ async def test_an_announced_recording_is_queued_even_when_its_event_is_filtered(
         await line.put(Ledger("s"), [wire("u", "session.upload", sid="s-1")], "p")
         await line.drain_all()
     assert [item.session_id for item in store.due_recordings(2e9, 5)] == ["s-1"]
+
+
+async def test_the_end_of_a_session_on_a_server_whose_clock_is_a_day_ahead_waits_no_longer_than_any_other(store: Store) -> None:
+    async with pipeline(ScriptedSink(), store) as line:
+        await line.put(Ledger("s"), [write_time(3, time() + 86_400) + wire("u", "session.end", sid="s-1")], "p")
+        await line.drain_all()
+    assert [item.session_id for item in store.due_recordings(time() + 31, 5)] == ["s-1"]
 
 
 async def test_a_session_that_ended_tomorrow_by_its_own_clock_is_asked_for_as_soon_as_any_other(store: Store) -> None:

@@ -13,13 +13,13 @@ from uuid import UUID
 
 import pytest
 
-from event_handler.errors import ConnectError
+from event_handler.errors import ConnectError, RpcError
 from event_handler.pipeline.duplicates import DuplicateWindow
 from event_handler.pipeline.engine import LineLimits, Pipeline
 from event_handler.pipeline.select import Selector
 from event_handler.sources import bulk, standstill
-from event_handler.sources.bulk import DONE, FIRST_DAY, LISTINGS_AT_ONCE, BulkSource, day_of
-from event_handler.state.store import Store
+from event_handler.sources.bulk import CLOSED_DAYS, DONE, FIRST_DAY, LISTINGS_AT_ONCE, BulkSource, day_of
+from event_handler.state.store import Commit, Store
 from tests.unit.pipeline.test_engine import ScriptedSink, ids, wire
 from tests.unit.sources.scripted import ScriptedClient, wire_at
 from tests.unit.sources.test_recordings import until
@@ -104,6 +104,7 @@ async def test_days_before_yesterday_are_listed_at_every_sixth_poll_only() -> No
     counts = Counter(client.listed)
     old = min(counts.values())
     assert len(counts) == 4
+    assert counts[today] - 1 <= counts[day(1)] <= counts[today] + 1
     assert 5 * old <= counts[today] <= 6 * old + 1
 
 
@@ -260,6 +261,83 @@ async def test_days_that_are_done_are_remembered_also_when_the_listing_fails_on_
             await running
     done = day_of(time()) - date.fromisoformat(store.fact(FIRST_DAY))
     assert timedelta(20) <= done < timedelta(20 + LISTINGS_AT_ONCE)
+
+
+async def test_a_day_stays_open_until_each_of_its_chunks_is_read_and_delivered() -> None:
+    client, sink, store = ScriptedClient(), ScriptedSink(), Store(None)
+    client.days = {day(6): ["whole", "slow"], day(5): ["next"]}
+    client.exports = {"whole": [wire("w")], "slow": [wire("s1")], "next": [wire("n")]}
+    client.stuck = {"slow"}
+    async with reading(client, sink, store, days=6):
+        await until(lambda: sorted(sink.delivered) == ["n", "s1", "w"])
+        await until(lambda: client.listed.count(day(6)) > 2)
+        assert store.fact(FIRST_DAY) == ""
+    sink.hold, client.stuck = asyncio.Event(), set()
+    client.exports["slow"].append(wire("s2"))
+    async with reading(client, sink, store, days=6):
+        asked = len(client.listed)
+        await until(lambda: len(client.listed) > asked + 30)
+        assert store.fact(FIRST_DAY) == ""
+        sink.hold.set()
+        await until(lambda: store.fact(FIRST_DAY) == day(3))
+        assert "s2" in sink.delivered
+        assert store.positions("bulk/") == {}  # of days that are closed
+
+
+async def test_days_that_the_go_plugin_had_finished_are_not_listed_again() -> None:
+    client, sink, store = ScriptedClient(), ScriptedSink(), Store(None)
+    store.remember(FIRST_DAY, day(6))
+    store.remember(CLOSED_DAYS, f"{day(5)} {day(4)}")
+    async with reading(client, sink, store):
+        await until(lambda: store.fact(FIRST_DAY) == day(3))
+    assert set(client.listed) == {day(6), day(3), day(2), day(1), day(0)}
+
+
+async def test_a_chunk_that_gives_an_event_at_each_try_is_read_to_its_end_however_often_it_breaks(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Hesitant(ScriptedClient):
+        async def export(self, day: float, chunk: str, cursor: str) -> AsyncIterator[tuple[list[bytes], str]]:
+            begin = int(cursor.partition(":")[2] or 0)
+            self.asked.append((chunk, cursor))
+            await asyncio.sleep(0)
+            if begin < 2 * bulk.UNREADABLE_TRIES:
+                yield [wire(str(begin))], f"a1:{begin + 1}"
+                raise RpcError("ExportUnstructuredEvents", "INTERNAL", "scripted")
+
+    waits: list[int] = []
+
+    def counted(attempt: int, longest: float) -> float:
+        waits.append(attempt)
+        return 0.0
+
+    monkeypatch.setattr(bulk, "backoff", counted)
+    client, sink, store = Hesitant(), ScriptedSink(), Store(None)
+    client.days[day(0)] = ["chunk"]
+    async with reading(client, sink, store):
+        await until(lambda: list(store.positions("bulk/").values()) == [DONE])
+    assert len(sink.delivered) == 2 * bulk.UNREADABLE_TRIES
+    assert (client.searched, set(waits)) == ([], {1})
+
+
+async def test_a_chunk_whose_cursor_is_refused_again_and_again_is_read_from_its_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bulk, "LONGEST_WAIT", 0.01)
+
+    class Forgetful(ScriptedClient):
+        async def export(self, day: float, chunk: str, cursor: str) -> AsyncIterator[tuple[list[bytes], str]]:
+            self.asked.append((chunk, cursor))
+            await asyncio.sleep(0)
+            if cursor:
+                raise RpcError("ExportUnstructuredEvents", "INVALID_ARGUMENT", "scripted: unsupported cursor format")
+            yield [wire("a"), wire("b")], "a1:2"
+
+    client, sink, store = Forgetful(), ScriptedSink(), Store(None)
+    client.days[day(0)] = ["chunk"]
+    store.commit(Commit({f"bulk/{day(0)}/chunk": "b9:1"}))
+    async with reading(client, sink, store):
+        await until(lambda: list(store.positions("bulk/").values()) == [DONE])
+    assert client.asked == [("chunk", "b9:1")] * (bulk.REFUSED_CURSOR_TRIES + 1) + [("chunk", "")]
+    assert sink.delivered == ["a", "b"]
 
 
 async def test_no_more_days_are_listed_ahead_than_can_be_kept_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:

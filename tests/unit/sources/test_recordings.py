@@ -71,6 +71,17 @@ async def test_a_recording_whose_stream_breaks_again_and_again_arrives_whole_and
     assert sorted(sink.delivered) == sorted(f"r{index}" for index in range(25))
 
 
+async def test_a_clock_that_is_set_back_by_a_day_does_not_put_off_what_waits() -> None:
+    client, sink, store = ScriptedClient(), ScriptedSink(), announced("waits", "set back")
+    client.recordings = {"waits": recorded(2), "set back": recorded(1)}
+    store.recording_later("waits", time() + HOUR, counted=True)
+    store.recording_later("set back", time() + 24 * HOUR, counted=True)
+    async with fetching(client, sink, store):
+        await until(lambda: store.waiting_recordings()[0] == 1)
+        await asyncio.sleep(0.05)
+    assert sink.delivered == ["r0"]
+
+
 async def test_a_recording_is_not_done_while_what_an_earlier_try_read_is_in_flight() -> None:
     client, sink, store = ScriptedClient(), ScriptedSink(), announced("s")
     client.recordings["s"] = recorded(5)

@@ -20,6 +20,7 @@ from event_handler.teleport.client import Client
 from event_handler.teleport.decode import event_id, event_time
 from event_handler.teleport.messages import OLDEST_FIRST, write_time
 from tests.unit.pipeline.test_engine import ScriptedSink, wire
+from tests.unit.sources.test_pages import Paged
 from tests.unit.sources.test_recordings import until
 
 DAY = 86_400.0
@@ -65,7 +66,7 @@ def source_of(client: Client, line: Pipeline, store: Store, *, start: float, win
 
 
 @asynccontextmanager
-async def reading(client: SearchedClient, sink: ScriptedSink, store: Store, *, start: float, window: float) -> AsyncIterator[None]:
+async def reading(client: Client, sink: ScriptedSink, store: Store, *, start: float, window: float) -> AsyncIterator[None]:
     async with Pipeline(sink, store, Selector("scripted", DuplicateWindow()), LineLimits(3, 1_000_000)) as line:
         running = asyncio.create_task(source_of(client, line, store, start=start, window=window).run())
         try:
@@ -128,6 +129,37 @@ async def test_a_clock_that_is_wrong_loses_no_new_event(monkeypatch: pytest.Monk
     async with reading(client, sink, store, start=time() - 10 * DAY, window=DAY):
         client.events.append(at(time(), "after a restart"))
         await until(lambda: "after a restart" in sink.delivered)
+
+
+async def test_an_event_of_the_future_hides_none_of_the_present(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(search, "SWEEP_EVERY", 0.1)
+    client, sink, store = SearchedClient(), ScriptedSink(), Store(None)
+    client.events = [at(time() + AHEAD / 2, "future")]
+    async with reading(client, sink, store, start=time() - DAY, window=DAY):
+        await until(lambda: sink.delivered == ["future"])
+        client.events.append(at(time(), "present"))
+        await until(lambda: sink.delivered == ["future", "present"])
+        position = read_position(store)
+    assert position is not None
+    assert position <= time()
+
+
+async def test_all_that_an_event_hides_which_is_too_large_is_found_from_the_end() -> None:
+    now = time()
+    client, sink, store = Paged(*(now - 100.0 + number for number in range(9))), ScriptedSink(), Store(None)
+    client.hides = {"e0"}
+    async with reading(client, sink, store, start=now - DAY, window=DAY):
+        await until(lambda: len(sink.delivered) == 8)
+    assert set(sink.delivered) == {f"e{number}" for number in range(1, 9)}
+
+
+async def test_events_before_the_start_time_are_not_delivered() -> None:
+    client, sink, store = SearchedClient(), ScriptedSink(), Store(None)
+    client.events = [at(time() - 100.0, "before"), at(time() - 1.0, "after")]
+    async with reading(client, sink, store, start=time() - 50.0, window=DAY):
+        await until(lambda: sink.delivered == ["after"])
+        await until(lambda: len(client.asked) > 3)
+    assert sink.delivered == ["after"]
 
 
 async def test_a_start_time_years_ago_costs_few_calls_to_reach_the_first_event() -> None:
