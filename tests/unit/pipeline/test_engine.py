@@ -584,6 +584,45 @@ async def test_a_cancelled_reader_does_not_hide_what_it_had_not_handed_on(store:
     assert store.positions("s") == {"s": "p"}
 
 
+async def test_a_reader_that_was_cancelled_before_it_handed_anything_on_leaves_nothing_to_wait_for(store: Store) -> None:
+    sink = ScriptedSink(events=1, requests=1)
+    sink.hold = asyncio.Event()
+    async with asyncio.timeout(20), pipeline(sink, store, 1000) as line:
+        await line.put(Ledger("others"), [wire("a")], None)
+        ledger = Ledger("s")
+        putting = asyncio.create_task(line.put(ledger, [wire("b", text="x" * 500)], "p"))
+        await asyncio.sleep(0.02)
+        putting.cancel()
+        await asyncio.gather(putting, return_exceptions=True)
+        await line.drain(ledger)
+        sink.hold.set()
+    assert store.positions("s") == {}
+
+
+async def test_who_comes_later_waits_behind_a_large_event_also_when_there_is_room_for_a_small_one(store: Store) -> None:
+    sink = ScriptedSink(events=1, requests=1)
+    sink.hold = asyncio.Event()
+    async with asyncio.timeout(20), pipeline(sink, store, 5000) as line:
+        await line.put(Ledger("first"), [wire("first")], None)
+        large = asyncio.create_task(line.put(Ledger("large"), [wire("large", text="x" * 3000)], None))
+        await asyncio.sleep(0.02)
+        small = asyncio.create_task(line.put(Ledger("small"), [wire("small")], None))
+        await asyncio.sleep(0.05)
+        assert not small.done()
+        sink.hold.set()
+        await asyncio.gather(large, small)
+        await line.drain_all()
+    assert sink.delivered == ["first", "large", "small"]
+
+
+async def test_an_upload_is_asked_for_at_once_and_the_end_of_a_session_waits_for_it_a_while(store: Store) -> None:
+    async with pipeline(ScriptedSink(), store) as line:
+        events = [wire("u", "session.upload", sid="uploaded"), write_time(3, time()) + wire("e", "session.end", sid="ended")]
+        await line.put(Ledger("s"), events, "p")
+        await line.drain_all()
+    assert [item.session_id for item in store.due_recordings(time() + memory.END_GRACE - 5.0, 5)] == ["uploaded"]
+
+
 async def test_when_there_is_no_room_for_dead_letters_reading_stops_and_goes_on_when_there_is(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
