@@ -17,7 +17,7 @@ from event_handler.errors import EventHandlerError, StateError, UsageError
 from event_handler.event import Event
 from event_handler.pipeline import letters as letters_module
 from event_handler.pipeline.letters import RECORDINGS, retry_letters
-from event_handler.sinks.base import Delivered, Limits, Reject, Retry, Verdict
+from event_handler.sinks.base import Delivered, Limits, Partial, Reject, Retry, Verdict
 from event_handler.state.letters import Letters
 from event_handler.state.store import Commit, DeadLetter, RecordingItem, Store
 
@@ -197,6 +197,31 @@ async def test_the_letter_of_a_recording_that_nobody_can_ask_for_stays_and_its_e
     assert sink.sent == []
     assert "no session id" in call(storage, "list", "--sink=recorded")
     assert store.letters_to_retry() == []
+    store.close()
+
+
+async def test_a_letter_that_is_refused_in_an_answer_event_by_event_is_kept_with_that_reason(storage: Path) -> None:
+    store = Store(storage / "example.test" / "file")
+    call(storage, "retry", "file/1")
+    await tried_once(Sink(Partial(frozenset(), {0: "still no field"})), store)
+    assert store.letters_to_retry() == []
+    assert "still no field" in call(storage, "list", "--sink=file")
+    store.close()
+
+
+async def test_a_sink_that_fails_by_itself_does_not_end_the_retries(storage: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(letters_module, "LOOK_EVERY", 0.02)
+    store = Store(storage / "example.test" / "file")
+    call(storage, "retry", "file/1")
+    sink = Sink()  # it has no verdict: an IndexError
+    running = asyncio.create_task(retry_letters(sink, store, asyncio.Event()))
+    await asyncio.sleep(0.05)
+    sink.verdicts.append(Delivered())
+    async with asyncio.timeout(20):
+        while store.dead_letters():
+            await asyncio.sleep(0.005)
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
     store.close()
 
 

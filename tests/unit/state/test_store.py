@@ -44,6 +44,15 @@ def test_an_upload_brings_a_waiting_recording_forward_and_a_finished_one_stays_f
     assert store.waiting_recordings() == (0, 0)
 
 
+def test_an_upload_that_is_read_again_and_again_does_not_bring_the_next_try_of_its_recording_forward(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    upload = Commit(recordings=[recording("s", uploaded=True, due=0.0)])
+    store.commit(upload)
+    store.recording_later("s", 100.0, counted=True)
+    store.commit(upload)
+    assert store.due_recordings(50.0, 5) == []
+
+
 def test_a_recording_that_was_delivered_after_the_end_of_its_session_stays_finished_when_the_upload_comes(tmp_path: Path) -> None:
     store = Store(tmp_path)
     store.commit(Commit(recordings=[recording("s", uploaded=False, due=1.0)]))
