@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+from math import nan
 from pathlib import Path
 from time import time
 
@@ -100,6 +101,51 @@ def test_a_state_that_was_moved_away_after_a_kill_does_not_come_back_out_of_its_
     assert fresh.positions("search") == {}
     (log,) = (tmp_path / "killed").glob("state.db.left-*-wal")
     assert log.stat().st_size
+
+
+def test_a_group_that_found_no_room_is_remembered_when_there_is_some(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store._do("PRAGMA max_page_count = 20")
+    group = Commit({"search": "5.0"}, b"12345678", dead_letters=[DeadLetter("s", "r", "t", "u", "", b"x" * 200_000)])
+    for _ in range(2):
+        with pytest.raises(StateError, match="database or disk is full"):
+            store.commit(group)
+    assert store.positions("search") == {}
+    store._do("PRAGMA max_page_count = 1000000")
+    store.commit(group)
+    assert store.positions("search") == {"search": "5.0"}
+    assert store.dead_letters() == 1
+    store.close()
+
+
+def test_a_group_that_cannot_be_written_leaves_nothing_half_done_and_the_next_one_is(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    with pytest.raises(StateError, match="constraint failed"):
+        store.commit(Commit({"search": "5.0"}, recordings=[RecordingItem("s", nan, True, 0, 0.0, 0)]))
+    store.commit(Commit({"other": "1"}))
+    assert store.positions("") == {"other": "1"}
+    store.close()
+
+
+def test_ids_are_remembered_up_to_their_number_and_the_oldest_go_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store, groups = Store(tmp_path), [f"{number:08}".encode() for number in range(256)]
+    for group in groups[:128]:
+        store.commit(Commit(ids=group))
+    assert list(store.delivered_ids()) == groups[:128]
+    monkeypatch.setattr(store_module, "REMEMBERED_IDS", 100)
+    for group in groups[128:]:
+        store.commit(Commit(ids=group))
+    left = list(store.delivered_ids())
+    assert left == groups[-len(left) :]
+    assert 100 <= len(left) <= 101
+    store.close()
+
+
+def test_the_recording_that_has_been_due_for_longest_comes_first(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.commit(Commit(recordings=[recording(f"s{due}", uploaded=True, due=float(due)) for due in (3, 1, 2)]))
+    assert [item.session_id for item in store.due_recordings(5.0, 2)] == ["s1", "s2"]
+    store.close()
 
 
 def test_a_storage_path_that_is_a_file_is_refused(tmp_path: Path) -> None:
