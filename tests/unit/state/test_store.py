@@ -148,6 +148,13 @@ def test_the_recording_that_has_been_due_for_longest_comes_first(tmp_path: Path)
     store.close()
 
 
+def test_a_state_that_cannot_be_opened_is_not_taken_for_damaged(tmp_path: Path) -> None:
+    (tmp_path / "state.db").mkdir()
+    with pytest.raises(StateError, match="unable to open"):
+        Store(tmp_path, begin_known=True)
+    assert not list(tmp_path.glob("state.db.damaged-*"))
+
+
 def test_a_storage_path_that_is_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(StateError, match="not usable"):
