@@ -31,6 +31,27 @@ def test_state_kept_by_address_is_taken_over_once(tmp_path: Path) -> None:
     assert sorted(path.name for path in (tmp_path / "auth.example.test_3025").iterdir()) == ["lock", "state.db.adopted"]
 
 
+def test_a_state_that_is_there_already_is_never_replaced_by_an_older_one(tmp_path: Path) -> None:
+    directory = state_directory(tmp_path, "example.test", "fluentd")
+    for place, position in ((tmp_path / "auth.example.test_3025", "5.0"), (directory, "9.0")):
+        store = Store(place)
+        store.commit(Commit({"search": position}))
+        store.close()
+    adopt(tmp_path, directory, [("auth.example.test", 3025)])
+    store = Store(directory)
+    assert store.positions("search") == {"search": "9.0"}
+    store.close()
+
+
+def test_a_state_that_another_process_still_works_on_is_not_taken_over(tmp_path: Path) -> None:
+    working = Store(tmp_path / "auth.example.test_3025")
+    directory = state_directory(tmp_path, "example.test", "fluentd")
+    with pytest.raises(StateError, match="another event handler"):
+        adopt(tmp_path, directory, [("auth.example.test", 3025)])
+    assert not directory.exists()
+    working.close()
+
+
 def test_nothing_is_taken_over_from_another_address(tmp_path: Path) -> None:
     Store(tmp_path / "other.test_443").close()
     directory = state_directory(tmp_path, "example.test", "fluentd")
