@@ -50,8 +50,8 @@ log = structlog.get_logger()
 class _Chunk:
     """A chunk being read. `cursor` is the place after the last event that was put into the pipeline ("" = its start).
 
-    `attempt` counts the tries in a row without an event, `refused` those of them that failed because of the chunk itself; `empty`
-    is one that was read to its end and had no event.
+    `attempt` counts the tries in a row without an event, `refused` those of them that failed because of the chunk itself, or all of
+    those since it was begun `anew` because its cursor was refused; `empty` is one that was read to its end and had no event.
     """
 
     day: date
@@ -60,6 +60,7 @@ class _Chunk:
     ledger: Ledger
     attempt: int = 0
     refused: int = 0
+    anew: bool = False
     empty: bool = False
 
     @property
@@ -95,6 +96,7 @@ class BulkSource:
         self._known: set[str] = set()
         self._open: set[_Chunk] = set()
         self._lost: dict[date, set[_Chunk]] = {}  # chunks whose events a search has to find
+        self._found = Ledger("bulk")  # for all such searches: after one that failed, what it found may be in flight and is known
         # In the order of the days and, by their names, of their making; bounded by LISTED_AHEAD and what a day has.
         self._waiting: asyncio.PriorityQueue[tuple[date, str, _Chunk]] = asyncio.PriorityQueue()
         self._behind = False
@@ -207,7 +209,9 @@ class BulkSource:
     async def _read(self, chunk: _Chunk) -> None:
         async for events, cursor in self._client.export(_noon(chunk.day), chunk.name, chunk.cursor):
             await self._pipeline.put(chunk.ledger, events, cursor)
-            chunk.cursor, chunk.attempt, chunk.refused = cursor, 0, 0
+            chunk.cursor, chunk.attempt = cursor, 0
+            if not chunk.anew:
+                chunk.refused = 0
         chunk.empty = not chunk.cursor
 
     async def _done(self, chunk: _Chunk) -> None:
@@ -236,15 +240,14 @@ class BulkSource:
         Servers before December 2025 give no event of a chunk that has just one (gravitational/teleport pull request 62138), which
         is looked for around the chunk's making first, for a whole day may be long.
         """
-        ledger = Ledger(f"bulk/{day}")
         found = 0
         unreadable = [chunk.name for chunk in lost if chunk.refused >= UNREADABLE_TRIES]
         if not unreadable:
             for since, until in sorted({_made_between(chunk) for chunk in lost}):
-                found += await self._put_span(ledger, since, until)
+                found += await self._put_span(since, until)
         if found != len(lost):  # fewer: one was late. More: events that left the window of ids since they were read are among them
-            found += await self._put_span(ledger, _begin(day), _begin(day) + DAY)
-        await self._pipeline.drain(ledger)
+            found += await self._put_span(_begin(day), _begin(day) + DAY)
+        await self._pipeline.drain(self._found)
         log.info("searched for chunks that the server gives no events of", day=str(day), chunks=len(lost), found=found)
         if unreadable:
             log.error(
@@ -253,12 +256,12 @@ class BulkSource:
                 chunks=unreadable,
             )
 
-    async def _put_span(self, ledger: Ledger, since: float, until: float) -> int:
+    async def _put_span(self, since: float, until: float) -> int:
         """Put what a search finds between two times into the pipeline, and return how many events were new."""
         found = 0
         async with aclosing(self._search.pages(since, until)) as pages:
             async for events, _ in pages:
-                found += await put_page(self._pipeline, ledger, events)
+                found += await put_page(self._pipeline, self._found, events)
         return found
 
     async def _again(self, chunks: Collection[_Chunk], error: RpcError | ConnectError) -> None:
@@ -269,7 +272,7 @@ class BulkSource:
             chunk.attempt += 1
             chunk.refused += bool(code) and code not in OF_THE_CLUSTER
             if code == "INVALID_ARGUMENT" and chunk.attempt > REFUSED_CURSOR_TRIES:
-                chunk.cursor = ""  # duplicates are dropped by id
+                chunk.cursor, chunk.anew = "", True  # duplicates are dropped by id
         pause = backoff(max(chunk.attempt for chunk in chunks), LONGEST_WAIT)
         if self._pipeline.ordered:
             await asyncio.sleep(pause)
