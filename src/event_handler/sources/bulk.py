@@ -9,7 +9,6 @@ later ones that the Go plugin had finished.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection
 from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
@@ -196,15 +195,17 @@ class BulkSource:
         while True:
             _, _, chunk = await self._waiting.get()
             try:
-                if chunk.refused < UNREADABLE_TRIES:
-                    await self._read(chunk)
-                if chunk.empty or chunk.refused >= UNREADABLE_TRIES:
-                    self._lost.setdefault(chunk.day, set()).add(chunk)
-                else:
-                    await self._done(chunk)
-                await self._find_lost(chunk.day)
+                await self._read(chunk)
             except (RpcError, ConnectError) as error:
-                await self._again([chunk], error)
+                self._interrupted(chunk, error)
+                if chunk.refused < UNREADABLE_TRIES:
+                    await self._again(chunk)
+                    continue
+            if chunk.empty or chunk.refused >= UNREADABLE_TRIES:
+                self._lost.setdefault(chunk.day, set()).add(chunk)
+            else:
+                await self._done(chunk)
+            await self._find_lost(chunk.day)
 
     async def _read(self, chunk: _Chunk) -> None:
         async for events, cursor in self._client.export(_noon(chunk.day), chunk.name, chunk.cursor):
@@ -227,9 +228,11 @@ class BulkSource:
             try:
                 await self._search_instead(day, lost)
             except (RpcError, ConnectError) as error:
+                log.warning("search failed, will be repeated", day=str(day), chunks=len(lost), error=str(error))
                 for chunk in lost:
-                    chunk.refused = 0  # the tries begin anew
-                await self._again(lost, error)
+                    chunk.attempt += 1
+                    chunk.refused = min(chunk.refused, UNREADABLE_TRIES - 1)  # it is read once more before the next search
+                    self._wait_later(chunk)
                 return
             for chunk in lost:
                 await self._done(chunk)
@@ -264,23 +267,24 @@ class BulkSource:
                 found += await put_page(self._pipeline, self._found, events)
         return found
 
-    async def _again(self, chunks: Collection[_Chunk], error: RpcError | ConnectError) -> None:
-        """Read chunks on later, where they were interrupted; the others wait for that only where order is kept."""
+    def _interrupted(self, chunk: _Chunk, error: RpcError | ConnectError) -> None:
+        log.warning("chunk interrupted, will go on where it was", day=str(chunk.day), chunk=chunk.name, error=str(error))
         code = error.code if isinstance(error, RpcError) else ""
-        for chunk in chunks:
-            log.warning("chunk interrupted, will go on where it was", day=str(chunk.day), chunk=chunk.name, error=str(error))
-            chunk.attempt += 1
-            chunk.refused += bool(code) and code not in OF_THE_CLUSTER
-            if code == "INVALID_ARGUMENT" and chunk.attempt > REFUSED_CURSOR_TRIES:
-                chunk.cursor, chunk.anew = "", True  # duplicates are dropped by id
-        pause = backoff(max(chunk.attempt for chunk in chunks), LONGEST_WAIT)
+        chunk.attempt += 1
+        chunk.refused += bool(code) and code not in OF_THE_CLUSTER
+        if code == "INVALID_ARGUMENT" and chunk.attempt > REFUSED_CURSOR_TRIES:
+            chunk.cursor, chunk.anew = "", True  # duplicates are dropped by id
+
+    async def _again(self, chunk: _Chunk) -> None:
+        """Read a chunk on after a pause; the others wait for that only where order is kept."""
         if self._pipeline.ordered:
-            await asyncio.sleep(pause)
-            for chunk in chunks:
-                self._wait(chunk)
+            await asyncio.sleep(backoff(chunk.attempt, LONGEST_WAIT))
+            self._wait(chunk)
         else:
-            for chunk in chunks:
-                asyncio.get_running_loop().call_later(pause, self._wait, chunk)
+            self._wait_later(chunk)
+
+    def _wait_later(self, chunk: _Chunk) -> None:
+        asyncio.get_running_loop().call_later(backoff(chunk.attempt, LONGEST_WAIT), self._wait, chunk)
 
 
 def unfinished_since(store: Store) -> float | None:

@@ -268,6 +268,20 @@ async def test_where_order_is_kept_chunks_are_read_one_by_one_in_the_order_in_wh
     assert [name for name, _ in client.asked] == [*names[:2], *[names[2]] * 3, *names[3:]]
 
 
+async def test_where_order_is_kept_a_chunk_that_can_neither_be_read_nor_searched_for_does_not_stop_the_others_for_ever(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(bulk, "LONGEST_WAIT", 0.01)
+    client, sink, store = ScriptedClient(), ScriptedSink(requests=1), Store(None)
+    sink.limits = replace(sink.limits, ordered=True)
+    client.days = {day(1): ["missing"], day(0): ["whole"]}
+    client.exports["whole"] = [wire("e1")]
+    client.breaks["search"] = ["PERMISSION_DENIED"] * 10_000
+    async with reading(client, sink, store, days=1):
+        await until(lambda: sink.delivered == ["e1"])
+        assert store.positions("bulk/") in ({}, {f"bulk/{day(0)}/whole": DONE})
+
+
 async def test_a_start_time_years_ago_costs_one_commit_for_all_empty_days_and_no_wait() -> None:
     client, sink, store = ScriptedClient(), ScriptedSink(), WritesCounted(None)
     client.days[day(1)] = ["chunk"]
