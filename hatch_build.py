@@ -30,6 +30,10 @@ class BuildHook(BuildHookInterface):  # type: ignore[type-arg]  # its settings h
 
     PLUGIN_NAME = "custom"
 
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._made: list[Path] = []
+
     def dependencies(self) -> list[str]:
         return ["mypy>=2.4,<3", "setuptools>=80"] if self._compiles() else []
 
@@ -37,7 +41,7 @@ class BuildHook(BuildHookInterface):  # type: ignore[type-arg]  # its settings h
         if version == "editable":  # its source may change at any time, and it asks git when it runs
             return
         if not (Path(self.root) / COMMIT_FILE).exists() and (commit := self._commit()):
-            made = Path(mkdtemp()) / "commit.txt"
+            made = self._aside() / "commit.txt"
             made.write_text(f"{commit}\n", "ascii")
             target = COMMIT_FILE if self.target_name == "sdist" else COMMIT_FILE.removeprefix("src/")
             build_data["force_include"][str(made)] = target
@@ -45,6 +49,15 @@ class BuildHook(BuildHookInterface):  # type: ignore[type-arg]  # its settings h
             build_data["force_include"] |= libraries
             build_data["pure_python"] = False
             build_data["infer_tag"] = True
+
+    def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:
+        for directory in self._made:
+            shutil.rmtree(directory, ignore_errors=True)
+
+    def _aside(self) -> Path:
+        """A directory that lasts until the wheel is packed."""
+        self._made.append(Path(mkdtemp(prefix="event-handler-build-")))
+        return self._made[-1]
 
     def _commit(self) -> str:
         if not (Path(self.root) / ".git").exists():
@@ -67,7 +80,7 @@ class BuildHook(BuildHookInterface):  # type: ignore[type-arg]  # its settings h
 
         Where that fails the wheel is pure Python: it does the same, and costs more CPU.
         """
-        aside = Path(mkdtemp())
+        aside = self._aside()
         shutil.copytree(
             Path(self.root) / "src" / "event_handler", aside / "event_handler", ignore=shutil.ignore_patterns("*.so", "*.pyd")
         )

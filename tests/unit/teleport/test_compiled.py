@@ -49,7 +49,9 @@ def build(directory: Path, **environment: str) -> zipfile.ZipFile:
 @pytest.fixture(scope="session")
 def unpacked(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("wheel")
-    build(directory).extractall(directory)
+    aside = tmp_path_factory.mktemp("aside")
+    build(directory, TMPDIR=str(aside)).extractall(directory)
+    assert list(aside.iterdir()) == []  # a build leaves nothing behind
     return directory
 
 
