@@ -1,4 +1,4 @@
-"""Puts the git commit into what is built, and compiles the decoder of events into the wheel where a C compiler is at hand."""
+"""Puts the git commit into what is built, and compiles what every event passes into the wheel where a C compiler is at hand."""
 
 from __future__ import annotations
 
@@ -14,16 +14,25 @@ from typing import Any
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 COMMIT_FILE = "src/event_handler/commit.txt"  # read by event_handler.about
-COMPILED = ("event_handler/teleport/decode.py", "event_handler/teleport/frames.py")  # where the CPU goes; they run uncompiled as well
-NEEDED = ("event_handler/__init__.py", "event_handler/errors.py", "event_handler/teleport/__init__.py", *COMPILED)
+COMPILED = (  # where the CPU goes; they run uncompiled as well
+    "event_handler/event.py",
+    "event_handler/pipeline/duplicates.py",
+    "event_handler/pipeline/select.py",
+    "event_handler/teleport/decode.py",
+    "event_handler/teleport/frames.py",
+)
 PURE = "EVENT_HANDLER_PURE_PYTHON"  # set to anything to compile nothing
-COMPILE_TIMEOUT = 300  # seconds; it takes 6
+COMPILE_TIMEOUT = 300  # seconds; it takes 10
 
 
 class BuildHook(BuildHookInterface):  # type: ignore[type-arg]  # its settings have no type
     """A wheel that is built from an sdist finds the commit there already; without git there is none, which is no error."""
 
     PLUGIN_NAME = "custom"
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._made: list[Path] = []
 
     def dependencies(self) -> list[str]:
         return ["mypy>=2.4,<3", "setuptools>=80"] if self._compiles() else []
@@ -32,7 +41,7 @@ class BuildHook(BuildHookInterface):  # type: ignore[type-arg]  # its settings h
         if version == "editable":  # its source may change at any time, and it asks git when it runs
             return
         if not (Path(self.root) / COMMIT_FILE).exists() and (commit := self._commit()):
-            made = Path(mkdtemp()) / "commit.txt"
+            made = self._aside() / "commit.txt"
             made.write_text(f"{commit}\n", "ascii")
             target = COMMIT_FILE if self.target_name == "sdist" else COMMIT_FILE.removeprefix("src/")
             build_data["force_include"][str(made)] = target
@@ -40,6 +49,15 @@ class BuildHook(BuildHookInterface):  # type: ignore[type-arg]  # its settings h
             build_data["force_include"] |= libraries
             build_data["pure_python"] = False
             build_data["infer_tag"] = True
+
+    def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:
+        for directory in self._made:
+            shutil.rmtree(directory, ignore_errors=True)
+
+    def _aside(self) -> Path:
+        """A directory that lasts until the wheel is packed."""
+        self._made.append(Path(mkdtemp(prefix="event-handler-build-")))
+        return self._made[-1]
 
     def _commit(self) -> str:
         if not (Path(self.root) / ".git").exists():
@@ -62,10 +80,10 @@ class BuildHook(BuildHookInterface):  # type: ignore[type-arg]  # its settings h
 
         Where that fails the wheel is pure Python: it does the same, and costs more CPU.
         """
-        aside = Path(mkdtemp())
-        for name in NEEDED:
-            (aside / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(Path(self.root) / "src" / name, aside / name)
+        aside = self._aside()
+        shutil.copytree(
+            Path(self.root) / "src" / "event_handler", aside / "event_handler", ignore=shutil.ignore_patterns("*.so", "*.pyd")
+        )
         command = [sys.executable, "-m", "mypyc", "--ignore-missing-imports", *COMPILED]
         try:
             done = subprocess.run(  # noqa: S603 - a fixed command
@@ -83,5 +101,5 @@ class BuildHook(BuildHookInterface):  # type: ignore[type-arg]  # its settings h
         shutil.rmtree(aside / "build", ignore_errors=True)
         built = [path for path in aside.rglob("*") if path.suffix in (".so", ".pyd")]
         if not built:
-            self.app.display_warning(f"The decoder of events is not compiled, events will cost more CPU: {said.strip()[-500:]}")
+            self.app.display_warning(f"Nothing is compiled, events will cost more CPU: {said.strip()[-500:]}")
         return {str(path): str(path.relative_to(aside)) for path in built}

@@ -9,7 +9,6 @@ later ones that the Go plugin had finished.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection
 from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
@@ -50,8 +49,8 @@ log = structlog.get_logger()
 class _Chunk:
     """A chunk being read. `cursor` is the place after the last event that was put into the pipeline ("" = its start).
 
-    `attempt` counts the tries in a row without an event, `refused` those of them that failed because of the chunk itself; `empty`
-    is one that was read to its end and had no event.
+    `attempt` counts the tries in a row without an event, `refused` those of them that failed because of the chunk itself, or all of
+    those since it was begun `anew` because its cursor was refused; `empty` is one that was read to its end and had no event.
     """
 
     day: date
@@ -60,6 +59,7 @@ class _Chunk:
     ledger: Ledger
     attempt: int = 0
     refused: int = 0
+    anew: bool = False
     empty: bool = False
 
     @property
@@ -95,6 +95,7 @@ class BulkSource:
         self._known: set[str] = set()
         self._open: set[_Chunk] = set()
         self._lost: dict[date, set[_Chunk]] = {}  # chunks whose events a search has to find
+        self._found = Ledger("bulk")  # for all such searches: after one that failed, what it found may be in flight and is known
         # In the order of the days and, by their names, of their making; bounded by LISTED_AHEAD and what a day has.
         self._waiting: asyncio.PriorityQueue[tuple[date, str, _Chunk]] = asyncio.PriorityQueue()
         self._behind = False
@@ -194,20 +195,24 @@ class BulkSource:
         while True:
             _, _, chunk = await self._waiting.get()
             try:
-                if chunk.refused < UNREADABLE_TRIES:
-                    await self._read(chunk)
-                if chunk.empty or chunk.refused >= UNREADABLE_TRIES:
-                    self._lost.setdefault(chunk.day, set()).add(chunk)
-                else:
-                    await self._done(chunk)
-                await self._find_lost(chunk.day)
+                await self._read(chunk)
             except (RpcError, ConnectError) as error:
-                await self._again([chunk], error)
+                self._interrupted(chunk, error)
+                if chunk.refused < UNREADABLE_TRIES:
+                    await self._again(chunk)
+                    continue
+            if chunk.empty or chunk.refused >= UNREADABLE_TRIES:
+                self._lost.setdefault(chunk.day, set()).add(chunk)
+            else:
+                await self._done(chunk)
+            await self._find_lost(chunk.day)
 
     async def _read(self, chunk: _Chunk) -> None:
         async for events, cursor in self._client.export(_noon(chunk.day), chunk.name, chunk.cursor):
             await self._pipeline.put(chunk.ledger, events, cursor)
-            chunk.cursor, chunk.attempt, chunk.refused = cursor, 0, 0
+            chunk.cursor, chunk.attempt = cursor, 0
+            if not chunk.anew:
+                chunk.refused = 0
         chunk.empty = not chunk.cursor
 
     async def _done(self, chunk: _Chunk) -> None:
@@ -223,9 +228,11 @@ class BulkSource:
             try:
                 await self._search_instead(day, lost)
             except (RpcError, ConnectError) as error:
+                log.warning("search failed, will be repeated", day=str(day), chunks=len(lost), error=str(error))
                 for chunk in lost:
-                    chunk.refused = 0  # the tries begin anew
-                await self._again(lost, error)
+                    chunk.attempt += 1
+                    chunk.refused = min(chunk.refused, UNREADABLE_TRIES - 1)  # it is read once more before the next search
+                    self._wait_later(chunk)
                 return
             for chunk in lost:
                 await self._done(chunk)
@@ -236,15 +243,14 @@ class BulkSource:
         Servers before December 2025 give no event of a chunk that has just one (gravitational/teleport pull request 62138), which
         is looked for around the chunk's making first, for a whole day may be long.
         """
-        ledger = Ledger(f"bulk/{day}")
         found = 0
         unreadable = [chunk.name for chunk in lost if chunk.refused >= UNREADABLE_TRIES]
         if not unreadable:
             for since, until in sorted({_made_between(chunk) for chunk in lost}):
-                found += await self._put_span(ledger, since, until)
+                found += await self._put_span(since, until)
         if found != len(lost):  # fewer: one was late. More: events that left the window of ids since they were read are among them
-            found += await self._put_span(ledger, _begin(day), _begin(day) + DAY)
-        await self._pipeline.drain(ledger)
+            found += await self._put_span(_begin(day), _begin(day) + DAY)
+        await self._pipeline.drain(self._found)
         log.info("searched for chunks that the server gives no events of", day=str(day), chunks=len(lost), found=found)
         if unreadable:
             log.error(
@@ -253,31 +259,32 @@ class BulkSource:
                 chunks=unreadable,
             )
 
-    async def _put_span(self, ledger: Ledger, since: float, until: float) -> int:
+    async def _put_span(self, since: float, until: float) -> int:
         """Put what a search finds between two times into the pipeline, and return how many events were new."""
         found = 0
         async with aclosing(self._search.pages(since, until)) as pages:
             async for events, _ in pages:
-                found += await put_page(self._pipeline, ledger, events)
+                found += await put_page(self._pipeline, self._found, events)
         return found
 
-    async def _again(self, chunks: Collection[_Chunk], error: RpcError | ConnectError) -> None:
-        """Read chunks on later, where they were interrupted; the others wait for that only where order is kept."""
+    def _interrupted(self, chunk: _Chunk, error: RpcError | ConnectError) -> None:
+        log.warning("chunk interrupted, will go on where it was", day=str(chunk.day), chunk=chunk.name, error=str(error))
         code = error.code if isinstance(error, RpcError) else ""
-        for chunk in chunks:
-            log.warning("chunk interrupted, will go on where it was", day=str(chunk.day), chunk=chunk.name, error=str(error))
-            chunk.attempt += 1
-            chunk.refused += bool(code) and code not in OF_THE_CLUSTER
-            if code == "INVALID_ARGUMENT" and chunk.attempt > REFUSED_CURSOR_TRIES:
-                chunk.cursor = ""  # duplicates are dropped by id
-        pause = backoff(max(chunk.attempt for chunk in chunks), LONGEST_WAIT)
+        chunk.attempt += 1
+        chunk.refused += bool(code) and code not in OF_THE_CLUSTER
+        if code == "INVALID_ARGUMENT" and chunk.attempt > REFUSED_CURSOR_TRIES:
+            chunk.cursor, chunk.anew = "", True  # duplicates are dropped by id
+
+    async def _again(self, chunk: _Chunk) -> None:
+        """Read a chunk on after a pause; the others wait for that only where order is kept."""
         if self._pipeline.ordered:
-            await asyncio.sleep(pause)
-            for chunk in chunks:
-                self._wait(chunk)
+            await asyncio.sleep(backoff(chunk.attempt, LONGEST_WAIT))
+            self._wait(chunk)
         else:
-            for chunk in chunks:
-                asyncio.get_running_loop().call_later(pause, self._wait, chunk)
+            self._wait_later(chunk)
+
+    def _wait_later(self, chunk: _Chunk) -> None:
+        asyncio.get_running_loop().call_later(backoff(chunk.attempt, LONGEST_WAIT), self._wait, chunk)
 
 
 def unfinished_since(store: Store) -> float | None:

@@ -2,7 +2,7 @@
 
 Wire bytes become JSON once, without protobuf objects in between, and only when the event has been selected; unknown fields are
 skipped. This is where most of the CPU goes: the file is typed, pure Python that the build compiles with mypyc where a C compiler is
-at hand, with the same results.
+at hand, with the same results. For that the constants are Final, or the compiled code would look them up by name.
 
 Keys are sorted by their bytes, as Go's protojson does: the server writes map entries in random order, so only sorting makes the
 text the same on every read. Numbers are doubles and are printed in the shortest form that reads back equal: whole numbers
@@ -18,21 +18,22 @@ import hashlib
 import math
 import struct
 from dataclasses import dataclass
+from typing import Final
 
 import orjson
 
 from event_handler.errors import MalformedEventError
 
-MAX_DEPTH = 200  # levels; orjson writes at most 254, and the server's own events stay below 20
-EXACT_INTEGER = 2.0**53  # doubles below it hold every whole number
-SMALLEST_PLAIN = 1e-4  # below it orjson prints an exponent where Go does not
-PAST_END = "a field runs past the end"
-NO_MESSAGE = "the cluster sent bytes that are no protobuf message"
-_FLOAT64 = struct.Struct("<d")
+MAX_DEPTH: Final = 200  # levels; orjson writes at most 254, and the server's own events stay below 20
+EXACT_INTEGER: Final = 2.0**53  # doubles below it hold every whole number
+SMALLEST_PLAIN: Final = 1e-4  # below it orjson prints an exponent where Go does not
+PAST_END: Final = "a field runs past the end"
+NO_MESSAGE: Final = "the cluster sent bytes that are no protobuf message"
+_read_double: Final = struct.Struct("<d").unpack_from
 COMPILED = not __file__.endswith(".py")  # whether this runs as machine code
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, init=False)
 class RawEvent:
     """An EventUnstructured whose content is still wire bytes. `time` is in seconds since the epoch (UTC)."""
 
@@ -41,6 +42,14 @@ class RawEvent:
     time: float
     index: int
     content: bytes
+
+    # Written out, as that of Event is (see there).
+    def __init__(self, type: str, id: str, time: float, index: int, content: bytes) -> None:
+        self.type = type
+        self.id = id
+        self.time = time
+        self.index = index
+        self.content = content
 
 
 def read_fields(wire: bytes) -> list[tuple[int, int | bytes]]:
@@ -314,7 +323,10 @@ def _struct(wire: bytes, at: int, end: int, depth: int) -> dict[str, object]:
             if upto > stop:
                 raise ValueError(PAST_END)
             if tag == 0x0A:
-                key = wire[at:upto].decode("utf-8", "replace")
+                try:  # the strict way is the fast one, and nearly every text is valid
+                    key = wire[at:upto].decode()
+                except UnicodeDecodeError:
+                    key = wire[at:upto].decode("utf-8", "replace")
             else:
                 value = _value(wire, at, upto, depth)
             at = upto
@@ -339,9 +351,12 @@ def _value(wire: bytes, at: int, end: int, depth: int) -> object:
         else:
             length, begin = read_varint(wire, at + 1)
         if begin + length == end:
-            return wire[begin:end].decode("utf-8", "replace")
+            try:
+                return wire[begin:end].decode()
+            except UnicodeDecodeError:
+                return wire[begin:end].decode("utf-8", "replace")
     elif tag == 0x11 and size == 9:
-        return _number(_FLOAT64.unpack_from(wire, at + 1)[0])
+        return _number(_read_double(wire, at + 1)[0])
     elif tag == 0x20 and size == 2 and wire[at + 1] < 2:
         return wire[at + 1] == 1
     return _any_value(wire, at, end, depth)
@@ -361,7 +376,7 @@ def _any_value(wire: bytes, at: int, end: int, depth: int) -> object:
                 value = _list(wire, at, upto, depth + 1)
             at = upto
         elif tag == 0x11:
-            value = _number(_FLOAT64.unpack_from(wire, at)[0])
+            value = _number(_read_double(wire, at)[0])
             at += 8
         elif tag == 0x20:
             flag, at = read_varint(wire, at)
@@ -394,14 +409,14 @@ def _list(wire: bytes, at: int, end: int, depth: int) -> list[object]:
 
 
 def _number(value: float) -> object:
-    if value.is_integer():
-        if -EXACT_INTEGER < value < EXACT_INTEGER:
-            whole = int(value)
+    if -EXACT_INTEGER < value < EXACT_INTEGER:
+        whole = int(value)
+        if whole == value:
             return whole if whole or math.copysign(1.0, value) > 0 else orjson.Fragment(b"-0")
+        return value if abs(value) >= SMALLEST_PLAIN else orjson.Fragment(_go_number(value))
+    if math.isfinite(value):  # a double as large as this is a whole number
         return orjson.Fragment(_go_number(value))
-    if not math.isfinite(value):
-        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
-    return value if abs(value) >= SMALLEST_PLAIN else orjson.Fragment(_go_number(value))
+    return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
 
 
 def _go_number(value: float) -> bytes:

@@ -1,13 +1,16 @@
-"""The wheel's compiled decoder gives the same results as the file that it was made of, for every event and for every odd byte."""
+"""What a wheel has compiled gives the same results as the files that it was made of, for every event and for every odd byte."""
 
 from __future__ import annotations
 
 import importlib.util
+import json
+import os
 import shutil
 import subprocess
 import sys
 import sysconfig
 import zipfile
+from base64 import b64encode
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
@@ -25,6 +28,7 @@ from event_handler.simulator.events import Generator
 from event_handler.teleport import decode as pure
 from event_handler.teleport import frames
 from event_handler.teleport.messages import write_message, write_text
+from tests.unit.pipeline import selecting
 from tests.unit.teleport.test_decode import texts, values
 
 ROOT = Path(__file__).parents[3]
@@ -43,14 +47,21 @@ def build(directory: Path, **environment: str) -> zipfile.ZipFile:
 
 
 @pytest.fixture(scope="session")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, ModuleType]]:
+def unpacked(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("wheel")
-    build(directory).extractall(directory)
-    sys.path.append(str(directory))  # where what all compiled files share lies
+    aside = tmp_path_factory.mktemp("aside")
+    build(directory, TMPDIR=str(aside)).extractall(directory)
+    assert list(aside.iterdir()) == []  # a build leaves nothing behind
+    return directory
+
+
+@pytest.fixture(scope="session")
+def wheel(unpacked: Path) -> Iterator[dict[str, ModuleType]]:
+    sys.path.append(str(unpacked))  # where what all compiled files share lies
     try:
-        yield {name: load(directory, name) for name in ("decode", "frames")}
+        yield {name: load(unpacked, name) for name in ("decode", "frames")}
     finally:
-        sys.path.remove(str(directory))
+        sys.path.remove(str(unpacked))
 
 
 def load(directory: Path, name: str) -> ModuleType:
@@ -145,3 +156,59 @@ def test_damaged_events_come_to_the_same(compiled: ModuleType, seed: int, data: 
     assert_same(compiled, event)
     assert_same(compiled, event[event.find(b"\x2a") + 3 :])  # about the Struct alone
     assert_same(compiled, write_message(1, event) + write_text(2, "cursor"))
+
+
+Selects = Callable[[dict[str, Any]], Any]
+
+
+@pytest.fixture(scope="session")
+def compiled_selects(unpacked: Path) -> Iterator[Selects]:
+    """The compiled selector in a process of its own: its events are of compiled classes, as all of that process are."""
+    command = [sys.executable, "-m", "tests.unit.pipeline.selecting"]
+    paths = os.pathsep.join([str(unpacked), str(ROOT)])
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT, env=os.environ | {"PYTHONPATH": paths}
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        told, asks = process.stdout, process.stdin
+        assert told.readline().strip().endswith(".so")
+
+        def selects(order: dict[str, Any]) -> Any:
+            asks.write(json.dumps(order) + "\n")
+            asks.flush()
+            return json.loads(told.readline())
+
+        yield selects
+        asks.close()
+
+
+def log_of(seed: int) -> list[bytes]:
+    """A short log: events that announce recordings among others, a copy, an event that is cut off, and one without an id."""
+    generator = Generator("sim.test", seed)
+    _, log, recording = generator.session(1_764_000_000.5, uploaded=True)
+    wires = [event.wire for event in (*log, *recording, generator.event(1_764_000_001.5), generator.event(1_764_000_002.0))]
+    struct = struct_pb2.Struct()
+    struct.update({"event": "user.login", "code": "T1000I", "sid": 7})
+    return [*wires, wires[0], wires[-1][:-9], write_text(1, "session.upload") + write_message(5, struct.SerializeToString())]
+
+
+kinds = st.sampled_from(["session.start", "session.upload", "session.*", "!session.end", "T2004I", "user.login", "print"])
+runs = st.lists(st.tuples(st.sampled_from(["", "s-1"]), st.lists(st.integers(0, 40), max_size=12)), max_size=5)
+
+
+@needs_compiler
+@given(
+    seed=st.integers(0, 1000),
+    runs=runs,
+    generation=st.integers(1, 20),
+    watched=st.lists(kinds, max_size=2),
+    lists=st.fixed_dictionaries({name: st.lists(kinds, max_size=2) for name in ("types", "skip_types", "skip_session_types")}),
+)
+def test_the_same_events_are_selected(
+    compiled_selects: Selects, seed: int, runs: list[tuple[str, list[int]]], generation: int, watched: list[str], lists: dict[str, Any]
+) -> None:
+    log = [b64encode(wire).decode() for wire in log_of(seed)]
+    chosen = [(session_id, [log[place % len(log)] for place in places]) for session_id, places in runs]
+    order = {"runs": chosen, "generation": generation, "watched": watched, "lists": lists}
+    assert compiled_selects(order) == json.loads(json.dumps(selecting.selected(order)))

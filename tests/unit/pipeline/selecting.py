@@ -1,0 +1,42 @@
+"""Selects from runs of events and tells what came of it as JSON: in this process, or line by line as a program of its own."""
+
+from __future__ import annotations
+
+import json
+import sys
+from base64 import b64decode
+from typing import Any
+
+from event_handler.pipeline import select
+from event_handler.pipeline.duplicates import DuplicateWindow
+
+
+def selected(order: dict[str, Any]) -> list[Any]:
+    """What a new selector makes of the `runs` of an order, each a session id ("" = none) and events in base64.
+
+    `lists` are the filters, `watched` event types that are watched, `generation` the size of the window of delivered ids.
+    """
+    seen: list[Any] = []
+    watchers = {kind: lambda uid, body, time: seen.append([uid, body.decode(), time]) for kind in order["watched"]}
+    selector = select.Selector("desk", DuplicateWindow(order["generation"]), watchers=watchers, **order["lists"])
+    made = []
+    for session_id, wires in order["runs"]:
+        chosen = selector.select([b64decode(wire) for wire in wires], session_id)
+        events = [
+            [event.type, event.id, event.time, event.index, event.body.decode(), event.session_id, mark.hex()]
+            for event, mark in chosen.events
+        ]
+        letters = [[letter.sink, letter.reason, letter.type, letter.id, letter.body.decode()] for letter in chosen.dead]
+        announced = [[recording.session_id, recording.time, recording.uploaded] for recording in chosen.announcements]
+        made.append([events, letters, announced])
+    return [made, seen, selector.duplicates]
+
+
+def main() -> None:
+    print(select.__file__, flush=True)
+    for line in sys.stdin:
+        print(json.dumps(selected(json.loads(line))), flush=True)
+
+
+if __name__ == "__main__":
+    main()
