@@ -70,14 +70,19 @@ class SearchSource:
         if last_id := self._store.fact(LAST_ID):
             await self._skip_until(last_id)
         await self._read_past()
-        self._newest = self._from
+        self._newest = swept_from = self._from
         swept: float | None = None
         pause = BUSY_PAUSE
         while True:
             now = time()
+            newest = min(self._newest, now)
             sweep = swept is None or monotonic() - swept >= SWEEP_EVERY
-            back, ahead = (self._look_back, SWEEP_AHEAD) if sweep else (OVERLAP, AHEAD)
-            since = max(self._start, min(self._newest, now) - back)
+            if sweep:  # what has appeared since the sweep before was late then, however much newer the newest is now
+                since, ahead = min(swept_from, newest) - self._look_back, SWEEP_AHEAD
+                swept_from = newest
+            else:
+                since, ahead = newest - OVERLAP, AHEAD
+            since = max(self._start, since)
             until = max(since, now + ahead)  # a start time may lie in the future
             seen = await self._read(since, until, self._search.pages(since, until))
             await self._reached(min(self._newest, now))
@@ -92,13 +97,15 @@ class SearchSource:
                 await asyncio.sleep(max(min(pause, self._poll), self._search.seconds * SERVER_REST))
 
     async def _read_past(self) -> None:
-        """Up to the newest hour, which is left to the tail. Windows are read side by side and delivered one after the other."""
-        window, begin = self._window, self._from
+        """Up to the newest hour or the look-back time, which is left to the tail. Windows are read side by side and delivered one after the other."""
+        window, begin, newest = self._window, self._from, max(AHEAD, self._look_back)
+        back = self._look_back  # what was late may have come after the reading had stopped
         ahead: deque[ReadAhead] = deque()
         try:
             while True:
-                while len(ahead) < WINDOWS_AT_ONCE and (now := time() - AHEAD) - begin > max(self._window, OVERLAP):
-                    since, begin = max(self._start, begin - OVERLAP), min(begin + window, now)
+                while len(ahead) < WINDOWS_AT_ONCE and (now := time() - newest) - begin > max(self._window, OVERLAP):
+                    since, begin = max(self._start, begin - back), min(begin + window, now)
+                    back = OVERLAP
                     ahead.append(ReadAhead(since, begin, self._search.pages(since, begin)))
                 if not ahead:
                     return
