@@ -28,7 +28,7 @@ LONGEST_EMPTY_WINDOW = 90 * 86_400.0  # seconds; a start time years ago must not
 AHEAD = 3600.0  # seconds that our clock and the server's may differ: so far into the future a poll reaches, and the past stays open
 SWEEP_EVERY = 60.0  # seconds between polls of the tail that look back the whole look-back time, and a day ahead
 CLOCK_WRONG = 25 * 3600.0  # seconds; a clock of ours that is a time zone behind delays events by a sweep, one ahead by a deep sweep
-SWEEPS_TO_DEEP = 60  # sweeps, an hour; the next one looks back to the newest event there is, if that is not longer ago than CLOCK_WRONG
+SWEEPS_TO_DEEP = 60  # an hour; every such sweep looks back to the newest event seen, but not longer than CLOCK_WRONG
 BUSY_PAUSE = 0.5  # seconds between polls while events come; doubled with every poll that finds nothing new
 SERVER_REST = 4.0  # times as long as a search took, the server has rest of us: a file back end sorts the whole day for each
 LOOK_FOR_LAST_ID = 2000  # events from the floor on; the plugin's page that the last id is in has 20, unless it was told otherwise
@@ -137,7 +137,7 @@ class SearchSource:
         self._store.remember(LAST_ID, "")
 
     async def _reached(self, moment: float) -> None:
-        """Everything before `moment` has been put into the pipeline; a moment that only our clock tells counts when it cannot be wrong."""
+        """Everything before `moment` has been put into the pipeline. What only our clock tells counts when it is long ago."""
         self._from = max(self._from, min(moment, max(self._newest, time() - CLOCK_WRONG)))
         await self._pipeline.put(self._ledger, [], repr(self._from))
 
