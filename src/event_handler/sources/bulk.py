@@ -12,7 +12,7 @@ import asyncio
 from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
-from time import time
+from time import monotonic, time
 from uuid import UUID
 
 import structlog
@@ -32,6 +32,7 @@ CHUNKS_AT_ONCE = 4  # a server downloads each chunk whole; 3 to 8 is what its do
 LISTINGS_AT_ONCE = 8  # days; a start time years ago must not cost a round trip for each empty day
 LONGEST_WAIT = 60.0  # seconds between tries of a chunk that fails
 FOUND_WAIT = 0.5  # seconds to the next listing when this one brought new chunks
+LOOK_FOR_END_EVERY = 0.2  # seconds; with `until_caught_up` the process waits for nothing else then
 OLD_DAYS_EVERY = 6  # polls; days before yesterday are listed only at every sixth
 DAY = 86_400.0  # seconds
 CHUNK_SPAN = 300.0  # seconds; a back end closes a chunk after a minute, or later under load
@@ -122,7 +123,17 @@ class BulkSource:
             else:
                 await self._standstill.look()
             round_number += 1
-            await asyncio.sleep(0.2 if self._until_caught_up else FOUND_WAIT if found else self._poll)
+            await self._until_next_listing(found)
+
+    async def _until_next_listing(self, found: int) -> None:
+        """With `until_caught_up` the next one is that which finds nothing more, as soon as all is read and delivered."""
+        if not self._until_caught_up:
+            await asyncio.sleep(FOUND_WAIT if found else self._poll)
+            return
+        end = monotonic() + self._poll
+        await asyncio.sleep(LOOK_FOR_END_EVERY)
+        while self._unfinished() and monotonic() < end:
+            await asyncio.sleep(LOOK_FOR_END_EVERY)
 
     async def _list(self, days: list[date]) -> int:
         """List days, oldest first, as long as there is room for their chunks; queue the new ones and return how many they are."""
@@ -148,7 +159,7 @@ class BulkSource:
 
     def _queue(self, day: date, names: list[str]) -> int:
         """Queue the chunks of a day that are not known yet and return how many. Listing never waits for the reading of one."""
-        new = [name for name in names if f"bulk/{day}/{name}" not in self._known]
+        new = [name for name in dict.fromkeys(names) if f"bulk/{day}/{name}" not in self._known]
         for name in new:
             stream = f"bulk/{day}/{name}"
             chunk = _Chunk(day, name, self._cursors.pop(stream, ""), Ledger(stream))

@@ -27,7 +27,8 @@ OVERLAP = 10.0  # seconds that every poll of the tail looks back: back ends writ
 LONGEST_EMPTY_WINDOW = 90 * 86_400.0  # seconds; a start time years ago must not cost two searches for each empty day
 AHEAD = 3600.0  # seconds that our clock and the server's may differ: so far into the future a poll reaches, and the past stays open
 SWEEP_EVERY = 60.0  # seconds between polls of the tail that look back the whole look-back time, and a day ahead
-SWEEP_AHEAD = 25 * 3600.0  # seconds; a clock of ours that is a time zone wrong delays events by a sweep at most
+CLOCK_WRONG = 25 * 3600.0  # seconds; a clock of ours that is a time zone behind delays events by a sweep, one ahead by a deep sweep
+SWEEPS_TO_DEEP = 60  # an hour; every such sweep looks back to the newest event seen, but not longer than CLOCK_WRONG
 BUSY_PAUSE = 0.5  # seconds between polls while events come; doubled with every poll that finds nothing new
 SERVER_REST = 4.0  # times as long as a search took, the server has rest of us: a file back end sorts the whole day for each
 LOOK_FOR_LAST_ID = 2000  # events from the floor on; the plugin's page that the last id is in has 20, unless it was told otherwise
@@ -70,35 +71,46 @@ class SearchSource:
         if last_id := self._store.fact(LAST_ID):
             await self._skip_until(last_id)
         await self._read_past()
-        self._newest = self._from
-        swept: float | None = None
+        self._newest = swept_from = self._from
+        swept, sweeps = 0.0, 0
         pause = BUSY_PAUSE
         while True:
             now = time()
-            sweep = swept is None or monotonic() - swept >= SWEEP_EVERY
-            back, ahead = (self._look_back, SWEEP_AHEAD) if sweep else (OVERLAP, AHEAD)
-            since = max(self._start, min(self._newest, now) - back)
+            sweep = not sweeps or monotonic() - swept >= SWEEP_EVERY
+            deep = sweep and sweeps % SWEEPS_TO_DEEP == 0
+            # Older events can no longer appear, so a log in which nothing happens, or nothing that is asked for, stays cheap.
+            open_since = now - (CLOCK_WRONG if deep else self._look_back + AHEAD)
+            newest = min(max(self._newest, open_since), now)
+            if sweep:  # what has appeared since the sweep before was late then, however much newer the newest is now
+                since, ahead = min(swept_from, newest) - self._look_back, CLOCK_WRONG
+                swept_from = newest
+            else:
+                since, ahead = newest - OVERLAP, AHEAD
+            since = max(self._start, since)
             until = max(since, now + ahead)  # a start time may lie in the future
             seen = await self._read(since, until, self._search.pages(since, until))
-            await self._reached(min(self._newest, now))
-            if self._until_caught_up and swept is not None and not seen:
+            await self._reached(now)
+            if self._until_caught_up and sweeps and not seen:
                 return
             if sweep:
-                # Older events can no longer appear, so a log in which nothing happens, or nothing that is asked for, stays cheap.
-                self._newest = max(self._newest, now - self._look_back - AHEAD)
-                swept = monotonic()
+                swept, sweeps = monotonic(), sweeps + 1
             pause = BUSY_PAUSE if seen else min(pause * 2, self._poll)
             if not self._until_caught_up:
                 await asyncio.sleep(max(min(pause, self._poll), self._search.seconds * SERVER_REST))
 
     async def _read_past(self) -> None:
-        """Up to the newest hour, which is left to the tail. Windows are read side by side and delivered one after the other."""
-        window, begin = self._window, self._from
+        """Up to the newest hour, or look-back time, which is left to the tail.
+
+        Windows are read side by side and delivered one after the other.
+        """
+        window, begin, newest = self._window, self._from, max(AHEAD, self._look_back)
+        back = self._look_back  # what was late may have come after the reading had stopped
         ahead: deque[ReadAhead] = deque()
         try:
             while True:
-                while len(ahead) < WINDOWS_AT_ONCE and (now := time() - AHEAD) - begin > max(self._window, OVERLAP):
-                    since, begin = max(self._start, begin - OVERLAP), min(begin + window, now)
+                while len(ahead) < WINDOWS_AT_ONCE and (now := time() - newest) - begin > max(self._window, OVERLAP):
+                    since, begin = max(self._start, begin - back), min(begin + window, now)
+                    back = OVERLAP
                     ahead.append(ReadAhead(since, begin, self._search.pages(since, begin)))
                 if not ahead:
                     return
@@ -125,8 +137,8 @@ class SearchSource:
         self._store.remember(LAST_ID, "")
 
     async def _reached(self, moment: float) -> None:
-        """Everything before `moment` has been put into the pipeline."""
-        self._from = max(self._from, moment)
+        """Everything before `moment` has been put into the pipeline. What only our clock tells counts when it is long ago."""
+        self._from = max(self._from, min(moment, max(self._newest, time() - CLOCK_WRONG)))
         await self._pipeline.put(self._ledger, [], repr(self._from))
 
     async def _read(self, since: float, until: float, pages: AsyncGenerator[Page]) -> int:

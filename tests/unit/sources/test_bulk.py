@@ -30,11 +30,11 @@ DAY = 86_400.0
 
 @asynccontextmanager
 async def reading(
-    client: ScriptedClient, sink: ScriptedSink, store: Store, *, days: int = 0, to_the_end: bool = False
+    client: ScriptedClient, sink: ScriptedSink, store: Store, *, days: int = 0, to_the_end: bool = False, poll: float = 0.01
 ) -> AsyncIterator[asyncio.Task[None]]:
     async with Pipeline(sink, store, Selector("scripted", DuplicateWindow()), LineLimits(3, 1_000_000)) as line:
         start = time() - days * DAY
-        source = BulkSource(client, line, store, start=start, late_days=3, poll=0.01, until_caught_up=to_the_end)
+        source = BulkSource(client, line, store, start=start, late_days=3, poll=poll, until_caught_up=to_the_end)
         running = asyncio.create_task(source.run())
         try:
             yield running
@@ -379,6 +379,29 @@ async def test_a_chunk_whose_cursor_is_refused_again_and_again_is_read_from_its_
         await until(lambda: list(store.positions("bulk/").values()) == [DONE])
     assert client.asked == [("chunk", "b9:1")] * (bulk.REFUSED_CURSOR_TRIES + 1) + [("chunk", "")]
     assert sink.delivered == ["a", "b"]
+
+
+async def test_a_chunk_that_is_listed_twice_at_a_time_is_read_once() -> None:
+    client, sink, store = ScriptedClient(), ScriptedSink(), Store(None)
+    client.days[day(0)] = ["chunk", "chunk"]
+    client.exports["chunk"] = [wire("e1")]
+    async with reading(client, sink, store, to_the_end=True) as running:
+        await asyncio.wait_for(running, 20)
+    assert (sink.delivered, client.asked) == (["e1"], [("chunk", "")])
+
+
+async def test_days_are_not_listed_again_and_again_while_what_they_have_is_read_to_the_end() -> None:
+    client, sink, store = ScriptedClient(), ScriptedSink(), Store(None)
+    client.days[day(0)] = ["chunk"]
+    client.exports["chunk"] = [wire("e1")]
+    sink.hold = asyncio.Event()
+    async with reading(client, sink, store, days=2, to_the_end=True, poll=20.0) as running:
+        await until(lambda: sink.calls == 1)
+        await asyncio.sleep(0.7)
+        assert client.listed == [day(2), day(1), day(0)]
+        sink.hold.set()
+        await asyncio.wait_for(running, 20)
+    assert client.listed == [day(2), day(1), day(0)] * 2
 
 
 async def test_a_chunk_that_always_ends_with_a_refusal_is_searched_for_though_its_beginning_can_be_read(

@@ -14,8 +14,8 @@ from event_handler.pipeline.duplicates import DuplicateWindow
 from event_handler.pipeline.engine import LineLimits, Pipeline
 from event_handler.pipeline.select import Selector
 from event_handler.sources import pages, search
-from event_handler.sources.search import AHEAD, SearchSource, read_position
-from event_handler.state.store import Store
+from event_handler.sources.search import AHEAD, CLOCK_WRONG, STREAM, SearchSource, read_position
+from event_handler.state.store import Commit, Store
 from event_handler.teleport.client import Client
 from event_handler.teleport.decode import event_id, event_time
 from event_handler.teleport.messages import OLDEST_FIRST, write_time
@@ -50,7 +50,9 @@ def at(moment: float, uid: str) -> bytes:
     return wire(uid) + write_time(3, moment)
 
 
-def source_of(client: Client, line: Pipeline, store: Store, *, start: float, window: float) -> SearchSource:
+def source_of(
+    client: Client, line: Pipeline, store: Store, *, start: float, window: float, look_back: float = LOOK_BACK
+) -> SearchSource:
     return SearchSource(
         client,
         line,
@@ -59,7 +61,7 @@ def source_of(client: Client, line: Pipeline, store: Store, *, start: float, win
         window=window,
         page=0,
         types=(),
-        look_back=LOOK_BACK,
+        look_back=look_back,
         poll=0.01,
         until_caught_up=False,
     )
@@ -87,7 +89,7 @@ async def test_a_log_in_which_nothing_happens_is_searched_back_for_little_more_t
     assert now - AHEAD - 2 * LOOK_BACK < since < now - AHEAD - LOOK_BACK
     position = read_position(store)
     assert position is not None
-    assert position == pytest.approx(now - AHEAD - LOOK_BACK, abs=30)
+    assert position == pytest.approx(now - (DAY if events else CLOCK_WRONG), abs=30)
     assert len(sink.delivered) == events
 
 
@@ -114,10 +116,50 @@ async def test_an_event_that_appears_as_late_as_the_look_back_is_found_though_ne
         await until(lambda: sink.delivered == ["new", "late"])
 
 
-@pytest.mark.parametrize("ahead", [-20 * 3600.0, -1800.0, -60.0, 60.0, 1800.0])
+async def test_an_event_that_was_late_when_nobody_was_reading_is_found() -> None:
+    client, sink, store = SearchedClient(), ScriptedSink(), Store(None)
+    position = time() - 3 * AHEAD
+    store.commit(Commit({STREAM: repr(position)}))
+    client.events = [at(position - LOOK_BACK + 10, "late")]
+    async with reading(client, sink, store, start=time() - DAY, window=AHEAD / 2):
+        await until(lambda: sink.delivered == ["late"])
+
+
+async def test_an_event_that_is_late_between_two_sweeps_is_found_however_much_newer_the_newest_is_at_the_second(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    passed = [0.0]
+    monkeypatch.setattr(search, "time", lambda: time() + passed[0])
+    monkeypatch.setattr(search, "SWEEP_EVERY", 0.3)
+    client, sink, store = SearchedClient(), ScriptedSink(), Store(None)
+    begun = time()
+    client.events = [at(begun, "new")]
+    async with reading(client, sink, store, start=begun - DAY, window=DAY):
+        await until(lambda: sink.delivered == ["new"])
+        passed[0] = LOOK_BACK
+        client.events += [at(begun - LOOK_BACK + 10, "late"), at(begun + LOOK_BACK, "newer")]
+        await until(lambda: "newer" in sink.delivered)
+        await until(lambda: "late" in sink.delivered)
+
+
+async def test_nothing_that_may_still_be_late_counts_as_past() -> None:
+    client, store = SearchedClient(), Store(None)
+    now, look_back = time(), 5 * AHEAD
+    async with Pipeline(ScriptedSink(), store, Selector("scripted", DuplicateWindow()), LineLimits(3, 1_000_000)) as line:
+        source = source_of(client, line, store, start=now - 2 * DAY, window=AHEAD, look_back=look_back)
+        running = asyncio.create_task(source.run())
+        await until(lambda: len(client.asked) > 60)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+    ends = [end for _, end in client.asked]
+    assert now - look_back - AHEAD < max(end for end in ends if end < now) < now - look_back + 60
+
+
+@pytest.mark.parametrize("ahead", [-20 * 3600.0, -1800.0, -60.0, 60.0, 1800.0, 5 * 3600.0, 20 * 3600.0])
 async def test_a_clock_that_is_wrong_loses_no_new_event(monkeypatch: pytest.MonkeyPatch, ahead: float) -> None:
     monkeypatch.setattr(search, "time", lambda: time() + ahead)
     monkeypatch.setattr(search, "SWEEP_EVERY", 0.1)
+    monkeypatch.setattr(search, "SWEEPS_TO_DEEP", 3)
     client, sink, store = SearchedClient(), ScriptedSink(), Store(None)
     client.events = [at(time() - DAY, "old")]
     async with reading(client, sink, store, start=time() - 10 * DAY, window=DAY):
