@@ -26,14 +26,14 @@ EVENTS = 200_000
 
 # The first entry that is part of a file's path names the part of the program; the innermost frame that has one decides.
 PARTS = (
-    ("/teleport/decode.py", "decoding"),
+    ("/teleport/decode.py", "select, decoding"),
     ("/teleport/", "cluster client"),
     ("/grpclib/", "reading: grpclib, h2"),
     ("/h2/", "reading: grpclib, h2"),
     ("/hpack/", "reading: grpclib, h2"),
     ("/hyperframe/", "reading: grpclib, h2"),
     ("/pipeline/duplicates.py", "duplicate window"),
-    ("/pipeline/select.py", "select"),
+    ("/pipeline/select.py", "select, decoding"),
     ("/pipeline/", "batching, acknowledging"),
     ("/sources/", "sources"),
     ("/state/", "SQLite"),
@@ -41,7 +41,7 @@ PARTS = (
     ("/aiohttp/", "sending: aiohttp"),
 )
 # A line that calls into C belongs to what it calls, wherever it stands.
-CALLS = (("orjson.", "orjson"),)
+CALLS = (("orjson.", "orjson"), ("_selector.select(", "select, decoding"))
 TLS = {"H2Protocol": "reading: TLS", "ResponseHandler": "sending: TLS"}  # by the protocol on top of the TLS session
 
 Line = tuple[CodeType, int]  # where a frame was

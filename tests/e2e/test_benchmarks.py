@@ -11,6 +11,8 @@ from xml.etree import ElementTree
 import pytest
 from benchmarks import flame
 
+from event_handler.simulator.pace import BURST
+
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="CPU and memory of a process are read from /proc")
 
 
@@ -27,7 +29,7 @@ async def run(module: str, *arguments: str) -> str:
 
 
 async def test_throughput_delivers_every_event_once_and_counts_what_it_cost(tmp_path: Path) -> None:
-    table = await run("throughput", "--events=1000", "--only=array-0ms", f"--json={tmp_path / 'results.json'}")
+    table = await run("throughput", "--events=1000", "--only=array-0ms", "--runs=2", f"--json={tmp_path / 'results.json'}")
     results = json.loads((tmp_path / "results.json").read_text())
     assert [result["case"] for result in results] == ["bulk-array-0ms", "search-array-0ms"]
     for result in results:
@@ -35,6 +37,14 @@ async def test_throughput_delivers_every_event_once_and_counts_what_it_cost(tmp_
         assert result["events"] == result["delivered"] == 1000
         assert result["rate"] > 0
         assert result["peak"] > 10_000_000
+
+
+async def test_at_the_pace_of_a_real_cluster_not_even_bare_reading_is_faster(tmp_path: Path) -> None:
+    table = await run("throughput", "--events=3000", "--only=array-0ms", "--real-pace", f"--json={tmp_path / 'results.json'}")
+    assert "bulk 40,900, search 34,400" in table
+    for result in json.loads((tmp_path / "results.json").read_text()):
+        assert result["delivered"] == 3000
+        assert result["reading"] < 3000 / (3000 / result["pace"] - BURST)
 
 
 async def test_the_profile_draws_what_it_sampled(tmp_path: Path) -> None:

@@ -88,6 +88,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--large-event", type=int, default=0, help="bytes of one event that is larger than all others (not with file and dynamodb)"
     )
+    made.add_argument("--pace", type=float, default=0.0, help="events a second that the server gives out at most, 0 = no limit")
     _add_access(made)
     _add_faults(made)
     return made

@@ -22,6 +22,7 @@ from event_handler.simulator.back_ends import BadRequest
 from event_handler.simulator.framing import one_message_a_frame
 from event_handler.simulator.log import AuditLog, day_of
 from event_handler.simulator.messages import encoded_length, new, parse
+from event_handler.simulator.pace import Pace
 from event_handler.simulator.tls import auth_context
 
 VERSION = "19.0.0-simulated"
@@ -57,13 +58,14 @@ class Faults:
 
 
 class AuthServer:
-    """Serves one log. `bulk` tells whether it has bulk export, as only the Athena back end does."""
+    """Serves one log. `bulk` tells whether it has bulk export, as only the Athena back end does; `pace` is in events a second."""
 
-    def __init__(self, log: AuditLog, *, cluster: str, bulk: bool, faults: Faults) -> None:
+    def __init__(self, log: AuditLog, *, cluster: str, bulk: bool, faults: Faults, pace: float = 0.0) -> None:
         self._log = log
         self._cluster = cluster
         self._bulk = bulk
         self._faults = faults
+        self._pace = Pace(pace)
         self._sent = 0
         self._searches = 0
         self._locks_file: Path | None = None
@@ -127,6 +129,7 @@ class AuthServer:
             events, key = self._log.page(since, until, asked.limit, asked.start_key, frozenset(asked.event_types), asked.order == 1)
         except BadRequest as error:
             raise GRPCError(Status.INVALID_ARGUMENT, str(error)) from None
+        await self._pace.take(len(events))
         # Events are encoded already: put together by hand, a page costs what sending it costs.
         items = b"".join(b"\x0a" + encoded_length(len(event)) + event for event in events)
         await stream.send_message(items + new("EventsUnstructured", last_key=key).SerializeToString())
@@ -150,7 +153,7 @@ class AuthServer:
         every = self._faults.unavailable_every
         left = every - self._sent % every - 1 if every else len(rest)  # messages until the next outage
         self._sent += min(len(rest), left + 1)
-        await _send_all(stream, rest[:left])
+        await _send_all(stream, rest[:left], self._pace)
         if left < len(rest):
             raise GRPCError(Status.UNAVAILABLE, "simulated outage in mid-stream")
 
@@ -159,7 +162,7 @@ class AuthServer:
         visible, events = self._log.recordings.get(asked.session_id, (float("inf"), []))
         if visible > now():
             raise GRPCError(Status.NOT_FOUND, f"a recording for session {asked.session_id} was not found")
-        await _send_all(stream, [event.wire for event in events if event.index >= asked.start_index])
+        await _send_all(stream, [event.wire for event in events if event.index >= asked.start_index], self._pace)
 
     def _need_bulk(self, method: str) -> None:
         if not self._bulk:
@@ -170,18 +173,23 @@ async def _tell_version(event: SendInitialMetadata) -> None:
     event.metadata["version"] = VERSION
 
 
-async def _send_all(stream: Stream[bytes, bytes], messages: list[bytes]) -> None:
+async def _send_all(stream: Stream[bytes, bytes], messages: list[bytes], pace: Pace) -> None:
     """Send encoded messages many at a time: grpclib itself flushes after each, which is several times slower."""
     if not messages:
         return
+    await pace.take(1)
     await stream.send_message(messages[0])
-    batch = bytearray()
+    batch, held = bytearray(), 0
     for message in messages[1:]:
         batch += struct.pack(">BI", 0, len(message)) + message
+        held += 1
         if len(batch) >= BATCH:
+            await pace.take(held)
             await stream._stream.send_data(bytes(batch))
             batch.clear()
+            held = 0
     if batch:
+        await pace.take(held)
         await stream._stream.send_data(bytes(batch))
 
 
