@@ -9,7 +9,6 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import date, timedelta
 from time import time
-from typing import Any
 from uuid import UUID
 
 import pytest
@@ -229,32 +228,6 @@ async def test_an_empty_chunk_is_done_only_when_what_was_found_for_it_is_deliver
         await until(lambda: list(store.positions("bulk/").values()) == [DONE])
 
 
-async def test_an_empty_chunk_is_not_done_while_what_a_search_that_failed_had_found_for_it_is_in_flight(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    class FailingLater(ScriptedClient):
-        async def search(self, since: float, until: float, *, key: str = "", **options: Any) -> tuple[list[bytes], str]:
-            if key:
-                raise RpcError("GetUnstructuredEvents", "UNAVAILABLE", "scripted")
-            events, _ = await super().search(since, until, **options)
-            return events, "" if len(self.searched) > 1 else "key"
-
-    monkeypatch.setattr(bulk, "LONGEST_WAIT", 0.01)
-    client, sink, store = FailingLater(), ScriptedSink(), Store(None)
-    name = chunk_name(noon(2))
-    client.days[day(2)] = [name]
-    client.exports[name] = []
-    client.log = [wire_at("e1", noon(2) - 30)]
-    sink.hold = asyncio.Event()
-    async with reading(client, sink, store, days=2):
-        await until(lambda: sink.calls == 1)
-        await asyncio.sleep(0.2)
-        assert store.positions("bulk/") == {}
-        sink.hold.set()
-        await until(lambda: list(store.positions("bulk/").values()) == [DONE])
-    assert sink.delivered == ["e1"]
-
-
 async def test_where_order_is_kept_chunks_are_read_one_by_one_in_the_order_in_which_they_were_made() -> None:
     client, sink, store = ScriptedClient(), ScriptedSink(requests=1), Store(None)
     sink.limits = replace(sink.limits, ordered=True)
@@ -266,20 +239,6 @@ async def test_where_order_is_kept_chunks_are_read_one_by_one_in_the_order_in_wh
         await asyncio.wait_for(running, 20)
     assert sink.delivered == [f"{place}-{n}" for place in range(8) for n in range(3)]
     assert [name for name, _ in client.asked] == [*names[:2], *[names[2]] * 3, *names[3:]]
-
-
-async def test_where_order_is_kept_a_chunk_that_can_neither_be_read_nor_searched_for_does_not_stop_the_others_for_ever(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(bulk, "LONGEST_WAIT", 0.01)
-    client, sink, store = ScriptedClient(), ScriptedSink(requests=1), Store(None)
-    sink.limits = replace(sink.limits, ordered=True)
-    client.days = {day(1): ["missing"], day(0): ["whole"]}
-    client.exports["whole"] = [wire("e1")]
-    client.breaks["search"] = ["PERMISSION_DENIED"] * 10_000
-    async with reading(client, sink, store, days=1):
-        await until(lambda: sink.delivered == ["e1"])
-        assert store.positions("bulk/") in ({}, {f"bulk/{day(0)}/whole": DONE})
 
 
 async def test_a_start_time_years_ago_costs_one_commit_for_all_empty_days_and_no_wait() -> None:
@@ -402,20 +361,6 @@ async def test_days_are_not_listed_again_and_again_while_what_they_have_is_read_
         sink.hold.set()
         await asyncio.wait_for(running, 20)
     assert client.listed == [day(2), day(1), day(0)] * 2
-
-
-async def test_a_chunk_that_always_ends_with_a_refusal_is_searched_for_though_its_beginning_can_be_read(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(bulk, "LONGEST_WAIT", 0.01)
-    client, sink, store = ScriptedClient(), ScriptedSink(), Store(None)
-    client.days[day(0)] = ["chunk"]
-    client.exports["chunk"] = [wire("a")]
-    client.breaks["chunk"] = ["INVALID_ARGUMENT"] * 1000
-    client.log = [wire_at("a", noon(0)), wire_at("b", noon(0))]
-    async with reading(client, sink, store):
-        await until(lambda: list(store.positions("bulk/").values()) == [DONE])
-    assert sink.delivered == ["a", "b"]
 
 
 async def test_no_more_days_are_listed_ahead_than_can_be_kept_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
