@@ -213,21 +213,6 @@ async def test_a_whole_day_is_not_searched_when_the_event_is_where_the_name_of_i
     assert sink.delivered == ["e1"]
 
 
-async def test_an_empty_chunk_is_done_only_when_what_was_found_for_it_is_delivered() -> None:
-    client, sink, store = ScriptedClient(), ScriptedSink(), Store(None)
-    name = chunk_name(noon(2))
-    client.days[day(2)] = [name]
-    client.exports[name] = []
-    client.log = [wire_at("e1", noon(2) - 30)]
-    sink.hold = asyncio.Event()
-    async with reading(client, sink, store, days=2):
-        await until(lambda: sink.calls == 1)
-        await asyncio.sleep(0.05)
-        assert store.positions("bulk/") == {}
-        sink.hold.set()
-        await until(lambda: list(store.positions("bulk/").values()) == [DONE])
-
-
 async def test_where_order_is_kept_chunks_are_read_one_by_one_in_the_order_in_which_they_were_made() -> None:
     client, sink, store = ScriptedClient(), ScriptedSink(requests=1), Store(None)
     sink.limits = replace(sink.limits, ordered=True)
