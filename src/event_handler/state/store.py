@@ -26,7 +26,7 @@ from event_handler.errors import StateError
 FILE = "state.db"
 SCHEMA_VERSION = "1"
 FINISHED_KEPT = 90 * 86_400.0  # seconds; no event that announces a recording is read again after so long
-REMEMBERED_IDS = 250_000  # ids; covers minutes of a busy cluster's tail in 8 bytes each
+REMEMBERED_IDS = 500_000  # ids, in 8 bytes each; as many as the window of ids knows for certain
 LETTERS_AT_ONCE = 10  # each may have some MiB
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
