@@ -42,6 +42,7 @@ async def test_throughput_delivers_every_event_once_and_counts_what_it_cost(tmp_
 async def test_at_the_pace_of_a_real_cluster_not_even_bare_reading_is_faster(tmp_path: Path) -> None:
     table = await run("throughput", "--events=3000", "--only=array-0ms", "--real-pace", f"--json={tmp_path / 'results.json'}")
     assert "bulk 40,900, search 34,400" in table
+    assert "of the pace" in table
     for result in json.loads((tmp_path / "results.json").read_text()):
         assert result["delivered"] == 3000
         assert result["reading"] < 3000 / (3000 / result["pace"] - BURST)
