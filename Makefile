@@ -20,7 +20,7 @@ test: $(VENV)/ready-dev
 bench: compiled
 	PYTHONPATH=$(VENV)/compiled $(BIN)/python -m benchmarks.throughput $(BENCH)
 
-# The package as a wheel installs it, with the compiled decoder; an editable copy is never compiled.
+# The package as a wheel installs it, compiled; an editable copy is never compiled.
 compiled: $(VENV)/ready-dev
 	rm -rf $(VENV)/compiled
 	$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation --target $(VENV)/compiled .

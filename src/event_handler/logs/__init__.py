@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import io
 import logging
 import os
@@ -36,6 +37,17 @@ class _Lossy(io.TextIOBase):
         with suppress(OSError):
             self._stream.flush()
 
+    def let_go(self) -> None:
+        """Python writes what is left when it ends, and would end with status 120 where that is impossible."""
+        if self._stream.closed:
+            return
+        try:
+            self._stream.flush()
+        except OSError:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, self._stream.fileno())
+            os.close(nowhere)
+
 
 def configure(debug: bool, fmt: Format = "auto", level: Level = "info") -> None:
     """Set up logging for the process, also for libraries that use the standard one.
@@ -43,7 +55,9 @@ def configure(debug: bool, fmt: Format = "auto", level: Level = "info") -> None:
     `debug` is the same as level debug. Tracebacks are shown at that level only; otherwise an exception is one line.
     """
     terminal = sys.stderr.isatty()
-    stream = cast(TextIO, _Lossy(sys.stderr))
+    lossy = _Lossy(sys.stderr)
+    atexit.register(lossy.let_go)
+    stream = cast(TextIO, lossy)
     console = fmt == "console" or (fmt == "auto" and terminal)
     lowest = logging.DEBUG if debug else logging.getLevelNamesMapping()[level.upper()]
     repeats = Repeats()
