@@ -63,10 +63,6 @@ class _Chunk:
     anew: bool = False
     empty: bool = False
 
-    @property
-    def stream(self) -> str:
-        return self.ledger.stream
-
 
 class BulkSource:
     """Follows the bulk export of one cluster until it is cancelled, or until all is read with `until_caught_up`."""

@@ -45,29 +45,27 @@ class Search:
         Behind a page key that was lost it reads on from the last event, so some events come twice.
         """
         while True:
-            begin = reached = since
-            lost = False
+            reached, count, lost = since, 0, False
             async with aclosing(self._oldest_first(since, until)) as pages:
-                first = True
                 async for events in pages:
                     # The file back end answers a key whose event it does not know (rotated, another Auth server) with an empty page.
-                    lost = not first and not events
-                    first = False
+                    lost = count > 0 and not events
+                    count += 1
                     if events:
                         reached = max(reached, min(event_time(events[-1]), until))
                         yield events, reached
             if not lost:
                 return
-            since = reached
-            if reached == begin:
+            if reached == since:
                 break
+            since = reached
         async with aclosing(self.newest_first(since, until)) as pages:
             async for events in pages:
                 yield events, since
 
     async def newest_first(self, since: float, until: float) -> AsyncGenerator[list[bytes]]:
         """Pages from the end: an event over 1 MiB hides all that follow it from a search that is oldest first (PostgreSQL)."""
-        key, next_key = "", ""
+        key = ""
         while True:
             events, next_key = await self._page(since, until, key, NEWEST_FIRST)
             yield events
