@@ -17,19 +17,17 @@ from yarl import URL
 
 from event_handler.errors import SinkError
 from event_handler.event import Event
+from event_handler.sinks.answers import REASON_LENGTH, judge, readable
 from event_handler.sinks.base import Delivered, Limits, Partial, Retry, Verdict, with_fields
 from event_handler.sinks.http import (
     KEEPALIVE,
     MISCONFIGURED_WAIT,
-    REASON_LENGTH,
     REQUEST_TIMEOUT,
     Answer,
     Compression,
     HttpClient,
     TlsFiles,
     endpoint,
-    judge,
-    readable,
 )
 
 SECTION = "forward.elasticsearch"

@@ -10,8 +10,9 @@ from urllib.parse import quote
 from yarl import URL
 
 from event_handler.event import Event
+from event_handler.sinks.answers import judge
 from event_handler.sinks.base import Limits, Retry, Verdict
-from event_handler.sinks.http import KEEPALIVE, REQUEST_TIMEOUT, Compression, HttpClient, TlsFiles, endpoint, judge
+from event_handler.sinks.http import KEEPALIVE, REQUEST_TIMEOUT, Compression, HttpClient, TlsFiles, endpoint
 
 ARRAY_EVENTS = 500  # events of an array; more brings nothing and makes a lost answer dearer
 ARRAY_BYTES = 1024 * 1024  # bytes; Fluent Bit takes 4 MiB and Fluentd 32, but most SaaS intakes only 1

@@ -1,4 +1,4 @@
-"""What the sinks that speak HTTP share: a client whose TLS files may change, and how a status becomes a verdict."""
+"""What the sinks that speak HTTP share: a client whose TLS files may change."""
 
 from __future__ import annotations
 
@@ -19,17 +19,14 @@ from yarl import URL
 
 from event_handler import about
 from event_handler.errors import SinkError
-from event_handler.sinks.base import Delivered, Reject, Retry, Split, Verdict
+from event_handler.sinks.base import Retry
 
 KEEPALIVE = 8.0  # seconds; Fluentd's in_http closes idle connections after 10
 REQUEST_TIMEOUT = 30.0  # seconds from connect to the end of the answer, as the Go plugin waits
 ANSWER_LIMIT = 64 * 1024  # bytes; an answer read to its end lets the connection be used again, a longer one is cut off
 TLS_CHECK_EVERY = 5.0  # seconds between looks at the TLS files; renewed certificates are taken up without a restart
 LONGEST_RETRY_AFTER = 3600.0  # seconds; a receiver that asks for more is asked again after an hour
-REASON_LENGTH = 200  # characters of an answer that a log line shows
 MISCONFIGURED_WAIT = 5.0  # seconds at least; only a person can mend it, so there is no hurry
-REJECTED = frozenset({400, 422})  # the receiver has looked at the content and does not want it
-PASSING = frozenset({408, 425, 429})  # of the 4xx; any other 4xx, and 3xx, 501 and 505, only a person can mend
 FAST = 1  # gzip's level; audit events shrink to a fifth with it, and to a sixth with level 6, which takes more than twice the time
 PACK_ASIDE = 16 * 1024  # bytes; a smaller body is packed in less time than handing it to a thread takes
 PACKED_MAYBE_REFUSED = frozenset({400, 415, 422})  # what a receiver may answer that cannot unpack a body
@@ -186,26 +183,6 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
     while cause is not None:
         yield cause
         cause = cause.__cause__
-
-
-def judge(answer: Answer) -> Verdict:
-    """Turn a status into a verdict: any 2xx is success, also when the body was cut off, for the status has decided already."""
-    status = answer.status
-    if 200 <= status < 300:
-        return Delivered()
-    reason = f"the receiver answered {status} {readable(answer.body)}".strip()
-    if status == 413:
-        return Split(reason)
-    if status in REJECTED:
-        return Reject(reason)
-    if status in PASSING or (status >= 500 and status not in (501, 505)):
-        return Retry(reason, after=retry_seconds(answer.retry_after))
-    return Retry(f"{reason}; check the URL and the receiver's access rules", after=MISCONFIGURED_WAIT, misconfigured=True)
-
-
-def readable(answer: bytes) -> str:
-    """The beginning of an answer on one line."""
-    return " ".join(answer[: 4 * REASON_LENGTH].decode("utf-8", "replace").split())[:REASON_LENGTH]
 
 
 def retry_seconds(retry_after: str) -> float:
