@@ -73,6 +73,11 @@ class Batcher:
         if len(batch.entries) >= self._limits.events:
             self._close(batch)
 
+    @property
+    def idle(self) -> bool:
+        """Whether nothing waits here to be sent."""
+        return not self._open and self.ready.empty() and not any(self._busy.values())
+
     def _close(self, batch: Batch) -> None:
         del self._open[batch.lane]
         if not self._limits.ordered:

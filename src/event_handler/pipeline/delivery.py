@@ -1,32 +1,47 @@
-"""Delivers batches until the sink has answered for every event: waits, splits, isolates a bad event, for every sink alike.
+"""Delivers batches until there is an answer for every event, for every sink alike: waits, narrows down, sets a bad event aside.
 
-Of the batches on hand as many are on their way at a time as the receiver can take.
+What is decided is in the table of `verdicts`, what is sent at a time in `sender`; this puts them together.
 """
 
 from __future__ import annotations
 
 import asyncio
 import random
-from collections import deque
 from collections.abc import Awaitable, Callable
-from time import monotonic
-
-import structlog
+from contextlib import suppress
+from dataclasses import dataclass
 
 from event_handler.pipeline.batches import Batcher, Entry
 from event_handler.pipeline.concurrency import Concurrency
-from event_handler.sinks.base import Delivered, Partial, Reject, Retry, Sink, Split, Verdict
+from event_handler.pipeline.outage import Outage
+from event_handler.pipeline.sender import Sender
+from event_handler.pipeline.verdicts import (
+    BY_ITSELF,
+    MEMORY,
+    REFUSALS,
+    SUSPECT_AFTER,
+    Action,
+    Evidence,
+    History,
+    Kind,
+    Others,
+    Situation,
+    decide,
+    kind_of,
+    rest_of,
+)
+from event_handler.sinks.base import Delivered, Partial, Reject, Retry, Sink, Split
 
 FIRST_WAIT = 0.25  # seconds before the first repeat, doubled each time
-LONGEST_WAIT = 30.0  # seconds; a collector that is back is noticed within half a minute
-LONGEST_WAIT_MISCONFIGURED = 60.0  # seconds; only a person can mend it
-REMIND_EVERY = 60.0  # seconds between lines while the collector does not take events
-# Failures of one batch, each while the receiver took more batches than it failed at, so that it is the events and not the receiver:
-SUSPECT_AFTER = 10  # it is halved from then on, about a minute later
-GIVE_UP_AFTER = 100  # a single event is a dead letter then, after about twenty minutes
-REFUSALS_IN_A_ROW = 20  # events; when so many are refused with none taken between, the configuration is wrong, not the events
+LONGEST_WAIT = 30.0  # seconds; a receiver that is back is noticed within half a minute
+LONGEST_WAIT_MISCONFIGURED = 60.0  # seconds; only a person can correct it
+LONGEST_WAIT_NARROWING = 2.0  # seconds; a smaller batch soon tells whether it is the receiver or one event
+LONGEST_ASKED = 300.0  # seconds; a receiver that asks for a longer pause is tried again after this one
+LOOK_EVERY = 5.0  # seconds between looks whether others are taken, in a pause that the receiver asked for
+MOST_ASIDE = 1000  # events that are tried alone beside the others; a task each
+ASIDE_SPACING = 0.5  # seconds between tries of events set aside, however many they are, while nothing is taken
 
-log = structlog.get_logger()
+CHECK_RECEIVER = "Look into the receiver's log, and check the URL, the format and the access rules. Nothing is lost meanwhile."
 
 
 def backoff(attempt: int, longest: float) -> float:
@@ -34,10 +49,27 @@ def backoff(attempt: int, longest: float) -> float:
     return random.uniform(0.0, min(longest, FIRST_WAIT * 2.0 ** min(attempt, 16)))  # noqa: S311 - jitter, no secret
 
 
-class Delivery:
-    """The deliverers of one line, with at most `requests` in flight.
+def loop_time() -> float:
+    return asyncio.get_running_loop().time()
 
-    `delivered` is called with entries that the sink took, `refused` with one that it never will.
+
+@dataclass(slots=True)
+class Failure:
+    """Events that were not taken, why, what happened to them before, and whether others go first already."""
+
+    part: list[Entry]
+    verdict: Retry | Reject | Split
+    kind: Kind
+    history: History
+    others: Others
+    aside: bool
+
+
+class Delivery:
+    """The deliverers of one pipeline, with at most `requests` in flight.
+
+    `delivered` is called with entries that the sink took, `refused` with one that becomes a dead letter. `wait` gives the seconds
+    of a pause by attempt and longest.
     """
 
     def __init__(
@@ -46,143 +78,201 @@ class Delivery:
         requests: int,
         delivered: Callable[[list[Entry]], None],
         refused: Callable[[Entry, str], Awaitable[None]],
+        clock: Callable[[], float] = loop_time,
+        wait: Callable[[int, float], float] = backoff,
     ) -> None:
-        self._sink = sink
-        self._concurrency = Concurrency(requests)
-        self._waiting: deque[asyncio.Future[None]] = deque()  # deliverers with a batch, for room to send it
+        self._requests = requests
+        self._order = sink.limits.ordered
+        self._sender = Sender(sink, Concurrency(requests, clock=clock), clock)
+        self._outage = Outage(sink.name, clock)
         self._delivered = delivered
         self._refused = refused
-        self._refused_in_a_row = 0
-        self._balance = 0  # answers with which the sink took something, less those with which it failed
-        self._warned = 0.0
-        self.failing = ""
+        self._clock = clock
+        self._backoff = wait
+        self._evidence = Evidence()
+        self._batcher: Batcher | None = None
+        self._at_work = 0  # deliverers with a batch
+        self._aside: set[asyncio.Task[None]] = set()
+        self._taking: set[asyncio.Future[None]] = set()  # who waits until something is taken
+        self.ending = False  # everything that was read is waited for
         self.retries = 0
+
+    @property
+    def failing(self) -> str:
+        """Why deliveries fail at the moment, "" while they work."""
+        return self._outage.reason
 
     @property
     def requests_allowed(self) -> int:
         """Requests that may be in flight at the moment, by what the receiver has shown."""
-        return self._concurrency.limit
+        return self._sender.requests_allowed
+
+    @property
+    def bytes_allowed(self) -> int:
+        """Bytes that a batch may have at the moment, by what the receiver has shown."""
+        return self._sender.bytes_allowed
 
     async def run(self, batcher: Batcher) -> None:
-        """Deliver one batch after the other until cancelled; as many of these run as there may ever be requests."""
+        """Deliver batches until cancelled, as many at a time as there may ever be requests."""
+        self._batcher = batcher
+        async with asyncio.TaskGroup() as self._group:
+            for _ in range(self._requests):
+                self._group.create_task(self._work(batcher))
+
+    async def _work(self, batcher: Batcher) -> None:
         while True:
             await self._next(batcher)
 
     async def _next(self, batcher: Batcher) -> None:
         """A frame of its own, so that no batch stays in memory while its deliverer waits for the next one."""
         batch = await batcher.ready.get()
-        await self.deliver(batch.entries)
+        self._at_work += 1
+        await self._deliver(batch.entries)
+        self._at_work -= 1
         batcher.finished(batch)
 
-    async def deliver(self, entries: list[Entry], suspicions: int = 0) -> None:
-        """Return when there is an answer for every entry, however long that takes.
-
-        `suspicions` are failures that were about these events, for most others were taken meanwhile.
-        """
-        attempt, balance = 0, self._balance
+    async def _deliver(self, entries: list[Entry], history: History | None = None) -> None:
+        """Return when there is an answer for every entry, or it is tried alone beside the others. With a history it already is."""
+        aside, most, searching = history is not None, len(entries), False
         while entries:
-            verdict = await self._ask(entries)
-            if isinstance(verdict, Partial):
-                entries, verdict = await self._settle(entries, verdict)
-            elif isinstance(verdict, Reject | Split):
-                if len(entries) > 1:
-                    await self._halve(entries)
-                    return
-                if self._refused_in_a_row < REFUSALS_IN_A_ROW:
-                    self._refused_in_a_row += 1
-                    await self._refused(entries[0], verdict.reason)
-                    return
-                verdict = _all_refused(verdict.reason)
+            part = self._sender.cut(entries, most)
+            taken, failed = self._evidence.taken, self._evidence.failed
+            verdict = await self._sender.ask(part, len(part) < len(entries), aside)
             if isinstance(verdict, Delivered):
-                self._took(entries)
-                return
-            if not entries:
-                return
-            suspicions += self._balance > balance and not verdict.misconfigured
-            self._balance -= 1
-            balance = self._balance
-            if suspicions >= SUSPECT_AFTER and len(entries) > 1:
-                await self._halve(entries, suspicions)
-                return
-            if suspicions >= GIVE_UP_AFTER:
-                await self._refused(entries[0], f"never taken in {suspicions} tries, while others were: {verdict.reason}")
-                return
-            await self._wait(verdict, attempt)
-            attempt += 1
+                self._took(part)
+                entries, most, history = entries[len(part) :], 2 * len(part), None
+                continue
+            rest, named = entries[len(part) :], isinstance(verdict, Partial)
+            if isinstance(verdict, Partial):
+                part = await self._settle(part, verdict)
+                verdict = rest_of(verdict)
+            if part:
+                history = history or History(taken, failed, Kind.FAILED, tries=(SUSPECT_AFTER - 1) * searching)
+                failure = self._judge(part, verdict, named, history, aside)
+                action = self._decide(failure, nothing_else=not rest)
+                searching = searching or action is Action.NARROW
+                if action in (Action.HALVE, Action.NARROW):
+                    most = max(1, len(part) // 2)
+                if await self._act(action, failure):
+                    entries = part + rest if named else entries
+                    continue
+            entries, history = rest, None
 
-    async def _halve(self, entries: list[Entry], suspicions: int = 0) -> None:
-        middle = len(entries) // 2
-        await self.deliver(entries[:middle], suspicions)
-        await self.deliver(entries[middle:], suspicions)
+    def _judge(self, part: list[Entry], verdict: Retry | Reject | Split, named: bool, history: History, aside: bool) -> Failure:
+        """Count the failure. `named` when the answer tells of each event of the part, so that each is judged as if alone."""
+        kind, now = kind_of(verdict), self._clock()
+        history.failed_again(kind, len(part) == 1 or (named and kind in REFUSALS), self._evidence, now)
+        if history.alone and history.tries == 1 and kind in REFUSALS:
+            self._evidence.refused += len(part)
+        return Failure(part, verdict, kind, history, Others.TAKEN if history.passing else Others.UNKNOWN, aside)
 
-    async def _ask(self, entries: list[Entry]) -> Verdict:
-        """Send when the receiver may have one request more, and learn from its answer how many it may have."""
-        while self._concurrency.free <= 0:
-            turn = asyncio.get_running_loop().create_future()
-            self._waiting.append(turn)
-            await turn
-        sent = self._concurrency.sent()
-        verdict = await self._send(entries)
-        if not isinstance(verdict, Retry) and not (isinstance(verdict, Partial) and verdict.retry):
-            self._concurrency.answered(sent)
-        elif verdict.misconfigured:
-            self._concurrency.told_nothing()
-        else:
-            self._concurrency.refused(sent)
-        for _ in range(min(self._concurrency.free, len(self._waiting))):
-            turn = self._waiting.popleft()
-            if not turn.done():  # a deliverer that was cancelled
-                turn.set_result(None)
-        return verdict
+    def _decide(self, failure: Failure, *, nothing_else: bool) -> Action:
+        now = self._clock()
+        alone_left = nothing_else and self._idle(failure.aside)
+        if failure.others is Others.UNKNOWN and alone_left and now - self._evidence.taken_at < MEMORY:
+            failure.others = Others.ENDING if self.ending else Others.EARLIER
+        aside = failure.aside or len(self._aside) >= MOST_ASIDE
+        return decide(failure.kind, failure.history, Situation(failure.others, self._evidence.refused, self._order, aside), now)
 
-    async def _send(self, entries: list[Entry]) -> Verdict:
-        try:
-            return await self._sink.deliver([entry.event for entry in entries])
-        except Exception as error:  # a fault of the sink's own code: nothing is known to be delivered, so keep and repeat
-            return Retry(f"the sink failed ({type(error).__name__}: {error})")
+    def _idle(self, aside: bool) -> bool:
+        """Whether nothing is left to try but events that were refused already."""
+        return self._at_work <= (not aside) and (self._batcher is None or self._batcher.idle)
 
-    async def _settle(self, entries: list[Entry], answer: Partial) -> tuple[list[Entry], Retry]:
-        """Hand on what was taken and what was refused; return what is to be sent again, and why."""
-        taken = [entry for place, entry in enumerate(entries) if place not in answer.retry and place not in answer.rejected]
+    async def _act(self, action: Action, failure: Failure) -> bool:
+        """Do what was decided; return whether the events are still to be delivered here."""
+        if action is Action.DEAD_LETTER:
+            for entry in failure.part:
+                await self._refused(entry, _reason(failure))
+            return False
+        self.retries += action is not Action.HALVE
+        if action is Action.SET_ASIDE:
+            self._set_aside(failure)
+            if self._evidence.refused:  # nothing else was taken yet
+                await self._pause(self._tell(failure, self._backoff(self._evidence.refused - 1, LONGEST_WAIT)))
+            return False
+        if action is not Action.HALVE:
+            await self._wait(action, failure)
+        return True
+
+    def _set_aside(self, failure: Failure) -> None:
+        async def retry() -> None:
+            await self._wait(Action.WAIT, failure)
+            await self._deliver(failure.part, failure.history)
+
+        failure.aside = True
+        task = self._group.create_task(retry())
+        self._aside.add(task)
+        task.add_done_callback(self._aside.discard)
+
+    async def _settle(self, entries: list[Entry], answer: Partial) -> list[Entry]:
+        """Hand on what was taken, and what was refused where others were taken with it; return what is left."""
+        left = set(answer.retry) | set(answer.rejected)
+        taken = [entry for place, entry in enumerate(entries) if place not in left]
         if taken:
-            self._refused_in_a_row = 0
-            self._balance += 1
-            self._delivered(taken)
-        again, verdict = set(answer.retry), Retry(answer.reason, answer.after, answer.misconfigured)
-        for place, reason in answer.rejected.items():
-            if taken or self._refused_in_a_row < REFUSALS_IN_A_ROW:
-                self._refused_in_a_row += not taken
+            self._took(taken, works=not left.difference(answer.rejected))
+            for place, reason in answer.rejected.items():
                 await self._refused(entries[place], reason)
-            else:
-                again.add(place)
-                verdict = _all_refused(reason)
-        if taken and not again:
-            self._recovered()
-        return [entries[place] for place in sorted(again)], verdict
+            left = set(answer.retry)
+        return [entries[place] for place in sorted(left)]
 
-    def _took(self, entries: list[Entry]) -> None:
-        self._refused_in_a_row = 0
-        self._balance += 1
-        self._recovered()
+    def _took(self, entries: list[Entry], *, works: bool = True) -> None:
+        self._evidence.took(self._clock())
+        if works:
+            self._outage.works()
         self._delivered(entries)
+        while self._taking:
+            waiting = self._taking.pop()
+            if not waiting.done():
+                waiting.set_result(None)
 
-    def _recovered(self) -> None:
-        if self.failing:
-            log.info("delivery works again", sink=self._sink.name)
-            self.failing = ""
+    async def _wait(self, action: Action, failure: Failure) -> None:
+        """The pause before the next try."""
+        kind, history, passing = failure.kind, failure.history, failure.others is Others.TAKEN
+        longest = LONGEST_WAIT if kind in BY_ITSELF else LONGEST_WAIT_MISCONFIGURED
+        if action is Action.NARROW and kind is not Kind.UNANSWERED:
+            longest = LONGEST_WAIT_NARROWING
+        wait = self._backoff(0 if action is Action.NARROW and passing else history.tries - 1, longest)
+        if failure.aside and not passing:
+            wait = max(wait, len(self._aside) * ASIDE_SPACING)
+        asked = min(failure.verdict.after, LONGEST_ASKED) if isinstance(failure.verdict, Retry) else 0.0
+        wait = self._tell(failure, max(wait, min(asked, LONGEST_WAIT) if passing else asked))
+        if kind in REFUSALS and not passing:
+            await self._pause(wait)
+        else:
+            await self._sleep(wait)
 
-    async def _wait(self, verdict: Retry, attempt: int) -> None:
-        longest = LONGEST_WAIT_MISCONFIGURED if verdict.misconfigured else LONGEST_WAIT
-        wait = max(verdict.after, backoff(attempt, longest))
-        self.retries += 1
-        now = monotonic()
-        if verdict.reason != self.failing or now - self._warned >= REMIND_EVERY:
-            self._warned = now
-            say = log.error if verdict.misconfigured else log.warning
-            say("delivery fails, will repeat until it works", sink=self._sink.name, reason=verdict.reason, wait_s=round(wait, 1))
-            self.failing = verdict.reason
-        await asyncio.sleep(wait)
+    def _tell(self, failure: Failure, wait: float) -> float:
+        """Say why, and return the seconds to wait."""
+        reason, event = failure.verdict.reason, failure.part[0].event
+        if failure.others is Others.TAKEN and failure.history.alone and (failure.aside or failure.kind in REFUSALS):
+            self._outage.suspected(event.type, event.id, reason)
+        elif failure.kind in REFUSALS:
+            which = "every event is" if failure.others is Others.UNKNOWN else "the last events are"
+            reason = f"{which} refused: {reason}" if failure.history.alone else reason
+            self._outage.failed(reason, wait, CHECK_RECEIVER, person=True)
+        else:
+            self._outage.failed(reason, wait, person=failure.kind is Kind.UNREACHABLE)
+        return wait
+
+    async def _pause(self, seconds: float) -> None:
+        """Sleep until something is taken, or so many seconds."""
+        waiting = asyncio.get_running_loop().create_future()
+        self._taking.add(waiting)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await waiting
+        self._taking.discard(waiting)
+
+    async def _sleep(self, seconds: float) -> None:
+        """Sleep so long; a pause that the receiver asked for ends early when it takes other events meanwhile."""
+        await asyncio.sleep(min(seconds, LONGEST_WAIT))
+        seconds, taken = seconds - LONGEST_WAIT, self._evidence.taken
+        while seconds > 0.0 and self._evidence.taken == taken:
+            await asyncio.sleep(min(seconds, LOOK_EVERY))
+            seconds -= LOOK_EVERY
 
 
-def _all_refused(reason: str) -> Retry:
-    return Retry(f"every event is refused: {reason}; check the format", misconfigured=True)
+def _reason(failure: Failure) -> str:
+    if failure.kind in BY_ITSELF:
+        return f"never taken in {failure.history.apart} tries, while others were: {failure.verdict.reason}"
+    return failure.verdict.reason

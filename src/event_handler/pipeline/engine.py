@@ -14,9 +14,10 @@ import structlog
 
 from event_handler.errors import StateError
 from event_handler.pipeline.batches import Batcher, Entry
-from event_handler.pipeline.delivery import REMIND_EVERY, Delivery
+from event_handler.pipeline.delivery import Delivery
 from event_handler.pipeline.ledger import Ledger, Segment
 from event_handler.pipeline.memory import Memory
+from event_handler.pipeline.outage import REMIND_EVERY
 from event_handler.pipeline.select import Selector, letter_mark
 from event_handler.sinks.base import Sink
 from event_handler.state.store import Commit, DeadLetter, Store
@@ -87,8 +88,8 @@ class Pipeline:
 
     async def __aenter__(self) -> Pipeline:
         await self._group.__aenter__()
-        work = [self._delivery.run(self._batcher) for _ in range(self._limits.requests)]
-        self._tasks = [self._group.create_task(w) for w in (*work, self._batcher.close_aged(), self._memory.run())]
+        work = (self._delivery.run(self._batcher), self._batcher.close_aged(), self._memory.run())
+        self._tasks = [self._group.create_task(w) for w in work]
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -156,8 +157,12 @@ class Pipeline:
 
     async def drain_all(self) -> None:
         """Wait until everything that was put in has been delivered and remembered."""
-        async with self._room:
-            await self._room.wait_for(lambda: self._memory.empty)
+        self._delivery.ending = True
+        try:
+            async with self._room:
+                await self._room.wait_for(lambda: self._memory.empty)
+        finally:
+            self._delivery.ending = False
 
     def _delivered(self, entries: list[Entry]) -> None:
         self.counters.delivered += len(entries)

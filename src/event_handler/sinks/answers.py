@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from event_handler.sinks.base import Delivered, Reject, Retry, Split, Verdict
-from event_handler.sinks.http import MISCONFIGURED_WAIT, Answer, retry_seconds
+from event_handler.sinks.base import Delivered, Denied, Reject, Retry, Split, Verdict
+from event_handler.sinks.http import Answer, retry_seconds
 
 REASON_LENGTH = 200  # characters of an answer that a log line shows
 REJECTED = frozenset({400, 422})  # the receiver has looked at the content and does not want it
-PASSING = frozenset({408, 425, 429})  # of the 4xx; any other 4xx, and 3xx, 501 and 505, only a person can mend
+PASSING = frozenset({408, 425, 429})  # of the 4xx; any other 4xx, and 3xx, 501 and 505, is mostly for a person to correct
 
 
 def judge(answer: Answer) -> Verdict:
@@ -22,7 +22,7 @@ def judge(answer: Answer) -> Verdict:
         return Reject(reason)
     if status in PASSING or (status >= 500 and status not in (501, 505)):
         return Retry(reason, after=retry_seconds(answer.retry_after))
-    return Retry(f"{reason}; check the URL and the receiver's access rules", after=MISCONFIGURED_WAIT, misconfigured=True)
+    return Denied(f"{reason}; check the URL and the receiver's access rules", after=retry_seconds(answer.retry_after))
 
 
 def readable(answer: bytes) -> str:

@@ -18,17 +18,29 @@ class Delivered:
 class Retry:
     """Nothing is known to be delivered; send again, not before `after` seconds. `reason` is shown to the user.
 
-    `misconfigured` marks what only a person can mend (401, 403, 404, TLS): wait long and say so loudly, never drop.
+    `misconfigured` marks what only a person can correct (a wrong certificate): wait long and say so loudly, never drop.
+    `unanswered` means that the request went out, or began to, and no answer came: time-out, reset or close.
     """
 
     reason: str
     after: float = 0.0
     misconfigured: bool = False
+    unanswered: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Denied(Retry):
+    """The receiver answered that it does not take this (401, 403, 404 and the like).
+
+    Mostly that is about the settings, and then it hits everything; but a firewall may mean the content of a single event.
+    """
+
+    misconfigured: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class Reject:
-    """The receiver will never take this batch as it is (bad content)."""
+    """The receiver has looked at the content and does not want it, as far as its answer tells (400, 422)."""
 
     reason: str
 
@@ -44,7 +56,8 @@ class Split:
 class Partial:
     """The receiver has answered event by event: all are delivered but those named, by their place in the batch from 0.
 
-    `retry` are to be sent again, as a Retry with the same fields would; `rejected` will never be taken, each for its reason.
+    `retry` are to be sent again, as a Retry with the same fields would, or a Denied where `misconfigured` is set; `rejected` is
+    content that it does not want, each for its reason.
     """
 
     retry: frozenset[int]

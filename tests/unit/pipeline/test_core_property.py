@@ -7,8 +7,6 @@ import base64
 import logging
 from collections import Counter
 from collections.abc import Coroutine, Sequence
-from functools import partial
-from itertools import count
 from typing import Any
 
 import orjson
@@ -19,8 +17,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from event_handler.event import Event
-from event_handler.pipeline import delivery, engine, memory
-from event_handler.pipeline.concurrency import Concurrency
+from event_handler.pipeline import engine, memory, outage
 from event_handler.pipeline.duplicates import DuplicateWindow
 from event_handler.pipeline.engine import LineLimits, Pipeline
 from event_handler.pipeline.ledger import Ledger
@@ -29,10 +26,12 @@ from event_handler.sinks.base import Delivered, Limits, Reject, Retry, Verdict
 from event_handler.state.store import DeadLetter
 from tests.unit.pipeline.test_engine import stored, wire
 from tests.unit.pipeline.test_state_failures import AilingStore
+from tests.unit.sources.passing_time import PassingLoop
 
 STREAMS = 2
 KINDS = ("plain", "plain", "plain", "upload", "poison", "garbage")
 TURNS = 20  # of the event loop: enough for a verdict to be acted on, remembered, and the next batch to be sent
+PAUSE = 1000.0  # seconds; longer than any pause between tries
 POISON = 5  # events at most that the sink refuses: below the number at which the engine blames the configuration
 IN_FLIGHT = 1500  # bytes: three events, so that readers wait
 FAULTS = ((False, False), (False, False), (True, False), (False, True), (True, True))  # of commits, of looks at the dead letters
@@ -67,13 +66,9 @@ class Core(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.patch = pytest.MonkeyPatch()
-        self.patch.setattr(delivery, "FIRST_WAIT", 0.0)
-        self.patch.setattr(engine, "LOOK_FOR_ROOM_EVERY", 0.0)
-        ticks = count()  # the real clock would make no two runs alike
-        self.patch.setattr(delivery, "Concurrency", partial(Concurrency, clock=lambda: float(next(ticks))))
-        for module in (delivery, engine, memory):
+        for module in (outage, engine, memory):
             self.patch.setattr(module, "log", SILENCE)
-        self.loop = asyncio.new_event_loop()
+        self.loop = PassingLoop()
         self.store = AilingStore()
         self.streams: list[list[str]] = [[] for _ in range(STREAMS)]
         self.uploads: set[str] = set()
@@ -108,8 +103,11 @@ class Core(RuleBasedStateMachine):
         self.loop.run_until_complete(self.turns())
 
     async def turns(self) -> None:
-        for _ in range(TURNS):
-            await asyncio.sleep(0)
+        """Until every pause is over, and what follows it is done."""
+        for pause in (0.0, PAUSE):
+            await asyncio.sleep(pause)
+            for _ in range(TURNS):
+                await asyncio.sleep(0)
         if not self.store.ill:
             self.unsure.clear()
         self.readers = {stream: reader for stream, reader in self.readers.items() if not reader.done()}

@@ -22,6 +22,7 @@ from event_handler.pipeline.select import Selector
 from event_handler.sinks.base import Delivered, Limits, Partial, Reject, Retry, Split, Verdict
 from event_handler.state.store import DeadLetter, Store
 from event_handler.teleport.messages import write_number, write_text, write_time, write_varint
+from tests.unit.pipeline.in_passing_time import in_passing_time
 
 
 class ScriptedSink:
@@ -196,22 +197,6 @@ async def test_a_bad_event_is_isolated_and_kept_and_the_stream_goes_on(store: St
     assert store.positions("s") == {"s": "p"}
 
 
-async def test_when_everything_is_refused_it_waits_and_shouts_and_does_not_bury_the_log(
-    store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(delivery, "FIRST_WAIT", 0.001)
-    sink = ScriptedSink(events=8, requests=1)
-    sink.poison = set(ids(100))
-    async with pipeline(sink, store) as line:
-        await line.put(Ledger("s"), [wire(uid) for uid in ids(100)], "p")
-        await asyncio.sleep(0.1)
-        assert line.counters.dead <= delivery.REFUSALS_IN_A_ROW
-        assert "every event is refused" in line.failing
-        sink.poison.clear()
-        await line.drain_all()
-    assert len(sink.delivered) + store.dead_letters() == 100
-
-
 async def test_of_a_partial_answer_only_the_rest_is_sent_again(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(delivery, "FIRST_WAIT", 0.001)
     sink = ScriptedSink(events=16, requests=1)
@@ -241,124 +226,6 @@ async def test_no_position_passes_what_a_partial_answer_left_out(store: Store) -
         assert line.failing == "scripted congestion"
         assert not ledger.drained
     assert store.positions("s") == {"s": "first"}
-
-
-async def test_a_partial_answer_that_refuses_everything_does_not_bury_the_log(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(delivery, "FIRST_WAIT", 0.001)
-    sink = ScriptedSink(events=50, requests=1)
-    sink.itemwise, sink.poison = True, set(ids(100))
-    async with pipeline(sink, store) as line:
-        await line.put(Ledger("s"), [wire(uid) for uid in ids(100)], "p")
-        async with asyncio.timeout(10):
-            while "every event is refused" not in line.failing:
-                await asyncio.sleep(0.01)
-        assert line.counters.dead == delivery.REFUSALS_IN_A_ROW
-        sink.poison.clear()
-        await line.drain_all()
-    assert len(sink.delivered) == 100 - delivery.REFUSALS_IN_A_ROW
-    assert store.dead_letters() == delivery.REFUSALS_IN_A_ROW
-
-
-async def test_an_event_at_which_the_receiver_fails_again_and_again_is_isolated_and_kept_while_it_takes_others(
-    store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(delivery, "FIRST_WAIT", 0.0001)
-    monkeypatch.setattr(delivery, "LONGEST_WAIT", 0.01)
-    sink = ScriptedSink(events=16)
-    sink.crash = {"e5"}
-    async with asyncio.timeout(30), pipeline(sink, store) as line:
-        ledger = Ledger("s")
-        await line.put(ledger, [wire(uid) for uid in ids(16)], "p")
-        number = 0
-        while not ledger.drained:
-            await line.put(Ledger("others"), [wire(f"other-{number}")], None)
-            await asyncio.sleep(0.005)
-            number += 1
-    assert sorted(uid for uid in sink.delivered if uid.startswith("e")) == sorted(set(ids(16)) - {"e5"})
-    assert [(letter.id, letter.reason) for letter in stored(store)] == [
-        ("e5", f"never taken in {delivery.GIVE_UP_AFTER} tries, while others were: scripted 500")
-    ]
-    assert store.positions("s") == {"s": "p"}
-
-
-async def test_what_only_a_person_can_mend_never_makes_a_dead_letter_though_others_are_taken(
-    store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(delivery, "FIRST_WAIT", 0.0001)
-    monkeypatch.setattr(delivery, "LONGEST_WAIT_MISCONFIGURED", 0.02)  # several others are taken in each pause
-    monkeypatch.setattr(delivery, "GIVE_UP_AFTER", 20)
-    sink, taking, refused = ScriptedSink(events=1), ScriptedSink.deliver, 0
-
-    async def deliver(events: Sequence[Event]) -> Verdict:
-        nonlocal refused
-        if events[0].id == "e0" and refused < 4 * delivery.GIVE_UP_AFTER:
-            refused += 1
-            return Retry("scripted 403", misconfigured=True)
-        return await taking(sink, events)
-
-    monkeypatch.setattr(sink, "deliver", deliver)
-    async with asyncio.timeout(30), pipeline(sink, store) as line:
-        ledger, number = Ledger("s"), 0
-        await line.put(ledger, [wire("e0")], "p")
-        while not ledger.drained:
-            await line.put(Ledger("others"), [wire(f"other-{number}")], None)
-            await asyncio.sleep(0.002)
-            number += 1
-    assert "e0" in sink.delivered
-    assert store.dead_letters() == 0
-
-
-async def test_while_the_receiver_takes_nothing_else_no_event_is_suspected(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(delivery, "FIRST_WAIT", 0.0001)
-    monkeypatch.setattr(delivery, "LONGEST_WAIT", 0.0001)
-    sink = ScriptedSink(events=16)
-    sink.crash = set(ids(16))
-    async with asyncio.timeout(30), pipeline(sink, store) as line:
-        await line.put(Ledger("others"), [wire("other")], None)
-        await line.put(Ledger("s"), [wire(uid) for uid in ids(16)], "p")
-        while sink.calls < 2 * delivery.GIVE_UP_AFTER:
-            await asyncio.sleep(0.01)
-        sink.crash.clear()
-        await line.drain_all()
-    assert sorted(sink.delivered) == sorted([*ids(16), "other"])
-    assert store.dead_letters() == 0
-
-
-async def test_a_receiver_that_takes_one_request_of_four_makes_no_event_suspect(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(delivery, "FIRST_WAIT", 0.0001)
-    monkeypatch.setattr(delivery, "LONGEST_WAIT", 0.001)
-    monkeypatch.setattr(delivery, "GIVE_UP_AFTER", 5)
-
-    class Overloaded(ScriptedSink):
-        refusals = 15
-
-        async def deliver(self, events: Sequence[Event]) -> Verdict:
-            if events[0].id == "unlucky" and self.refusals:
-                self.refusals -= 1
-                return Retry("scripted 429", after=0.03)  # some dozens of requests meanwhile
-            self.calls += 1
-            return await super().deliver(events) if self.calls % 4 == 0 else Retry("scripted 429")
-
-    sink, number = Overloaded(events=1, requests=4), 0
-    async with asyncio.timeout(30), pipeline(sink, store) as line:
-        ledger = Ledger("s")
-        await line.put(ledger, [wire("unlucky")], "p")
-        while not ledger.drained:
-            await line.put(Ledger("others"), [wire(f"other-{number}")], None)
-            await asyncio.sleep(0.001)
-            number += 1
-    assert "unlucky" in sink.delivered
-
-
-async def test_bad_events_with_good_ones_between_are_kept_however_many_they_become(store: Store) -> None:
-    sink = ScriptedSink(events=1, requests=1)
-    bad = delivery.REFUSALS_IN_A_ROW + 5
-    sink.poison = set(ids(bad, "bad"))
-    async with asyncio.timeout(20), pipeline(sink, store) as line:
-        await line.put(Ledger("s"), [wire(f"{kind}{number}") for number in range(bad) for kind in ("bad", "good")], "p")
-        await line.drain_all()
-    assert store.dead_letters() == bad
-    assert sink.delivered == ids(bad, "good")
 
 
 async def test_answers_that_only_a_person_can_mend_use_up_no_room_for_requests(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -630,20 +497,19 @@ async def test_an_upload_is_asked_for_at_once_and_the_end_of_a_session_waits_for
     assert [item.session_id for item in store.due_recordings(time() + memory.END_GRACE - 5.0, 5)] == ["uploaded"]
 
 
-async def test_when_there_is_no_room_for_dead_letters_reading_stops_and_goes_on_when_there_is(
-    store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(engine, "LOOK_FOR_ROOM_EVERY", 0.01)
+@in_passing_time
+async def test_when_there_is_no_room_for_dead_letters_reading_stops_and_goes_on_when_there_is(store: Store) -> None:
     sink = ScriptedSink(events=1, requests=1)
     sink.poison = {"e1", "e3"}
     async with pipeline(sink, store, letters=60) as line:
-        putting = asyncio.create_task(line.put(Ledger("s"), [wire(uid) for uid in ids(5)], "p"))
-        await asyncio.sleep(0.1)
-        assert sink.delivered == ["e0", "e2"]
+        await line.put(Ledger("s"), [wire(uid) for uid in ids(5)], "p")
+        draining = asyncio.create_task(line.drain_all())
+        await asyncio.sleep(600)
+        assert store.dead_letters() == 1
         assert store.positions("s") == {}
+        assert not draining.done()
         store.letter_delivered(1)
-        await putting
-        await line.drain_all()
+        await draining
     assert sink.delivered == ["e0", "e2", "e4"]
     assert store.positions("s") == {"s": "p"}
 

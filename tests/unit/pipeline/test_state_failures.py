@@ -10,6 +10,7 @@ from event_handler.errors import StateError
 from event_handler.pipeline import delivery, engine
 from event_handler.pipeline.ledger import Ledger
 from event_handler.state.store import Commit, Store
+from tests.unit.pipeline.in_passing_time import in_passing_time
 from tests.unit.pipeline.test_engine import ScriptedSink, ids, pipeline, wire
 
 
@@ -98,29 +99,31 @@ async def test_positions_and_recordings_of_all_streams_are_remembered_together_a
         assert [item.session_id for item in store.due_recordings(2e9, 5)] == ["s-1"]
 
 
+@in_passing_time
 async def test_a_letter_whose_commit_fails_is_kept_when_the_state_works_again() -> None:
     sink, store = ScriptedSink(events=1, requests=1), AilingStore()
     sink.poison = {"e0"}
-    async with asyncio.timeout(20), pipeline(sink, store) as line:
+    async with pipeline(sink, store) as line:
         store.ill = True
-        await line.put(Ledger("s"), [wire("e0")], "p")
-        await asyncio.sleep(0.05)
+        await line.put(Ledger("s"), [wire("e0"), wire("e1")], "p")
+        await asyncio.sleep(600)
+        assert line.counters.dead == 1
         store.ill = False
         await line.drain_all()
     assert store.dead_letters() == 1
 
 
+@in_passing_time
 async def test_a_refused_event_is_not_acknowledged_while_there_is_no_room_for_its_letter() -> None:
     sink, store = ScriptedSink(events=1, requests=1), AilingStore()
     sink.poison = {"e0"}
     store.blind = True
     async with pipeline(sink, store) as line:
-        await line.put(Ledger("s"), [wire("e0")], "p")
-        await asyncio.sleep(0.05)
+        await line.put(Ledger("s"), [wire("e0"), wire("e1")], "p")
+        await asyncio.sleep(600)
         assert store.positions("s") == {}
         store.blind = False
-        async with asyncio.timeout(20):
-            await line.drain_all()
+        await line.drain_all()
     assert store.positions("s") == {"s": "p"}
 
 
