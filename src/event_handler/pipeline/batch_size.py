@@ -13,7 +13,8 @@ QUICK = 5.0  # seconds; twice as much still ends well within a time-out of 30 s
 SLOW = 10.0  # seconds; a third of the usual time-out, within which the next answers may take longer than this one
 RAISE_AFTER = 20.0  # seconds at a size that is known to be the largest until a larger one is tried again, doubled if it fails
 LONGEST_RAISE = 600.0  # seconds; each try of a size that is too large may cost a time-out, and its events may arrive twice
-REMEMBERED = 16  # answers; of those that came while a request was open some tell whether its size was the reason
+RECENT = 60.0  # seconds; a batch that fails so soon after another as large was answered does not fail for its size
+REMEMBERED = 16  # answers, the largest of a while
 
 
 class BatchSize:
@@ -57,9 +58,9 @@ class BatchSize:
 
     def failed(self, size: int, sent: float) -> None:
         """Several events of `size` bytes together got no answer, or the answer that they are too large."""
-        if sent < self._lowered_at or any(came > sent and others >= size for came, others in self._largest):
-            return  # sent before the limit was lowered, or others as large were answered meanwhile: not the size
         now = self._clock()
+        if sent < self._lowered_at or any(now - came < RECENT and others >= size for came, others in self._largest):
+            return  # sent before the limit was lowered, or others as large are answered: not the size
         if self._failed and sent >= self._answered_since:
             self._ceiling = max(1, min(size // 2, self._ceiling))
             self._raise_at = now + self._raise_after

@@ -35,11 +35,12 @@ from event_handler.sinks.base import Delivered, Partial, Reject, Retry, Sink, Sp
 FIRST_WAIT = 0.25  # seconds before the first repeat, doubled each time
 LONGEST_WAIT = 30.0  # seconds; a receiver that is back is noticed within half a minute
 LONGEST_WAIT_MISCONFIGURED = 60.0  # seconds; only a person can correct it
+LONGEST_WAIT_SUSPECT = 10.0  # seconds between tries of an event that is refused while others are taken
 LONGEST_WAIT_NARROWING = 2.0  # seconds; a smaller batch soon tells whether it is the receiver or one event
 LONGEST_ASKED = 300.0  # seconds; a receiver that asks for a longer pause is tried again after this one
 LOOK_EVERY = 5.0  # seconds between looks whether others are taken, in a pause that the receiver asked for
 MOST_ASIDE = 1000  # events that are tried alone beside the others; a task each
-ASIDE_SPACING = 0.5  # seconds between tries of events set aside, however many they are, while nothing is taken
+ASIDE_SPACING = 2.0  # seconds between tries of events set aside, however many they are, while nothing is taken
 
 CHECK_RECEIVER = "Look into the receiver's log, and check the URL, the format and the access rules. Nothing is lost meanwhile."
 
@@ -156,7 +157,14 @@ class Delivery:
                 if await self._act(action, failure):
                     entries = part + rest if named else entries
                     continue
-            entries, history = rest, None
+            entries, history = self._next_to_try(rest), None
+
+    def _next_to_try(self, rest: list[Entry]) -> list[Entry]:
+        """What is tried next while one after the other is refused: not the neighbour, which is likely to be like it."""
+        if self._order or not self._evidence.refused:
+            return rest
+        middle = len(rest) // 2
+        return rest[middle:] + rest[:middle]
 
     def _judge(self, part: list[Entry], verdict: Retry | Reject | Split, named: bool, history: History, aside: bool) -> Failure:
         """Count the failure. `named` when the answer tells of each event of the part, so that each is judged as if alone."""
@@ -188,7 +196,7 @@ class Delivery:
         if action is Action.SET_ASIDE:
             self._set_aside(failure)
             if self._evidence.refused:  # nothing else was taken yet
-                await self._pause(self._tell(failure, self._backoff(self._evidence.refused - 1, LONGEST_WAIT)))
+                await self._sleep_until_taking(self._tell(failure, self._backoff(self._evidence.refused - 1, LONGEST_WAIT)))
             return False
         if action is not Action.HALVE:
             await self._wait(action, failure)
@@ -227,19 +235,24 @@ class Delivery:
 
     async def _wait(self, action: Action, failure: Failure) -> None:
         """The pause before the next try."""
-        kind, history, passing = failure.kind, failure.history, failure.others is Others.TAKEN
-        longest = LONGEST_WAIT if kind in BY_ITSELF else LONGEST_WAIT_MISCONFIGURED
-        if action is Action.NARROW and kind is not Kind.UNANSWERED:
-            longest = LONGEST_WAIT_NARROWING
-        wait = self._backoff(0 if action is Action.NARROW and passing else history.tries - 1, longest)
-        if failure.aside and not passing:
-            wait = max(wait, len(self._aside) * ASIDE_SPACING)
+        passing = failure.others is Others.TAKEN
+        wait = self._pause_of(action, failure)
         asked = min(failure.verdict.after, LONGEST_ASKED) if isinstance(failure.verdict, Retry) else 0.0
         wait = self._tell(failure, max(wait, min(asked, LONGEST_WAIT) if passing else asked))
-        if kind in REFUSALS and not passing:
-            await self._pause(wait)
-        else:
+        if passing or (failure.kind in BY_ITSELF and not failure.aside):
             await self._sleep(wait)
+        else:
+            await self._sleep_until_taking(wait)
+
+    def _pause_of(self, action: Action, failure: Failure) -> float:
+        """Seconds: longer with each failure, and with each event that waits beside others while nothing is taken."""
+        kind, history, passing = failure.kind, failure.history, failure.others is Others.TAKEN
+        if action is Action.NARROW and kind is not Kind.UNANSWERED:
+            return self._backoff(0 if passing else history.tries - 1, LONGEST_WAIT_NARROWING)
+        if kind in REFUSALS and failure.others in (Others.TAKEN, Others.ENDING):
+            return self._backoff((history.apart if passing else history.tries) - 1, LONGEST_WAIT_SUSPECT)
+        wait = self._backoff(history.tries - 1, LONGEST_WAIT if kind in BY_ITSELF else LONGEST_WAIT_MISCONFIGURED)
+        return wait if passing or not failure.aside else max(wait, len(self._aside) * ASIDE_SPACING)
 
     def _tell(self, failure: Failure, wait: float) -> float:
         """Say why, and return the seconds to wait."""
@@ -254,19 +267,22 @@ class Delivery:
             self._outage.failed(reason, wait, person=failure.kind is Kind.UNREACHABLE)
         return wait
 
-    async def _pause(self, seconds: float) -> None:
-        """Sleep until something is taken, or so many seconds."""
+    async def _sleep_until_taking(self, seconds: float) -> None:
+        """Sleep so long, or until something is taken, and then a little, for others wake at the same time."""
         waiting = asyncio.get_running_loop().create_future()
         self._taking.add(waiting)
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await waiting
         self._taking.discard(waiting)
+        if waiting.done() and not waiting.cancelled():
+            await asyncio.sleep(min(self._backoff(0, FIRST_WAIT), seconds))
 
     async def _sleep(self, seconds: float) -> None:
         """Sleep so long; a pause that the receiver asked for ends early when it takes other events meanwhile."""
+        taken = self._evidence.taken
         await asyncio.sleep(min(seconds, LONGEST_WAIT))
-        seconds, taken = seconds - LONGEST_WAIT, self._evidence.taken
+        seconds -= LONGEST_WAIT
         while seconds > 0.0 and self._evidence.taken == taken:
             await asyncio.sleep(min(seconds, LOOK_EVERY))
             seconds -= LOOK_EVERY

@@ -10,6 +10,8 @@ from types import MappingProxyType
 from event_handler.sinks.base import Denied, Partial, Reject, Retry, Split
 
 SUSPECT_AFTER = 4  # failures that may pass by themselves; after so many, about two seconds, the events may be the reason
+OVERLOADED = 2  # failures more, where the receiver takes some but fails at more: smaller batches would only be more requests
+ASIDE_AFTER = 6  # failures that may pass by themselves; after so many, some five seconds, another event shows whether anything passes
 SEVERAL_REFUSED = 20  # different events refused with none taken since: the receiver refuses everything, whatever it took before
 MEMORY = 6 * 3600.0  # seconds that what the receiver took before tells about what it would take now
 
@@ -81,7 +83,7 @@ TABLE: Mapping[Kind, Row] = MappingProxyType(
     {
         Kind.TOO_LARGE: Row(Action.HALVE, 1, Proof(3), Proof(5, 5.0), Proof(5, 120.0), Proof(20, 3600.0)),
         Kind.CONTENT: Row(Action.HALVE, 1, Proof(3), Proof(5, 5.0), Proof(5, 120.0), Proof(20, 3600.0)),
-        Kind.DENIED: Row(Action.NARROW, 1, Proof(10, 60.0), Proof(10, 60.0), Proof(20, 600.0)),
+        Kind.DENIED: Row(Action.NARROW, 1, Proof(20, 60.0), Proof(15, 60.0), Proof(20, 600.0)),
         Kind.FAILED: Row(Action.NARROW, SUSPECT_AFTER, Proof(100)),
         Kind.UNANSWERED: Row(Action.NARROW, 1, Proof(100)),
         Kind.UNREACHABLE: Row(Action.WAIT, 1),
@@ -178,7 +180,8 @@ def decide(kind: Kind, history: History, situation: Situation, now: float) -> Ac
     """What to do with events that were not taken: with one, or with several whose answer says nothing of each."""
     row = TABLE[kind]
     if not history.alone:
-        if row.several is Action.WAIT or history.tries < row.patience or (history.overloaded and kind is Kind.FAILED):
+        patience = row.patience + (OVERLOADED if history.overloaded and kind is Kind.FAILED else 0)
+        if row.several is Action.WAIT or history.tries < patience:
             return Action.WAIT
         return Action.HALVE if situation.others is Others.TAKEN and kind in REFUSALS else row.several
     proof = row.proof(situation.others)
@@ -194,9 +197,7 @@ def decide(kind: Kind, history: History, situation: Situation, now: float) -> Ac
 def _may_stand_aside(kind: Kind, history: History, situation: Situation) -> bool:
     """Whether others may be tried before this event: the evidence that it needs, but its place in the order is lost."""
     if kind in BY_ITSELF:
-        return not situation.order and history.apart >= SUSPECT_AFTER
-    if kind is Kind.DENIED:
-        return not situation.order and (situation.others is Others.TAKEN or history.tries >= SUSPECT_AFTER)
-    if kind is Kind.UNREACHABLE:
-        return False
-    return history.tries >= SUSPECT_AFTER or (not situation.order and situation.refused < SEVERAL_REFUSED)
+        return not situation.order and (history.apart >= SUSPECT_AFTER or history.tries >= ASIDE_AFTER)
+    if situation.order:  # what is denied is mostly taken later; content that is refused, hardly
+        return kind in (Kind.TOO_LARGE, Kind.CONTENT) and history.tries >= SUSPECT_AFTER
+    return kind in REFUSALS

@@ -32,7 +32,7 @@ class Receiver:
 
     name = "scripted"
 
-    def __init__(self, events: int = 500, requests: int = 8, *, ordered: bool = False) -> None:
+    def __init__(self, events: int = 500, requests: int = 48, *, ordered: bool = False) -> None:
         self.limits = Limits(events, 1024 * 1024, requests, 0.05, ordered)
         self.rule: Callable[[Sequence[str]], Verdict | None] = lambda _: None
         self.seconds: Callable[[Sequence[str]], float] = lambda _: LATENCY

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from event_handler.pipeline.batch_size import LONGEST_RAISE, RAISE_AFTER, START, BatchSize
+from event_handler.pipeline.batch_size import LONGEST_RAISE, RAISE_AFTER, RECENT, START, BatchSize
 
 MOST = 1024 * 1024
 PER_BYTE = 1e-7  # seconds
@@ -83,6 +83,7 @@ def test_above_a_size_that_gets_no_answer_nothing_is_sent_but_a_rare_try() -> No
 def test_an_outage_leaves_nothing_and_the_size_is_back_with_a_few_answers() -> None:
     receiver = Receiver()
     receiver.send_for(10.0)
+    receiver.now += RECENT
     receiver.most = 0
     for _ in range(40):
         receiver.send()
@@ -94,6 +95,7 @@ def test_an_outage_leaves_nothing_and_the_size_is_back_with_a_few_answers() -> N
 def test_one_loss_of_a_large_batch_costs_a_single_smaller_one() -> None:
     receiver = Receiver()
     receiver.send_for(10.0)
+    receiver.now += RECENT
     receiver.size.failed(MOST, receiver.now)
     assert receiver.size.limit == MOST // 2
     assert receiver.send() == MOST
@@ -102,10 +104,8 @@ def test_one_loss_of_a_large_batch_costs_a_single_smaller_one() -> None:
 def test_a_batch_that_fails_while_others_as_large_are_answered_says_nothing_about_the_size() -> None:
     receiver = Receiver()
     receiver.send_for(10.0)
-    sent = receiver.now
-    receiver.now += 5.0
-    receiver.send()
-    receiver.size.failed(MOST // 2, sent)
+    receiver.now += RECENT / 2
+    receiver.size.failed(MOST // 2, receiver.now - 1.0)
     assert receiver.size.limit == MOST
 
 
@@ -113,7 +113,7 @@ def test_batches_that_were_under_way_when_the_size_was_lowered_do_not_lower_it_a
     receiver = Receiver()
     receiver.send_for(10.0)
     sent = receiver.now
-    receiver.now += 30.0
+    receiver.now += RECENT
     for _ in range(8):
         receiver.size.failed(MOST, sent)
     assert receiver.size.limit == MOST // 2
