@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check lint bench chaos soak lock clean compiled
+.PHONY: demo test check lint bench chaos soak calendar crowded lock clean compiled
 
 # DEMO="--mode search" or DEMO="--keep" pass options to the demo.
 demo: $(VENV)/ready-run
@@ -40,6 +40,13 @@ chaos: $(VENV)/ready-dev
 # SOAK="--way tunnel" goes in by another way.
 soak: $(VENV)/ready-dev
 	$(BIN)/python -m benchmarks.soak $(SOAK)
+
+# All tests at other times than now (needs faketime), and while busy loops take the processors. CALENDAR="--only midnight tests/unit"
+calendar: $(VENV)/ready-dev
+	$(BIN)/python -m benchmarks.calendar $(CALENDAR)
+
+crowded: $(VENV)/ready-dev
+	$(BIN)/python -m benchmarks.crowded $(CROWDED)
 
 lock: $(VENV)/python-checked
 	$(BIN)/python -m pip install -q uv
