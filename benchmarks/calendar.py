@@ -1,7 +1,7 @@
 """Runs all tests at other times than now: around midnight, on odd days, a year ahead, in other time zones. Nothing may differ.
 
-Needs `faketime` (Debian: apt-get install faketime). Monotonic clocks stay as they are: only what the calendar and the clock on the wall
-say is moved. Tests marked `own_clock` start programs that read the kernel's clock past it, and are left out.
+Needs `faketime` (Debian: apt-get install faketime). Monotonic clocks stay as they are: only the calendar and the time of day are
+moved. Tests marked `own_clock` start programs that read the kernel's clock past it, and are left out.
 """
 
 from __future__ import annotations
