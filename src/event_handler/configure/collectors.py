@@ -45,11 +45,12 @@ _FLUENT_SOURCE = """\
     @type json
     json_parser oj
 
-    # The record is filed under the time of the event, and keeps it.
+    # The record is filed under the time of the event, and keeps it. Teleport writes a time with as many digits behind the second
+    # as it needs, and none for a whole second: %iso8601 takes them all, a format such as %S.%L would refuse some events.
     time_key time
     keep_time_key true
     time_type string
-    time_format %Y-%m-%dT%H:%M:%S.%L%z
+    time_format %iso8601
   </parse>
 </source>
 """
@@ -83,12 +84,19 @@ service:
   storage.sync: full
 
 parsers:
-  # The record is filed under the time of the event, and keeps it.
+  # The record is filed under the time of the event, and keeps it. Teleport writes a time with as many digits behind the second
+  # as it needs, and none for a whole second: Fluent Bit needs a format for each.
   - name: teleport_time
     format: regex
-    regex: '^(?<time>.+)$'
+    regex: '^(?<time>.+[.].+)$'
     time_key: time
     time_format: '%Y-%m-%dT%H:%M:%S.%L%z'
+    time_keep: on
+  - name: teleport_time_whole_second
+    format: regex
+    regex: '^(?<time>[^.]+)$'
+    time_key: time
+    time_format: '%Y-%m-%dT%H:%M:%S%z'
     time_keep: on
 
 pipeline:
@@ -114,7 +122,7 @@ pipeline:
     - name: parser
       match: '*'
       key_name: time
-      parser: teleport_time
+      parser: [teleport_time, teleport_time_whole_second]
       reserve_data: on
       preserve_key: on
 

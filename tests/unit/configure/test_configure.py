@@ -172,7 +172,7 @@ def test_the_collectors_file(made: Path) -> None:
     assert 'private_key_passphrase "a\\"b\\\\c\\#{exit} ü"\n' in text
     assert "keep_time_key true" in text
     assert "time_type string" in text
-    assert "time_format %Y-%m-%dT%H:%M:%S.%L%z\n" in text
+    assert "time_format %iso8601\n" in text
     source, *matches = text.split("<match ")
     assert "<buffer>" not in source
     assert [part.count("<buffer>") for part in matches] == [1, 1]
