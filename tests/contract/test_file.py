@@ -37,6 +37,24 @@ async def test_a_file_is_for_its_owner_only_and_is_appended_to(path: Path) -> No
     assert uids(path) == ["e0", "e1"]
 
 
+@pytest.mark.parametrize("mask", [0o022, 0o077])
+async def test_new_files_get_the_mode_that_was_asked_for_whatever_the_umask(path: Path, tmp_path: Path, mask: int) -> None:
+    before = os.umask(mask)
+    try:
+        settings = FileSettings(str(path), str(tmp_path / "{session_id}.ndjson"), max_bytes=1000, mode=0o640)
+        await deliver(settings, events(1, size=600), events(1, first=1, size=600), events(1, first=2, session_id="s1"))
+    finally:
+        os.umask(before)
+    found = {file.name: file.stat().st_mode & 0o777 for file in tmp_path.iterdir()}
+    assert found == {"events.ndjson": 0o640, "events.ndjson.1": 0o640, "s1.ndjson": 0o640}
+
+
+async def test_the_mode_of_a_file_that_exists_is_left_alone(path: Path) -> None:
+    path.touch(0o604)  # made by logrotate, or by a person
+    await deliver(FileSettings(str(path), mode=0o640), events(1))
+    assert path.stat().st_mode & 0o777 == 0o604
+
+
 async def test_a_file_rotates_by_size_and_the_oldest_are_deleted(path: Path, tmp_path: Path) -> None:
     settings = FileSettings(str(path), max_bytes=1000, keep=2)
     await deliver(settings, *(events(1, first=number, size=600) for number in range(5)))

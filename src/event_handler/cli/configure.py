@@ -137,7 +137,7 @@ def _piped() -> str:
     try:
         return line.decode().rstrip("\r\n")
     except UnicodeDecodeError:
-        raise ConfigurationError("the passphrase on standard input is no valid text (UTF-8)", "Choose another one.") from None
+        raise ConfigurationError("the passphrase on standard input is not valid UTF-8 text", "Choose another one.") from None
 
 
 def _may_write(group: Group) -> bool:

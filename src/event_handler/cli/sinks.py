@@ -97,7 +97,12 @@ def _file(settings: StartSettings) -> Sink:
 
     return FileSink(
         FileSettings(
-            settings.file_path, settings.file_session_path, settings.file_max_bytes, settings.file_max_age, settings.file_keep
+            settings.file_path,
+            settings.file_session_path,
+            settings.file_max_bytes,
+            settings.file_max_age,
+            settings.file_keep,
+            int(settings.file_mode, 8),
         )
     )
 

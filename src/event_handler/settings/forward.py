@@ -23,6 +23,10 @@ class FileOptions(BaseModel):
     )
     file_max_age: Annotated[Seconds, option("file-max-age", "duration", "age at which the file is renamed, 0 = never")] = 86_400.0
     file_keep: Annotated[int, option("file-keep", "number", "renamed files that stay"), Field(ge=1, le=10_000)] = 10
+    file_mode: Annotated[
+        Literal["0600", "0640", "0644", "0660", "0664"],
+        option("file-mode", "choice", "mode of new files, as octal text"),
+    ] = "0600"
     file_types: Annotated[tuple[str, ...] | None, option("file-types", "list", "event types to deliver here", unset=SAME)] = None
     file_skip_event_types: Annotated[
         tuple[str, ...] | None, option("file-skip-event-types", "list", "event types not to deliver here", unset=SAME)

@@ -15,7 +15,7 @@ import orjson
 from event_handler.errors import SinkError
 from event_handler.event import Event
 from event_handler.sinks.base import Delivered, Limits, Retry, Verdict, with_fields
-from event_handler.sinks.lines import LineFile, LineStream
+from event_handler.sinks.lines import MODE, LineFile, LineStream
 
 SECTION = "forward.file"
 STANDARD_OUTPUT = "-"
@@ -37,7 +37,7 @@ class FileSettings:
 
     Events of recordings go to the same place with `teleport_session_id` before their own fields, or, where `session_path` is set,
     to a file for each session; its file name holds `{session_id}`, and it does not rotate. `max_bytes` and `max_age` (seconds)
-    say when the file is renamed, 0 = never; `keep` is how many renamed files stay.
+    say when the file is renamed, 0 = never; `keep` is how many renamed files stay; `mode` is that of new files.
     """
 
     path: str
@@ -45,6 +45,7 @@ class FileSettings:
     max_bytes: int = ROTATE_BYTES
     max_age: float = ROTATE_AGE
     keep: int = KEPT_FILES
+    mode: int = MODE
 
 
 class FileSink:
@@ -60,6 +61,7 @@ class FileSink:
         self._where = settings.path
         self._patience = patience
         self._session_path = settings.session_path
+        self._mode = settings.mode
         self._file: LineFile | None = None
         self._stream: LineStream | None = None
         _check(settings)
@@ -69,7 +71,7 @@ class FileSink:
                 os.fstat(standard_output)
                 self._stream = LineStream(standard_output)
             else:
-                self._file = LineFile(Path(settings.path), settings.max_bytes, settings.max_age, settings.keep)
+                self._file = LineFile(Path(settings.path), settings.max_bytes, settings.max_age, settings.keep, settings.mode)
                 self._file.check()
         except OSError as error:
             hint = "Its directory must exist and be writable."
@@ -89,7 +91,7 @@ class FileSink:
             if session_id and self._session_path:
                 path = session_file(self._session_path, session_id)
                 where = str(path)
-                _append_once(path, lines)
+                _append_once(path, lines, self._mode)
             elif self._file is not None:
                 self._file.append(lines)
             elif self._stream is not None:
@@ -116,8 +118,8 @@ def _failed(where: str, error: OSError) -> Retry:
     return Retry(f"{where} cannot be written: {error.strerror}{hint}", misconfigured=error.errno not in PASSING)
 
 
-def _append_once(path: Path, lines: bytes) -> None:
-    file = LineFile(path)
+def _append_once(path: Path, lines: bytes, mode: int) -> None:
+    file = LineFile(path, mode=mode)
     try:
         file.append(lines)
     finally:

@@ -13,7 +13,7 @@ from time import monotonic, time
 
 import orjson
 
-MODE = 0o600  # audit events are for their owner only
+MODE = 0o600  # of new files: audit events are for their owner only
 BLOCK = 64 * 1024  # bytes read at once when looking for the last line break
 PIPE_SLICE = 4096  # bytes that a pipe which is ready takes without blocking (PIPE_BUF of Linux, pipe(7))
 STOP_CHECK = 0.1  # seconds between looks whether to stop waiting for a reader
@@ -23,14 +23,15 @@ class LineFile:
     """One file that only this process appends to. Its methods block and may be called from any thread; all raise OSError.
 
     It is renamed to `<path>.1` (and `.1` to `.2`, up to `keep`) when it would grow beyond `max_bytes`, or when it was last written
-    in an earlier period of `max_age` seconds, counted from midnight UTC for a day; 0 means never.
+    in an earlier period of `max_age` seconds, counted from midnight UTC for a day; 0 means never. New files get `mode`.
     """
 
-    def __init__(self, path: Path, max_bytes: int = 0, max_age: float = 0.0, keep: int = 0) -> None:
+    def __init__(self, path: Path, max_bytes: int = 0, max_age: float = 0.0, keep: int = 0, mode: int = MODE) -> None:
         self._path = path
         self._max_bytes = max_bytes
         self._max_age = max_age
         self._keep = keep
+        self._mode = mode
         self._descriptor = -1
         self._lock = threading.Lock()  # a cancelled delivery goes on in its thread while the next one starts
 
@@ -64,7 +65,7 @@ class LineFile:
         self._close()
         if self._path.is_fifo():  # opened for reading too, a pipe would take lines that nobody reads
             raise OSError(errno.ESPIPE, "it is a pipe; write to standard output instead")
-        self._descriptor = os.open(self._path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, MODE)
+        self._descriptor = _open_or_create(self._path, self._mode)
         status = os.fstat(self._descriptor)
         if stat.S_ISREG(status.st_mode):
             try:
@@ -150,6 +151,17 @@ class LineStream:
         while not poll.poll(STOP_CHECK * 1000):
             if monotonic() > end or self._stopped.is_set():
                 raise TimeoutError(errno.ETIMEDOUT, "the reader takes nothing")
+
+
+def _open_or_create(path: Path, mode: int) -> int:
+    """A file that exists keeps its mode; a new one gets `mode` even where the umask of the process is narrower."""
+    flags = os.O_RDWR | os.O_APPEND | os.O_CLOEXEC
+    with contextlib.suppress(FileNotFoundError):
+        return os.open(path, flags)
+    descriptor = os.open(path, flags | os.O_CREAT, mode)
+    if os.fstat(descriptor).st_mode & mode != mode:
+        os.fchmod(descriptor, mode)
+    return descriptor
 
 
 def _rest_of_line(data: bytes, done: int) -> bytes:

@@ -56,8 +56,8 @@ USAGE: list[tuple[list[str], str]] = [
 ]
 PROBLEMS: list[tuple[list[str], dict[str, str], int, str]] = [
     (["configure", ".", "--length=2000"], {}, 80, '--length must be one of "1024","2048","4096" but got "2000"'),
-    (["configure", ".", "--ip=1.2.3"], {}, 80, "'1.2.3' is no IP address"),
-    (["configure", "absent"], {}, 80, "absent is no directory"),
+    (["configure", ".", "--ip=1.2.3"], {}, 80, "expected an IP address, got '1.2.3'"),
+    (["configure", "absent"], {}, 80, "expected a directory, got absent"),
     (["start"], {}, 80, "missing flags: --fluentd-session-url=STRING, --fluentd-url=STRING, --storage=STRING"),
     ([*START, "--fluentd-ca=absent"], {}, 80, "--fluentd-ca: "),
     ([*START, "--batch=abc"], {}, 80, "--batch: 'abc' is no whole number"),

@@ -177,6 +177,7 @@ NEW: list[Row] = [
     ("file-max-bytes", ["FDFWD_FILE_MAX_BYTES"], ["forward.file.max.bytes", "forward.file.max-bytes"], 104_857_600, "1_000", 1000),
     ("file-max-age", ["FDFWD_FILE_MAX_AGE"], ["forward.file.max.age", "forward.file.max-age"], 86_400.0, "1h", 3600.0),
     ("file-keep", ["FDFWD_FILE_KEEP"], ["forward.file.keep"], 10, "3", 3),
+    ("file-mode", ["FDFWD_FILE_MODE"], ["forward.file.mode"], "0600", "0640", "0640"),
     ("file-types", ["FDFWD_FILE_TYPES"], ["forward.file.types"], None, "a,b", ("a", "b")),
     (
         "file-skip-event-types",
