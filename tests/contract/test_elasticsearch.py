@@ -13,7 +13,9 @@ import pytest
 from event_handler.errors import SinkError
 from event_handler.event import Event
 from event_handler.sinks.base import Delivered, Partial, Retry
-from event_handler.sinks.elasticsearch import ElasticsearchSettings, ElasticsearchSink, document_id, judge_items
+from event_handler.sinks.elasticsearch import ElasticsearchSettings, ElasticsearchSink
+from event_handler.sinks.elasticsearch.answers import judge_items
+from event_handler.sinks.elasticsearch.documents import document_id
 from event_handler.sinks.http import Answer
 from tests.contract.receiver import Exchange, Receiver, Reply, Request, receiving
 
@@ -122,7 +124,10 @@ async def test_the_path_and_query_of_the_url_are_kept_and_the_answer_is_trimmed(
     request, _ = await sent(cluster, settings, LOGIN)
     parts = urlsplit(request.target)
     assert parts.path == "/search%2Fx/Audit.alias/_bulk"
-    query = {"pipeline": ["teleport"], "filter_path": ["errors,items.*.status,items.*.error.type,items.*.error.reason"]}
+    query = {
+        "pipeline": ["teleport"],
+        "filter_path": ["errors,items.*.status,items.*.error.type,items.*.error.reason,items.*.error.caused_by"],
+    }
     assert parse_qs(parts.query) == query
 
 
