@@ -24,9 +24,14 @@ SEEN: Mapping[str, Any] = {
     "addr.remote": "10.0.0.1:33212",
     "addr.local": "10.0.0.2:3022",
     "addr": "127.0.0.1:8080",
+    "actions": [{"type": "push", "reference": "refs/heads/main"}],
+    "added_resources": [{"id": "1", "description": "x"}],
+    "admin_actions_mfa_changed": 2,
+    "audit_queries": [{"name": "x", "query": "SELECT 1", "days": 7}],
     "category": 3,
     "connector": {"kind": "saml", "metadata": {"name": "okta"}},
     "contact_type": 1,
+    "deleted_resources": [{"id": "1"}],
     "expires": "0001-01-01T00:00:00Z",
     "flow_type": 2,
     "operation": 1,
@@ -36,6 +41,8 @@ SEEN: Mapping[str, Any] = {
     "RequestedResourceAccessIDs": [{"id": {"kind": "node"}}],
     "file_transfer_stats": [{"path": "/a", "read": 1, "written": 0}],
     "children": [{"query": "SELECT 1", "values": ["MQ=="]}],
+    "permission_summary": [{"permission": "SELECT", "counts": {"table": 1}}],
+    "updated_resources": [{"id": "1"}],
     "members": [{"member_name": "alice", "joined_on": "2026-11-24T10:45:14Z"}],
 }
 

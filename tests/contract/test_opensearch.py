@@ -11,6 +11,7 @@ from uuid import uuid4
 
 import orjson
 import pytest
+from structlog.testing import capture_logs
 
 from event_handler.event import Event
 from event_handler.sinks.base import Delivered, Partial, Retry
@@ -170,6 +171,19 @@ async def test_a_template_is_installed_once_replaced_when_older_and_left_alone_w
     assert await after(own) == installed | own
     edited = {"version": VERSION, "priority": 154}
     assert await after(edited) == installed | edited
+
+
+async def test_a_template_that_wins_over_ours_is_told_of(node: Node, make: Make) -> None:
+    target, sink = make()
+    winner = f"wins-{target}"
+    node.ask("PUT", f"/_index_template/{winner}", {"index_patterns": [target], "priority": 900})
+    try:
+        with capture_logs() as logged:
+            assert await sink.deliver([event({"user": "a"})]) == Delivered()
+    finally:
+        node.ask("DELETE", f"/_index_template/{winner}")
+        await sink.close()
+    assert "another index template of a higher priority" in str(logged)
 
 
 def alias_without_write_index(node: Node, target: str) -> str:

@@ -16,7 +16,7 @@ from event_handler.sinks.http import MISCONFIGURED_WAIT, REJECTED, Answer, judge
 REASON_LENGTH = 500  # characters of a reason; the longest field name that a mapping takes by default and the words around it
 ALREADY_THERE = (409, "version_conflict_engine_exception")  # a document has this id: the answer to an earlier try was lost
 # The word before a quote or bracket, that itself, and a number in it; an apostrophe within a word is neither.
-QUOTED = re.compile(r"""(?:(\w+)\s*[:=]?\s*|(?<!\w))(\[|"|(?<!\w)')([\d:]+[]"'])?""")
+QUOTED = re.compile(r"""(?:(\w+)\s*[:=]?\s*|(?<!\w))(\[|(?<!\w)["'])([\d:]+[]"'])?""")
 # What stands in quotes after these words is a name, after all others it may be a piece of an event.
 NAMING = frozenset(
     {"alias", "and", "field", "for", "id", "index", "mapper", "mapping", "name", "of", "parameter", "pipeline"}

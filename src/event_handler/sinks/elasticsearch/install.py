@@ -19,6 +19,7 @@ from event_handler.sinks.elasticsearch.template import DATA_STREAM, OWNER, VERSI
 from event_handler.sinks.http import MISCONFIGURED_WAIT, PASSING, Answer, HttpClient
 
 NOT_THERE = 404
+REFUSED = frozenset({400, 401, 403, 404, 405})  # to a question whose answer only makes what we say more exact
 
 log = structlog.get_logger()
 
@@ -65,14 +66,19 @@ class Installer:
     async def _install(self, target: str, product: Product) -> None:
         name = template_name(target)
         path = f"/_index_template/{quote(name, safe='')}"
-        there = (await self._ask("GET", path, "show the one that is there", missing={})).get("index_templates", [])
+        there = (await self._ask("GET", path, "show the one that is there", or_nothing=frozenset({NOT_THERE}))).get(
+            "index_templates", []
+        )
         if there and not self._is_to_be_replaced(name, there[0]["index_template"]):
             return
-        found = await self._ask("GET", f"/_resolve/index/{quote(target, safe='')}", "show the target", missing={})
+        found = await self._ask("GET", f"/_resolve/index/{quote(target, safe='')}", "show the target", or_nothing=REFUSED)
         as_index = bool(found.get("indices") or found.get("aliases"))
         data_stream = bool(found.get("data_streams")) or (DATA_STREAM.fullmatch(target) is not None and not as_index)
         body = index_template(target, product, data_stream=data_stream)
-        await self._ask("PUT", path, "take it", body=body)
+        said = await self._ask("PUT", path, "take it", body=body)
+        if not said.get("acknowledged"):
+            log.warning("the server does not confirm the index template, is it Elasticsearch or OpenSearch?", template=name)
+            return
         form = "data stream" if data_stream else "index"
         log.info("index template installed", template=name, version=VERSION, target=target, form=form)
         await self._tell_if_another_wins(name, target)
@@ -104,7 +110,7 @@ class Installer:
 
     async def _tell_if_another_wins(self, name: str, target: str) -> None:
         path = f"/_index_template/_simulate_index/{quote(target, safe='')}"
-        said = await self._ask("POST", path, "try it", missing={})
+        said = await self._ask("POST", path, "try it", or_nothing=REFUSED)
         ours = said.get("template", {}).get("mappings", {}).get("_meta", {}).get("managed_by") == OWNER
         if said and not ours:
             log.warning(
@@ -115,15 +121,15 @@ class Installer:
             )
 
     async def _ask(
-        self, method: str, path: str, doing: str, *, body: dict[str, Any] | None = None, missing: dict[str, Any] | None = None
+        self, method: str, path: str, doing: str, *, body: dict[str, Any] | None = None, or_nothing: frozenset[int] = frozenset()
     ) -> dict[str, Any]:
-        """Return the answer's object, or `missing` where it is given and nothing is there."""
+        """Return the answer's object, an empty one for a status in `or_nothing`."""
         url = self._base.with_path(self._base.raw_path.rstrip("/") + path, encoded=True)
         answer = await self._client.request(method, url, orjson.dumps(body) if body else b"")
         if isinstance(answer, Retry):
             raise _HinderedError(answer)
-        if answer.status == NOT_THERE and missing is not None:
-            return missing
+        if answer.status in or_nothing:
+            return {}
         if answer.status != 200:
             raise _HinderedError(_hindrance(answer, doing))
         try:
