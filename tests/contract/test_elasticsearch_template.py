@@ -96,8 +96,16 @@ async def test_a_user_without_the_right_is_told_and_events_wait(refused: str) ->
 
 @pytest.mark.parametrize(
     ("reply", "misconfigured"),
-    [(Reply(503, b"{}"), False), (Reply(200, b"hello"), True), (Reply(200, b"{}"), True), (Reply(200, b"[]"), True), (denied(), True)],
-    ids=["busy", "text", "no version", "a list", "denied"],
+    [
+        (Reply(503, b"{}"), False),
+        (Reply(200, b"hello"), True),
+        (Reply(200, b"{}"), True),
+        (Reply(200, b"[]"), True),
+        (Reply(200, b'{"version":"3"}'), True),
+        (Reply(200, b'{"version":{"number":null}}'), True),
+        (denied(), True),
+    ],
+    ids=["busy", "text", "no version", "a list", "a word as version", "no number", "denied"],
 )
 async def test_a_server_that_does_not_say_what_it_is_is_waited_for(reply: Reply, misconfigured: bool) -> None:
     async with receiving(lambda _: reply, None) as cluster:

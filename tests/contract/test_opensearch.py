@@ -186,6 +186,23 @@ async def test_a_template_that_wins_over_ours_is_told_of(node: Node, make: Make)
     assert "another index template of a higher priority" in str(logged)
 
 
+async def test_an_alias_that_was_there_before_gets_the_mapping_with_its_next_index(node: Node, make: Make) -> None:
+    target, sink = make()
+    node.ask("PUT", f"/{target}-000001", {"aliases": {target: {"is_write_index": True}}})
+    try:
+        with capture_logs() as logged:
+            assert await sink.deliver([event({"user": "a"})]) == Delivered()
+        assert "keeps its old mapping" in str(logged)
+        assert node.ask("POST", f"/{target}/_rollover")["rolled_over"]
+        made = node.ask("GET", f"/{target}-000002/_mapping")[f"{target}-000002"]["mappings"]
+        assert made["_meta"]["managed_by"] == "teleport-event-handler"
+        assert await sink.deliver([event({"user": "a"})]) == Delivered()
+        assert node.count(target) == 2
+    finally:
+        await sink.close()
+        node.ask("DELETE", f"/{target}-000001,{target}-000002?ignore_unavailable=true")
+
+
 def alias_without_write_index(node: Node, target: str) -> str:
     for number in ("1", "2"):
         node.ask("PUT", f"/{target}-{number}", {"aliases": {target: {}}})

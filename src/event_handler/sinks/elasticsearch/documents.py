@@ -74,7 +74,12 @@ def _plain(body: bytes, fields: bytes) -> bytes:
     except orjson.JSONDecodeError:  # nested deeper than a reader takes
         return b'{%b,"%b":%b}' % (fields, OTHER.encode(), orjson.dumps(body.decode("utf-8", "replace")))
     careful = len(body) > LONGEST_LEAF or body.count(b"{") + body.count(b"[") > DEEP_SUSPECT or b"\\u0000" in body
-    other = {name: value for name, value in own.items() if not _fits(name, value, careful)}
+    # What is asked first is so for nearly every field, and a call for each would double the time that an event takes.
+    other = {
+        name: value
+        for name, value in own.items()
+        if (careful or type(value) not in TYPES.get(name, ())) and not _fits(name, value, careful)
+    }
     if not other:
         return with_fields(body, fields)
     kept = {name: value for name, value in own.items() if name not in other}

@@ -19,7 +19,6 @@ from event_handler.sinks.elasticsearch.template import DATA_STREAM, OWNER, VERSI
 from event_handler.sinks.http import MISCONFIGURED_WAIT, PASSING, Answer, HttpClient
 
 NOT_THERE = 404
-REFUSED = frozenset({400, 401, 403, 404, 405})  # to a question whose answer only makes what we say more exact
 
 log = structlog.get_logger()
 
@@ -56,9 +55,9 @@ class Installer:
         return None
 
     async def _product(self) -> Product:
-        said = (await self._ask("GET", "/", "say which product and version it is")).get("version", {})
-        number = re.match(r"(\d+)\.(\d+)", str(said.get("number", "")))
-        if not number:
+        said = (await self._ask("GET", "/", "say which product and version it is")).get("version")
+        number = re.match(r"(\d+)\.(\d+)", str(said.get("number"))) if isinstance(said, dict) else None
+        if said is None or number is None:
             reason = f"cannot install the index template: {SECTION}.url does not answer as Elasticsearch or OpenSearch"
             raise _HinderedError(Retry(f"{reason}; set {SECTION}.template to none", MISCONFIGURED_WAIT, misconfigured=True))
         return Product(said.get("distribution") == "opensearch", (int(number[1]), int(number[2])))
@@ -66,12 +65,10 @@ class Installer:
     async def _install(self, target: str, product: Product) -> None:
         name = template_name(target)
         path = f"/_index_template/{quote(name, safe='')}"
-        there = (await self._ask("GET", path, "show the one that is there", or_nothing=frozenset({NOT_THERE}))).get(
-            "index_templates", []
-        )
+        there = (await self._ask("GET", path, "show the one that is there", missing={})).get("index_templates", [])
         if there and not self._is_to_be_replaced(name, there[0]["index_template"]):
             return
-        found = await self._ask("GET", f"/_resolve/index/{quote(target, safe='')}", "show the target", or_nothing=REFUSED)
+        found = await self._look("GET", f"/_resolve/index/{quote(target, safe='')}")
         as_index = bool(found.get("indices") or found.get("aliases"))
         data_stream = bool(found.get("data_streams")) or (DATA_STREAM.fullmatch(target) is not None and not as_index)
         body = index_template(target, product, data_stream=data_stream)
@@ -110,7 +107,7 @@ class Installer:
 
     async def _tell_if_another_wins(self, name: str, target: str) -> None:
         path = f"/_index_template/_simulate_index/{quote(target, safe='')}"
-        said = await self._ask("POST", path, "try it", or_nothing=REFUSED)
+        said = await self._look("POST", path)
         ours = said.get("template", {}).get("mappings", {}).get("_meta", {}).get("managed_by") == OWNER
         if said and not ours:
             log.warning(
@@ -120,24 +117,38 @@ class Installer:
                 next_step="GET /_index_template shows them all.",
             )
 
+    async def _look(self, method: str, path: str) -> dict[str, Any]:
+        """Return the answer's object, an empty one when there is none: it only makes what we say more exact."""
+        answer = await self._client.request(method, self._url(path), b"")
+        return _object(answer.body) or {} if isinstance(answer, Answer) and answer.status == 200 else {}
+
     async def _ask(
-        self, method: str, path: str, doing: str, *, body: dict[str, Any] | None = None, or_nothing: frozenset[int] = frozenset()
+        self, method: str, path: str, doing: str, *, body: dict[str, Any] | None = None, missing: dict[str, Any] | None = None
     ) -> dict[str, Any]:
-        """Return the answer's object, an empty one for a status in `or_nothing`."""
-        url = self._base.with_path(self._base.raw_path.rstrip("/") + path, encoded=True)
-        answer = await self._client.request(method, url, orjson.dumps(body) if body else b"")
+        """Return the answer's object, or `missing` where it is given and nothing is there."""
+        answer = await self._client.request(method, self._url(path), orjson.dumps(body) if body else b"")
         if isinstance(answer, Retry):
             raise _HinderedError(answer)
-        if answer.status in or_nothing:
-            return {}
+        if answer.status == NOT_THERE and missing is not None:
+            return missing
         if answer.status != 200:
             raise _HinderedError(_hindrance(answer, doing))
-        try:
-            said = orjson.loads(answer.body)
-            return said if isinstance(said, dict) else {}
-        except ValueError:
-            reason = f"cannot install the index template: the answer to {method} {path} is not JSON; check {SECTION}.url"
-            raise _HinderedError(Retry(reason, MISCONFIGURED_WAIT, misconfigured=True)) from None
+        said = _object(answer.body)
+        if said is None:
+            reason = f"cannot install the index template: the answer to {method} {path} is not a JSON object; check {SECTION}.url"
+            raise _HinderedError(Retry(reason, MISCONFIGURED_WAIT, misconfigured=True))
+        return said
+
+    def _url(self, path: str) -> URL:
+        return self._base.with_path(self._base.raw_path.rstrip("/") + path, encoded=True)
+
+
+def _object(body: bytes) -> dict[str, Any] | None:
+    try:
+        said = orjson.loads(body)
+    except ValueError:
+        return None
+    return said if isinstance(said, dict) else None
 
 
 def _hindrance(answer: Answer, doing: str) -> Retry:
