@@ -116,6 +116,7 @@ def _elasticsearch(settings: StartSettings) -> Sink:
             target=settings.elasticsearch_target,
             session_target=settings.elasticsearch_session_target,
             document=settings.elasticsearch_document,
+            template=settings.elasticsearch_template,
             api_key=settings.elasticsearch_api_key,
             username=settings.elasticsearch_username,
             password=settings.elasticsearch_password,

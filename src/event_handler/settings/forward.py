@@ -52,6 +52,10 @@ class ElasticsearchOptions(BaseModel):
             "elasticsearch-document", "choice", "the event as text in `message`, as Elastic's integration wants it, or its own fields"
         ),
     ] = "message"
+    elasticsearch_template: Annotated[
+        Literal["none", "install"],
+        option("elasticsearch-template", "choice", "index template that is installed at the start (docs/sinks-elasticsearch.md)"),
+    ] = "none"
     elasticsearch_api_key: Annotated[
         str, option("elasticsearch-api-key", "text", "encoded API key; better in the variable or the file than on the command line")
     ] = ""

@@ -107,11 +107,15 @@ class HttpClient:
             log.warning("the receiver takes no packed bodies, sending them plain", status=answer.status, next_step=next_step)
         return plain
 
-    async def _send(self, url: URL, body: bytes, headers: Mapping[str, str] | None = None) -> Answer | Retry:
+    async def request(self, method: str, url: URL, body: bytes) -> Answer | Retry:
+        """Send any other request, its body as JSON."""
+        return await self._send(url, body, {"Content-Type": "application/json"}, method)
+
+    async def _send(self, url: URL, body: bytes, headers: Mapping[str, str] | None = None, method: str = "POST") -> Answer | Retry:
         """Redirects are not followed: their GET would lose the event."""
         data = BytesIO(body) if len(body) >= LARGE else body  # aiohttp sends a file in pieces
         try:
-            request = self._client().post(url, data=data, headers=headers, allow_redirects=False, ssl=self._tls.current())
+            request = self._client().request(method, url, data=data, headers=headers, allow_redirects=False, ssl=self._tls.current())
             async with request as answer:
                 text, complete = await _read(answer, self._answer_limit)
                 return Answer(answer.status, answer.headers.get("Retry-After", ""), text, complete)

@@ -230,6 +230,7 @@ NEW: list[Row] = [
         "sessions",
     ),
     ("elasticsearch-document", ["FDFWD_ELASTICSEARCH_DOCUMENT"], ["forward.elasticsearch.document"], "message", "plain", "plain"),
+    ("elasticsearch-template", ["FDFWD_ELASTICSEARCH_TEMPLATE"], ["forward.elasticsearch.template"], "none", "install", "install"),
     (
         "elasticsearch-api-key",
         ["FDFWD_ELASTICSEARCH_API_KEY"],
