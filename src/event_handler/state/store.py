@@ -21,7 +21,7 @@ from typing import Any
 
 import structlog
 
-from event_handler.errors import StateError
+from event_handler.errors import StateError, StorageError
 
 FILE = "state.db"
 SCHEMA_VERSION = "1"
@@ -106,7 +106,7 @@ class Store:
         except (sqlite3.Error, OSError) as error:
             self._unlock()
             reason = error.strerror if isinstance(error, OSError) else error
-            raise StateError(
+            raise StorageError(
                 f"the storage {directory or copy_from} is not usable ({reason})",
                 "Point --storage to a directory that this user can write, on a disk that has room.",
             ) from None
@@ -245,6 +245,13 @@ class Store:
             " ON CONFLICT DO UPDATE SET done = NULL, attempts = 0, next_try = 0",
             (session_id, time()),
         )
+
+    def recordings_again(self, since: float) -> int:
+        """Ask again for all recordings that were announced from that time on; return how many they are."""
+        count = int(self._do("SELECT count(*) FROM recordings WHERE announced >= ?", (since,))[0][0])
+        again = "done = NULL, attempts = 0, next_try = 0, next_index = 0"
+        self._do(f"UPDATE recordings SET {again} WHERE announced >= ?", (since,))  # noqa: S608 - a fixed text
+        return count
 
     def dead_letters(self) -> int:
         return int(self._do("SELECT count(*) FROM dead_letters")[0][0])
