@@ -50,9 +50,9 @@ def origin(url: str) -> str:
     scheme, _, rest = url.strip().partition("://")
     if not rest or not re.fullmatch(r"[A-Za-z][A-Za-z0-9+.-]*", scheme):
         return HIDDEN if url.strip() else ""
-    authority = re.split(r"[/?#\\]", rest, maxsplit=1)[0]
+    authority = re.split("[/?#]", rest, maxsplit=1)[0]
     if "@" not in authority:
-        authority = re.split(r"""["'<>]""", authority, maxsplit=1)[0]
+        authority = re.split(r"""["'<>\\]""", authority, maxsplit=1)[0]
     found = _AUTHORITY.fullmatch(authority)
     return f"{scheme}://{found['host']}{found['port'] or ''}" if found else f"{scheme}://{HIDDEN}"
 
