@@ -82,7 +82,7 @@ def main() -> None:
     except Exception as error:
         if _wants_debug():
             logs.say("".join(traceback.format_exception(error)))
-        _fail(unexpected.sentence(error), 1)
+        _fail(unexpected.sentence(error), unexpected.exit_code(error))
 
 
 def _wants_debug() -> bool:

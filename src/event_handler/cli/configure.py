@@ -88,7 +88,7 @@ def configure_command(
         output=output,
         lock=lock,
         impersonator=impersonator,
-        program=str(Path(shutil.which(about.PROGRAM) or sys.argv[0]).absolute()),
+        program=_program(),
         user=_user(),
     )
     passphrase = _Passphrase()
@@ -103,6 +103,15 @@ def configure_command(
     if len(chosen) < len(wanted) and not _at_terminal():
         # No failure, as with the Go plugin: scripts call it again and again.
         click.echo("warning: what existed was kept and may not fit what was asked for; --force replaces it", err=True)
+
+
+def _program() -> str:
+    """The full path of this program, as far as it can be told: a working directory that was deleted has none."""
+    path = Path(shutil.which(about.PROGRAM) or sys.argv[0])
+    try:
+        return str(path.absolute())
+    except OSError:
+        return about.PROGRAM
 
 
 def _user() -> str:

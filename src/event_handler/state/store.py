@@ -7,6 +7,7 @@ nothing; a power cut may lose the last commits, which repeats events but never s
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import sqlite3
@@ -106,7 +107,8 @@ class Store:
         except (sqlite3.Error, OSError) as error:
             self._unlock()
             reason = error.strerror if isinstance(error, OSError) else error
-            raise StorageError(
+            kind = StorageError if _needs_a_person(error) else StateError
+            raise kind(
                 f"the storage {directory or copy_from} is not usable ({reason})",
                 "Point --storage to a directory that this user can write, on a disk that has room.",
             ) from None
@@ -273,6 +275,14 @@ class Store:
 
     def letter_refused(self, number: int, reason: str) -> None:
         self._do("UPDATE dead_letters SET retry = 0, reason = ? WHERE number = ?", (reason, number))
+
+
+def _needs_a_person(error: OSError | sqlite3.Error) -> bool:
+    """Whether the directory cannot be used by this user as it is; a disk that is full may have room at the next start."""
+    if isinstance(error, OSError):
+        return error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG)
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    return code in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM, sqlite3.SQLITE_READONLY)
 
 
 def _open(path: Path, begin_known: bool) -> sqlite3.Connection:
