@@ -16,7 +16,7 @@ def read(path: str, source: str) -> dict[str, Any]:
     try:
         data = Path(path).expanduser().read_bytes()
     except (OSError, RuntimeError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
+        reason = str(getattr(error, "strerror", None) or error).rstrip(".")
         raise ConfigurationError(f"the file {path} cannot be read ({reason})", f"Check {source}.") from None
     if data.startswith(WIDE) or b"\0" in data[:100]:
         hint = "Save it as UTF-8; in PowerShell: Out-File -Encoding utf8."
@@ -47,7 +47,7 @@ KeyPath = tuple[str, ...]
 
 
 def leaves(table: dict[str, Any], prefix: KeyPath = ()) -> list[tuple[KeyPath, Any]]:
-    """The path and the value of each key that is not a table; of an array of tables those inside."""
+    """The path and the value of each key that is not a table, and of each table that is empty."""
     found: list[tuple[KeyPath, Any]] = []
     for key, value in table.items():
         path = (*prefix, key)

@@ -34,7 +34,7 @@ def unknown_variables(environment: Mapping[str, str], also: Collection[str]) -> 
     known = [variable for option in options().values() for variable in option.variables]
     warnings = []
     for name in sorted(environment):
-        if name.upper().startswith(PREFIXES) and name not in known and name not in also:
+        if name.strip("\ufeff ").upper().startswith(PREFIXES) and name not in known and name not in also:
             near = difflib.get_close_matches(name.upper(), [*known, *also], n=1, cutoff=LIKE)
             warnings.append(f"the variable {name} is not known{f'; did you mean {near[0]}?' if near else ''}")
     return warnings

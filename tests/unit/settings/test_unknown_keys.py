@@ -84,11 +84,19 @@ def test_an_error_comes_with_the_keys_that_are_not_known(tmp_path: Path) -> None
 
 
 def test_variables_that_are_not_known_are_told_too() -> None:
-    environment = {"FDFWD_TYPE": "x", "FDFWD_STROAGE": "x", "FDFWD_CONFIG": "", "fdfwd_storage": "x", "OTHER": "x"}
+    environment = {
+        "FDFWD_TYPE": "x",
+        "FDFWD_STROAGE": "x",
+        "FDFWD_CONFIG": "",
+        "fdfwd_storage": "x",
+        "\ufeffFDFWD_DEBUG": "",
+        "OTHER": "x",
+    }
     assert load(REQUIRED, environment).warnings == [
         "the variable FDFWD_STROAGE is not known; did you mean FDFWD_STORAGE?",
         "the variable FDFWD_TYPE is not known; did you mean FDFWD_TYPES?",
         "the variable fdfwd_storage is not known; did you mean FDFWD_STORAGE?",
+        "the variable \ufeffFDFWD_DEBUG is not known; did you mean FDFWD_DEBUG?",  # the first line of a file with a byte-order mark
     ]
 
 
