@@ -13,7 +13,7 @@ from event_handler.settings.option import Kind, Option
 
 TRUE, FALSE = frozenset({"true", "1", "yes"}), frozenset({"false", "0", "no"})
 LONGEST_SHOWN = 60  # characters of a value in an error; what is longer is often a secret in the wrong place
-LONGEST_PATH = 4096  # characters; the PATH_MAX of Linux
+LONGEST_PATH = 1024  # characters; what is longer is the content of a file, and may be a key
 _NUMBER = re.compile(r"[+-]?(0[xX](_?[0-9a-fA-F])+|0[bB](_?[01])+|0[oO]?(_?[0-7])+|0|[1-9](_?[0-9])*)")
 _RFC3339 = re.compile(r"[0-9]{4}(-[0-9]{2}){2}T([0-9]{2}:){2}[0-9]{2}(\.[0-9]+)?(Z|[+-][0-9]{2}:[0-9]{2})")
 _EXAMPLE = "2026-11-23T00:00:00Z"

@@ -31,7 +31,7 @@ def before_reading(store: Store, sink: str, lists: Mapping[str, Iterable[str]], 
 def _tell_changed_filters(store: Store, sink: str, lists: Mapping[str, Iterable[str]]) -> None:
     """Warn when the lists name something else than at the last start, and say which events they do not count for."""
     now = {name: sorted(set(entries)) for name, entries in lists.items()}
-    before, position = json.loads(store.fact(FILTERS) or "null"), _position(store)
+    before, position = _remembered(store), _position(store)
     if before is not None and before != now and position:
         log.warning(
             "filters changed since the last start; what was read before, up to the position, was selected by the old ones",
@@ -42,6 +42,15 @@ def _tell_changed_filters(store: Store, sink: str, lists: Mapping[str, Iterable[
         )
     if before != now:
         store.remember(FILTERS, json.dumps(now))
+
+
+def _remembered(store: Store) -> dict[str, list[str]] | None:
+    """The lists of the last start, None when they are not known."""
+    try:
+        found = json.loads(store.fact(FILTERS) or "null")
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) else None
 
 
 def _reread(store: Store, sink: str, asked: datetime) -> None:

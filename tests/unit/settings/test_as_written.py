@@ -116,6 +116,13 @@ def test_no_error_shows_the_line_that_it_is_about(tmp_path: Path, text: str) -> 
     assert SECRET not in without_secrets("\n".join([str(caught.value), *getattr(caught.value, "__notes__", [])]))
 
 
+@pytest.mark.parametrize("content", [f"-----BEGIN PRIVATE KEY-----\n{SECRET}\n", f"{SECRET}/{'QUJD/' * 300}"])
+def test_the_content_of_a_key_in_the_place_of_its_file_is_not_shown(content: str) -> None:
+    with pytest.raises(ConfigurationError, match="FDFWD_TELEPORT_KEY: expected the name of a file, got [0-9]+ characters") as caught:
+        load(REQUIRED, {"FDFWD_TELEPORT_KEY": content})
+    assert SECRET not in str(caught.value)
+
+
 def test_a_start_time_in_the_future_is_told() -> None:
     soon = (datetime.now(UTC) + timedelta(days=1)).replace(microsecond=0)
     (warning,) = load({**REQUIRED, "start_time": soon.isoformat()}, {}).warnings

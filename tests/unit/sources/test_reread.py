@@ -65,6 +65,14 @@ def test_a_state_of_an_earlier_version_has_no_filters_to_compare_with(store: Sto
     assert told(store)[0].startswith("filters changed")
 
 
+@pytest.mark.parametrize("text", ["{", "[]", "7", "null"])
+def test_lists_that_cannot_be_read_are_written_again(store: Store, text: str) -> None:
+    searched(store, at(9))
+    store.remember("filters", text)
+    assert told(store, ("scp",)) == []
+    assert told(store)[0].startswith("filters changed")
+
+
 def test_a_search_goes_back_once(store: Store) -> None:
     searched(store, at(9))
     assert told(store, asked=at(4))[0].startswith("reading goes back")
