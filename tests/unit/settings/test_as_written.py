@@ -118,7 +118,7 @@ def test_no_error_shows_the_line_that_it_is_about(tmp_path: Path, text: str) -> 
 
 @pytest.mark.parametrize("content", [f"-----BEGIN PRIVATE KEY-----\n{SECRET}\n", f"{SECRET}/{'QUJD/' * 300}"])
 def test_the_content_of_a_key_in_the_place_of_its_file_is_not_shown(content: str) -> None:
-    with pytest.raises(ConfigurationError, match="FDFWD_TELEPORT_KEY: expected the name of a file, got [0-9]+ characters") as caught:
+    with pytest.raises(ConfigurationError, match=r"FDFWD_TELEPORT_KEY: expected the name of a file, got [0-9]+ characters") as caught:
         load(REQUIRED, {"FDFWD_TELEPORT_KEY": content})
     assert SECRET not in str(caught.value)
 
