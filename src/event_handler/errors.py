@@ -2,14 +2,17 @@
 
 EventHandlerError                 exit 1
 ├── UsageError                    exit 80   a wrong flag or argument
-├── ConfigurationError            exit 80   a setting that is missing or makes no sense
+├── ConfigurationError            exit 80   a setting that is missing or makes no sense, in flags, variables or file
 ├── CredentialsError              exit 80   files that prove who we are to Teleport
+├── SinkError                     exit 80   a collector that cannot be used as configured, its TLS files
+├── StateError                    exit 1    the storage directory: in use by another process, full, damaged while running
+│   └── StorageError              exit 80   a storage directory that this user cannot use
 ├── ConnectError                  exit 1    no way into the cluster (retried while the process runs)
 ├── RpcError                      exit 1    the cluster answered a call with an error
-├── StateError                    exit 1    the storage directory
 ├── FilesError                    exit 255  files that `configure` cannot write
-├── SinkError                     exit 1    a collector that cannot be used as configured
-└── MalformedEventError           exit 1    bytes that are no event (never ends the process: they go to the dead letters)
+└── MalformedEventError           exit 1    bytes that are not an event (never ends the process: they go to the dead letters)
+
+80 is what only a person can change: a service manager should not start the process again (RestartPreventExitStatus=80).
 """
 
 from __future__ import annotations
@@ -71,12 +74,18 @@ class StateError(EventHandlerError):
     pass
 
 
+class StorageError(StateError):
+    """Opening the storage again changes nothing; a person has to."""
+
+    exit_code = 80
+
+
 class FilesError(EventHandlerError):
     exit_code = 255  # what the Go plugin exits with when configure fails
 
 
 class SinkError(EventHandlerError):
-    pass
+    exit_code = 80
 
 
 class MalformedEventError(EventHandlerError):

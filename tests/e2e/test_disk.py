@@ -122,7 +122,7 @@ async def test_a_read_only_storage_is_one_line_that_names_it(tmp_path: Path, sma
         process = await handler(config)
         async with asyncio.timeout(30):
             _, errors = await process.communicate()
-    assert process.returncode == 1
+    assert process.returncode == 80
     assert f"error: the storage {small_disk}".encode() in errors.splitlines()[-1]
     assert b"Read-only file system" in errors.splitlines()[-1]
     assert b"Traceback" not in errors

@@ -32,9 +32,9 @@ class AskedLog(AuditLog):
         return super().page(*asked)
 
 
-def a_log() -> AskedLog:
+def a_log(age: float = 3600.0) -> AskedLog:
     log = AskedLog()
-    begin = time() - 3600
+    begin = time() - age
     for number, name in enumerate(sorted(LOGINS | OTHERS)):
         kind, code = name.split()
         log.add(encode({"event": kind, "code": code, "uid": name, "ei": 0, "time": stamp(begin + number)}, begin + number))

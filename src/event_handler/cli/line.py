@@ -28,6 +28,10 @@ class Filters:
     skip_types: tuple[str, ...]
     skip_session_types: tuple[str, ...]
 
+    def lists(self) -> dict[str, tuple[str, ...]]:
+        """The lists by the names of their options."""
+        return {"types": self.types, "skip-event-types": self.skip_types, "skip-session-types": self.skip_session_types}
+
 
 @dataclass(slots=True)
 class Line:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import structlog
 
 from event_handler.cli.line import Filters
+from event_handler.errors import SinkError
 from event_handler.event import Event
 from event_handler.settings.model import StartSettings
 from event_handler.sinks.base import Delivered, Limits, Sink, Verdict
@@ -93,8 +95,10 @@ def _fluentd(settings: StartSettings) -> Sink:
 
 
 def _file(settings: StartSettings) -> Sink:
-    from event_handler.sinks.file import FileSettings, FileSink
+    from event_handler.sinks.file import STANDARD_OUTPUT, FileSettings, FileSink
 
+    if settings.file_path == STANDARD_OUTPUT and sys.stdout is None:  # its number leads nowhere then
+        raise SinkError("events are to go to standard output, which is closed", "Leave it open, or name a file in forward.file.path.")
     return FileSink(
         FileSettings(
             settings.file_path,

@@ -19,9 +19,10 @@ from event_handler.cli.sinks import PlannedSink, planned_sinks
 from event_handler.errors import EventHandlerError, StateError
 from event_handler.pipeline.filters import Filter
 from event_handler.pipeline.select import ANNOUNCING
-from event_handler.settings.model import StartSettings, options, spell
+from event_handler.settings.model import StartSettings, options, shown
 from event_handler.sources.follow import FollowSettings, export_date
 from event_handler.sources.locks import FAILED_LOGIN, LockSettings, LoginGuard
+from event_handler.sources.reread import before_reading
 from event_handler.sources.take_over import take_over
 from event_handler.state.directory import adopt, state_directory
 from event_handler.state.store import FILE, Store
@@ -64,7 +65,7 @@ def run(settings: StartSettings, warnings: Sequence[str]) -> None:
 def _tell_settings(settings: StartSettings) -> None:
     """What differs from its default, as a user would write it."""
     chosen = {name: value for name, value in settings if value != StartSettings.model_fields[name].default}
-    log.info("settings", **{name: spell(option, chosen[name]) for name, option in options().items() if name in chosen})
+    log.info("settings", **{name: shown(option, chosen[name]) for name, option in options().items() if name in chosen})
     if settings.dry_run:
         log.warning("dry run: nothing is delivered and nothing remembered")
     if settings.exit_on_last_event:
@@ -78,6 +79,7 @@ def _stores(settings: StartSettings, planned: Sequence[PlannedSink], cluster: st
     try:
         for plan in planned:
             opened.append(_store(settings, cluster, plan.sink.name))
+            before_reading(opened[-1], plan.sink.name, plan.filters.lists(), settings.reread_from)
         yield opened
     finally:
         for store in opened:

@@ -18,6 +18,7 @@ from event_handler.pipeline.delivery import REMIND_EVERY, Delivery
 from event_handler.pipeline.ledger import Ledger, Segment
 from event_handler.pipeline.memory import Memory
 from event_handler.pipeline.select import Selector, letter_mark
+from event_handler.redact import credentials
 from event_handler.sinks.base import Sink
 from event_handler.state.store import Commit, DeadLetter, Store
 
@@ -166,7 +167,7 @@ class Pipeline:
 
     async def _refused(self, entry: Entry, reason: str) -> None:
         event = entry.event
-        await self._bury(DeadLetter(self._sink.name, reason, event.type, event.id, event.session_id, event.body))
+        await self._bury(DeadLetter(self._sink.name, credentials(reason), event.type, event.id, event.session_id, event.body))
         self._memory.acknowledge([entry])
 
     async def _bury(self, letter: DeadLetter, mark: bytes = b"") -> None:

@@ -14,6 +14,7 @@ import structlog
 from event_handler.errors import MalformedEventError
 from event_handler.event import Event
 from event_handler.pipeline.select import UNDECODABLE
+from event_handler.redact import credentials
 from event_handler.sinks.base import Delivered, Partial, Reject, Sink, Split
 from event_handler.state.store import DeadLetter, Store
 from event_handler.teleport.decode import convert, read_event, stable_id
@@ -72,7 +73,7 @@ async def retry_letter(sink: Sink, store: Store, number: int, letter: DeadLetter
         store.letter_delivered(number)
         log.info("dead letter delivered", number=number, type=letter.type, id=letter.id)
     elif isinstance(verdict, Reject | Split) or (isinstance(verdict, Partial) and verdict.rejected):
-        reason = verdict.rejected[0] if isinstance(verdict, Partial) else verdict.reason
+        reason = credentials(verdict.rejected[0] if isinstance(verdict, Partial) else verdict.reason)
         store.letter_refused(number, reason)
         log.warning("dead letter refused again", number=number, type=letter.type, id=letter.id, reason=reason)
     else:

@@ -39,7 +39,7 @@ class FileOptions(BaseModel):
 class ElasticsearchOptions(BaseModel):
     """Elasticsearch 8 and 9, or OpenSearch, by the bulk API."""
 
-    elasticsearch_url: Annotated[str, option("elasticsearch-url", "text", "address of Elasticsearch or OpenSearch")] = ""
+    elasticsearch_url: Annotated[str, option("elasticsearch-url", "url", "address of Elasticsearch or OpenSearch")] = ""
     elasticsearch_target: Annotated[str, option("elasticsearch-target", "text", "data stream or index of audit events")] = (
         "logs-teleport.audit-default"
     )
@@ -57,14 +57,24 @@ class ElasticsearchOptions(BaseModel):
         option("elasticsearch-template", "choice", "index template that is installed at the start (docs/sinks-elasticsearch.md)"),
     ] = "none"
     elasticsearch_api_key: Annotated[
-        str, option("elasticsearch-api-key", "text", "encoded API key; better in the variable or the file than on the command line")
+        str,
+        option(
+            "elasticsearch-api-key",
+            "text",
+            "encoded API key; better in the variable or the file than on the command line",
+            secret=True,
+        ),
     ] = ""
     elasticsearch_username: Annotated[str, option("elasticsearch-username", "text", "user name")] = ""
     elasticsearch_password: Annotated[
-        str, option("elasticsearch-password", "text", "password; better in the variable or the file than on the command line")
+        str,
+        option("elasticsearch-password", "text", "password; better in the variable or the file than on the command line", secret=True),
     ] = ""
     elasticsearch_bearer: Annotated[
-        str, option("elasticsearch-bearer", "text", "bearer token; better in the variable or the file than on the command line")
+        str,
+        option(
+            "elasticsearch-bearer", "text", "bearer token; better in the variable or the file than on the command line", secret=True
+        ),
     ] = ""
     elasticsearch_ca: Annotated[str, option("elasticsearch-ca", "file", "TLS CA of Elasticsearch")] = ""
     elasticsearch_cert: Annotated[str, option("elasticsearch-cert", "file", "TLS client certificate for Elasticsearch")] = ""

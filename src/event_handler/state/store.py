@@ -7,6 +7,7 @@ nothing; a power cut may lose the last commits, which repeats events but never s
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import sqlite3
@@ -21,7 +22,7 @@ from typing import Any
 
 import structlog
 
-from event_handler.errors import StateError
+from event_handler.errors import StateError, StorageError
 
 FILE = "state.db"
 SCHEMA_VERSION = "1"
@@ -106,7 +107,8 @@ class Store:
         except (sqlite3.Error, OSError) as error:
             self._unlock()
             reason = error.strerror if isinstance(error, OSError) else error
-            raise StateError(
+            kind = StorageError if _needs_a_person(error) else StateError
+            raise kind(
                 f"the storage {directory or copy_from} is not usable ({reason})",
                 "Point --storage to a directory that this user can write, on a disk that has room.",
             ) from None
@@ -246,6 +248,13 @@ class Store:
             (session_id, time()),
         )
 
+    def recordings_again(self, since: float) -> int:
+        """Ask again for all recordings that were announced from that time on; return how many they are."""
+        count = int(self._do("SELECT count(*) FROM recordings WHERE announced >= ?", (since,))[0][0])
+        again = "done = NULL, attempts = 0, next_try = 0, next_index = 0"
+        self._do(f"UPDATE recordings SET {again} WHERE announced >= ?", (since,))  # noqa: S608 - a fixed text
+        return count
+
     def dead_letters(self) -> int:
         return int(self._do("SELECT count(*) FROM dead_letters")[0][0])
 
@@ -266,6 +275,14 @@ class Store:
 
     def letter_refused(self, number: int, reason: str) -> None:
         self._do("UPDATE dead_letters SET retry = 0, reason = ? WHERE number = ?", (reason, number))
+
+
+def _needs_a_person(error: OSError | sqlite3.Error) -> bool:
+    """Whether the directory cannot be used by this user as it is; a disk that is full may have room at the next start."""
+    if isinstance(error, OSError):
+        return error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG)
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    return code in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM, sqlite3.SQLITE_READONLY)
 
 
 def _open(path: Path, begin_known: bool) -> sqlite3.Connection:
