@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import AsyncExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from time import monotonic, time
+from time import monotonic
 
 import structlog
 
@@ -102,19 +102,15 @@ def _store(settings: StartSettings, cluster: str, sink: str) -> Store:
 
 def _start_time(settings: StartSettings, store: Store) -> float:
     """Where reading began: remembered on the first run, and not to be changed afterwards."""
-    saved = store.fact("start_time")
     asked = settings.start_time.timestamp() if settings.start_time else None
-    if not saved:
-        begin = float(int(asked if asked is not None else time()))
-        store.remember("start_time", str(begin))
-        return begin
-    if asked is not None and asked != float(saved):
-        began = datetime.fromtimestamp(float(saved), UTC).isoformat()
+    begin = store.begin(asked)
+    if asked is not None and int(asked) != begin:
+        began = datetime.fromtimestamp(begin, UTC).isoformat()
         raise StateError(
             f"--start-time differs from the one this storage began with ({began})",
-            "Leave --start-time out to go on, or name another --storage to begin anew.",
+            "Leave --start-time out to go on, or name another --storage to start over.",
         )
-    return float(saved)
+    return begin
 
 
 def _follow_settings(settings: StartSettings, plan: PlannedSink, store: Store, cluster: str) -> FollowSettings:

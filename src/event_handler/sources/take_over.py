@@ -37,6 +37,8 @@ def take_over(store: Store, storage: Path, addresses: Sequence[tuple[str, int]],
     if store.fact("start_time"):
         _tell_when_newer(store, directories)
         return
+    if not store.is_new:  # it was used and has lost its start time; the plugin's position is older than its own
+        return
     for directory in directories:
         state = read(directory)
         if state is not None:
