@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 
+from event_handler.event import Event
 from event_handler.pipeline.duplicates import DuplicateWindow
 from event_handler.pipeline.engine import LineLimits, Pipeline
 from event_handler.pipeline.letters import retry_letters
@@ -77,6 +78,7 @@ async def open_line(
         skip_types=filters.skip_types,
         skip_session_types=filters.skip_session_types,
         watchers={FAILED_LOGIN: guard.observe} if guard else None,
+        recordings=follow.recordings,
     )
     requests = max(1, sink.limits.requests // RECORDINGS_SHARE)
     limits = LineLimits(max(1, sink.limits.requests - requests), max_bytes - max_bytes // RECORDINGS_SHARE)
@@ -86,7 +88,11 @@ async def open_line(
             Pipeline(sink, store, selector, LineLimits(requests, max_bytes // RECORDINGS_SHARE)) as recordings,
         ):
             read = asyncio.Event()
-            retrying = asyncio.create_task(retry_letters(sink, store, read))
+
+            def delivered(event: Event) -> None:
+                (recordings if event.session_id else audit).letter_delivered(event)
+
+            retrying = asyncio.create_task(retry_letters(sink, store, read, delivered))
             follower = Follower(connect, audit, recordings, store, follow, guard)
             try:
                 yield Line(sink, store, selector, audit, recordings, follower, retrying, read)

@@ -248,7 +248,16 @@ def _tell(lines: list[Line]) -> None:
             session_events=line.recordings.counters.delivered,
             duplicates_dropped=line.selector.duplicates,
             dead_letters=line.audit.counters.dead + line.recordings.counters.dead,
+            dead_letters_kept=_letters_kept(line),
             retries=line.audit.retries + line.recordings.retries,
             requests_allowed=line.audit.requests_allowed + line.recordings.requests_allowed,
             failing=line.audit.failing or line.recordings.failing,
         )
+
+
+def _letters_kept(line: Line) -> int | str:
+    """How many dead letters there are now, whoever kept or dropped them."""
+    try:
+        return line.store.letter_totals()[0]
+    except StateError:
+        return "unknown"
