@@ -114,7 +114,7 @@ def outcome(read: Callable[[bytes], object], wire: bytes) -> object:
     return [getattr(made, name) for name in ("type", "id", "time", "index", "content")] if hasattr(made, "content") else made
 
 
-READERS = ("convert", "read_code", "read_event", "read_exported", "read_page", "read_fields", "event_time", "event_id", "event_index")
+READERS = ("convert", "read_code", "read_event", "read_exported", "read_page", "read_fields", "event_time", "event_id", "event_place")
 
 
 def assert_same(compiled: ModuleType, wire: bytes) -> None:
