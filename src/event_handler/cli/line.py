@@ -14,7 +14,6 @@ from event_handler.pipeline.letters import retry_letters
 from event_handler.pipeline.select import Selector
 from event_handler.sinks.base import Sink
 from event_handler.sources.follow import Follower, FollowSettings
-from event_handler.sources.locks import FAILED_LOGIN, LoginGuard
 from event_handler.state.store import Store
 from event_handler.teleport.client import Client
 
@@ -66,7 +65,6 @@ async def open_line(
     connect: Callable[[], Client],
     follow: FollowSettings,
     max_bytes: int,
-    guard: LoginGuard | None = None,
 ) -> AsyncIterator[Line]:
     """Start the deliverers of a sink; reading begins with `follower.run()`. The sink is closed at the end."""
     window = DuplicateWindow()
@@ -77,7 +75,6 @@ async def open_line(
         types=filters.types,
         skip_types=filters.skip_types,
         skip_session_types=filters.skip_session_types,
-        watchers={FAILED_LOGIN: guard.observe} if guard else None,
         recordings=follow.recordings,
     )
     requests = max(1, sink.limits.requests // RECORDINGS_SHARE)
@@ -93,7 +90,7 @@ async def open_line(
                 (recordings if event.session_id else audit).letter_delivered(event)
 
             retrying = asyncio.create_task(retry_letters(sink, store, read, delivered))
-            follower = Follower(connect, audit, recordings, store, follow, guard)
+            follower = Follower(connect, audit, recordings, store, follow)
             try:
                 yield Line(sink, store, selector, audit, recordings, follower, retrying, read)
             finally:

@@ -21,7 +21,8 @@ from event_handler.pipeline.filters import Filter
 from event_handler.pipeline.select import ANNOUNCING
 from event_handler.settings.model import StartSettings, options, spell
 from event_handler.sources.follow import FollowSettings, export_date
-from event_handler.sources.locks import FAILED_LOGIN, LockSettings, LoginGuard
+from event_handler.sources.locks import LockSettings, LoginGuard
+from event_handler.sources.login_watch import LoginWatch
 from event_handler.sources.take_over import take_over
 from event_handler.state.directory import adopt, state_directory
 from event_handler.state.store import FILE, Store
@@ -30,6 +31,7 @@ from event_handler.teleport.dial import split_address
 from event_handler.teleport.renewal import CredentialsKeeper
 
 REPORT_EVERY = 60.0  # seconds between counter lines, as the Go plugin prints them
+LOGINS_READ_WITHIN = 60.0  # seconds; with `exit-on-last-event` the failed logins are read to the end as well
 SEARCH_POLL = 2.0  # seconds; an idle log is searched at that pace at least, and events are late by half of it
 BULK_POLL = 10.0  # seconds; a chunk appears about once a minute, and each listing lists a bucket on the server
 
@@ -116,13 +118,13 @@ def _start_time(settings: StartSettings, store: Store) -> float:
 def _follow_settings(settings: StartSettings, plan: PlannedSink, store: Store, cluster: str) -> FollowSettings:
     recordings = not settings.no_session_recordings and not settings.dry_run
     types = Filter(plan.filters.types).exact_types()  # the server knows neither patterns nor codes
-    needed = (*(ANNOUNCING if recordings else ()), *((FAILED_LOGIN,) if settings.lock_enabled else ()))
+    needed = ANNOUNCING if recordings else ()
     return FollowSettings(
         cluster=cluster,
         start=_start_time(settings, store),
         window=settings.window_size,
         page=settings.batch,
-        types=tuple(dict.fromkeys((*types, *needed))) if types else (),  # or the filter would turn recordings and locks off
+        types=tuple(dict.fromkeys((*types, *needed))) if types else (),  # or the filter would turn recordings off
         look_back=settings.look_back,
         search_poll=settings.poll_interval or min(settings.timeout, SEARCH_POLL),
         bulk_poll=settings.poll_interval or BULK_POLL,
@@ -135,11 +137,12 @@ def _follow_settings(settings: StartSettings, plan: PlannedSink, store: Store, c
     )
 
 
-def _guard(settings: StartSettings, store: Store) -> LoginGuard | None:
+def _login_watch(settings: StartSettings, store: Store, access: Access) -> LoginWatch | None:
+    """One for all sinks, or each failure would count several times; `store` remembers what it has counted."""
     if not settings.lock_enabled or settings.dry_run:
         return None
     count, period, duration = settings.lock_failed_attempts_count, settings.lock_period, settings.lock_for
-    return LoginGuard(LockSettings(count, period, duration, settings.lock_exempt), store)
+    return LoginWatch(access.connect, LoginGuard(LockSettings(count, period, duration, settings.lock_exempt), store))
 
 
 async def _run(settings: StartSettings, jobs: list[tuple[PlannedSink, Store]], access: Access, keeper: CredentialsKeeper) -> None:
@@ -147,26 +150,27 @@ async def _run(settings: StartSettings, jobs: list[tuple[PlannedSink, Store]], a
         lines: list[Line] = []
         for plan, store in jobs:
             follow = _follow_settings(settings, plan, store, keeper.current.cluster)
-            guard = None if lines else _guard(settings, store)  # one line counts, or each failure would count several times
-            opened = open_line(plan.sink, store, plan.filters, access.connect, follow, settings.max_in_flight_bytes, guard)
+            opened = open_line(plan.sink, store, plan.filters, access.connect, follow, settings.max_in_flight_bytes)
             lines.append(await stack.enter_async_context(opened))
         try:
-            await _follow(lines, keeper, settings.shutdown_timeout)
+            await _follow(lines, _login_watch(settings, jobs[0][1], access), keeper, settings.shutdown_timeout)
         finally:
             _tell(lines)
     log.info("Successfully shut down")
 
 
-async def _follow(lines: list[Line], keeper: CredentialsKeeper, shutdown_timeout: float) -> None:
+async def _follow(lines: list[Line], watch: LoginWatch | None, keeper: CredentialsKeeper, shutdown_timeout: float) -> None:
     """Read and deliver until all lines are done, one fails for good, or a signal comes."""
 
     async def renew() -> None:
         for line in lines:
             await line.follower.renew()
 
-    following = asyncio.create_task(_read_all(lines))
+    following = asyncio.create_task(_read_all(lines, watch))
     stopping = asyncio.create_task(_signalled())
     beside = [asyncio.create_task(_report(lines)), asyncio.create_task(keeper.watch(renew))]
+    if watch is not None:
+        beside.append(asyncio.create_task(watch.run()))
 
     def look_again() -> None:
         beside.append(asyncio.create_task(_look_again(lines, keeper)))
@@ -189,10 +193,12 @@ async def _follow(lines: list[Line], keeper: CredentialsKeeper, shutdown_timeout
         raise _cause(result)
 
 
-async def _read_all(lines: list[Line]) -> None:
+async def _read_all(lines: list[Line], watch: LoginWatch | None) -> None:
     async with asyncio.TaskGroup() as group:
         for line in lines:
             group.create_task(line.run())
+    if watch is not None:
+        await watch.finish(LOGINS_READ_WITHIN)
 
 
 async def _look_again(lines: list[Line], keeper: CredentialsKeeper) -> None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import orjson
 
-from event_handler.errors import MalformedEventError, StateError
+from event_handler.errors import MalformedEventError
 from event_handler.event import SESSION_ID, Event
 from event_handler.pipeline.duplicates import DuplicateWindow, fingerprint
 from event_handler.pipeline.filters import Filter
@@ -20,9 +20,6 @@ UPLOADED = "session.upload"
 ENDED = frozenset({"session.end", "windows.desktop.session.end", "db.session.end"})
 UNDECODABLE = "undecodable"  # key of a dead letter's body that holds the bytes as they came
 ANNOUNCING = (UPLOADED, *sorted(ENDED))
-
-
-Watcher = Callable[[str, bytes, float], None]
 
 
 @dataclass(slots=True)
@@ -37,8 +34,7 @@ class Selection:
 class Selector:
     """Filters of one sink: `types` and `skip_types` for the audit log, `skip_session_types` for recordings.
 
-    `recordings`: whether sessions are announced.
-    A watcher is told the id, body and time of every event of its type, whatever the filters say, perhaps more than once.
+    `recordings`: whether sessions that have one are announced.
     """
 
     def __init__(
@@ -49,34 +45,25 @@ class Selector:
         types: Iterable[str] = (),
         skip_types: Iterable[str] = (),
         skip_session_types: Iterable[str] = (),
-        watchers: Mapping[str, Watcher] | None = None,
         recordings: bool = True,
     ) -> None:
         self._sink = sink
         self._window = window
         self._audit = Filter(types, skip_types)
         self._recorded = Filter(skip=skip_session_types)
-        self._watchers = watchers or {}
         self._recordings = recordings
         self.duplicates = 0
 
     def select(self, wires: Iterable[bytes], session_id: str = "") -> Selection:
         """Select from undecoded events, those of the recording `session_id` where it is given."""
         chosen = Selection()
-        try:
-            for wire in wires:
-                self._one_or_dead(wire, session_id, chosen)
-        except StateError:  # of a watcher: all of them are read again
-            self.release(mark for _, mark in chosen.events)
-            self.release_letters(chosen.dead)
-            raise
+        for wire in wires:
+            self._one_or_dead(wire, session_id, chosen)
         return chosen
 
     def _one_or_dead(self, wire: bytes, session_id: str, chosen: Selection) -> None:
         try:
             self._one(read_event(wire), session_id, chosen)
-        except StateError:
-            raise
         except Exception as error:  # bytes that are no event, or a fault of our own code: neither may stop the events behind it
             reason = str(error) if isinstance(error, MalformedEventError) else f"cannot be read ({type(error).__name__}: {error})"
             body = orjson.dumps({UNDECODABLE: base64.b64encode(wire).decode()})
@@ -103,9 +90,6 @@ class Selector:
             if not _wanted(self._recorded, raw):
                 return
         else:
-            if raw.type in self._watchers:
-                body, uid = convert(raw.content)
-                self._watchers[raw.type](named(uid, body), body, raw.time)
             announces = self._recordings and raw.type in ANNOUNCING
             wanted = _wanted(self._audit, raw)
             if announces:

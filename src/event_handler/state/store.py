@@ -125,10 +125,17 @@ class Store:
             f"the state in {self._place} cannot be read or written ({error})", "Free space on that disk, and check its permissions."
         )
 
-    def _do(self, statement: str, parameters: Sequence[object] = ()) -> list[Any]:
+    def rows(self, statement: str, parameters: Sequence[object] = ()) -> list[Any]:
         """Run one statement and return its rows."""
         try:
             return self._db.execute(statement, parameters).fetchall()
+        except sqlite3.Error as error:
+            raise self._unusable(error) from None
+
+    def change(self, statement: str, parameters: Sequence[object] = ()) -> int:
+        """Run one statement and return how many rows it changed."""
+        try:
+            return self._db.execute(statement, parameters).rowcount
         except sqlite3.Error as error:
             raise self._unusable(error) from None
 
@@ -163,27 +170,27 @@ class Store:
         return bool(self.fact(CREATED))
 
     def fact(self, name: str) -> str:
-        rows = self._do("SELECT value FROM facts WHERE name = ?", (name,))
+        rows = self.rows("SELECT value FROM facts WHERE name = ?", (name,))
         return str(rows[0][0]) if rows else ""
 
     def remember(self, name: str, value: str) -> None:
-        self._do("INSERT OR REPLACE INTO facts VALUES (?, ?)", (name, value))
+        self.rows("INSERT OR REPLACE INTO facts VALUES (?, ?)", (name, value))
 
     def positions(self, prefix: str) -> dict[str, str]:
         """Positions of all streams whose key starts with `prefix`."""
-        return dict(self._do("SELECT stream, position FROM positions WHERE substr(stream, 1, ?) = ?", (len(prefix), prefix)))
+        return dict(self.rows("SELECT stream, position FROM positions WHERE substr(stream, 1, ?) = ?", (len(prefix), prefix)))
 
     def forget(self, prefix: str) -> None:
         """Drop the positions of all streams whose key starts with `prefix`."""
-        self._do("DELETE FROM positions WHERE substr(stream, 1, ?) = ?", (len(prefix), prefix))
+        self.rows("DELETE FROM positions WHERE substr(stream, 1, ?) = ?", (len(prefix), prefix))
 
     def forget_until(self, prefix: str, end: str) -> None:
         """Drop the positions of all streams whose key starts with `prefix` and is less than `end`."""
-        self._do("DELETE FROM positions WHERE stream >= ? AND stream < ?", (prefix, end))
+        self.rows("DELETE FROM positions WHERE stream >= ? AND stream < ?", (prefix, end))
 
     def delivered_ids(self) -> Iterable[bytes]:
         """Packed 8-byte ids of delivered events, oldest group first."""
-        for row in self._do("SELECT ids FROM delivered ORDER BY number"):
+        for row in self.rows("SELECT ids FROM delivered ORDER BY number"):
             yield row[0]
 
     @contextmanager
@@ -238,11 +245,11 @@ class Store:
 
         Return whether it was possible: while another process reads it is not, and is put off to a later commit.
         """
-        self._do(f"PRAGMA busy_timeout = {READERS_WAITED_FOR}")
+        self.rows(f"PRAGMA busy_timeout = {READERS_WAITED_FOR}")
         try:
-            busy = self._do("PRAGMA wal_checkpoint(TRUNCATE)")[0][0]  # which waits for the disk before and after
+            busy = self.rows("PRAGMA wal_checkpoint(TRUNCATE)")[0][0]  # which waits for the disk before and after
         finally:
-            self._do(f"PRAGMA busy_timeout = {WRITERS_WAITED_FOR}")
+            self.rows(f"PRAGMA busy_timeout = {WRITERS_WAITED_FOR}")
         return not busy
 
     def _prune(self, newest: int) -> None:
@@ -257,7 +264,7 @@ class Store:
 
     def due_recordings(self, now: float, limit: int, longest_wait: float = inf) -> list[RecordingItem]:
         """Those to ask for now. None waits longer than `longest_wait` seconds: the clock was set back where one seems to."""
-        rows = self._do(
+        rows = self.rows(
             "SELECT session_id, announced, uploaded, attempts, next_try, next_index, looks FROM recordings"
             " WHERE done IS NULL AND (next_try <= ? OR next_try > ?) ORDER BY next_try LIMIT ?",
             (now, now + longest_wait, limit),
@@ -266,35 +273,35 @@ class Store:
 
     def waiting_recordings(self) -> tuple[int, int]:
         """How many recordings are not finished, and how many of them were never tried."""
-        row = self._do("SELECT count(*), coalesce(sum(attempts = 0 AND looks = 0), 0) FROM recordings WHERE done IS NULL")[0]
+        row = self.rows("SELECT count(*), coalesce(sum(attempts = 0 AND looks = 0), 0) FROM recordings WHERE done IS NULL")[0]
         return row[0], row[1]
 
     def recording_done(self, session_id: str) -> None:
         now = time()
-        self._do("UPDATE recordings SET done = ? WHERE session_id = ?", (now, session_id))
-        self._do("DELETE FROM recordings WHERE done < ?", (now - FINISHED_KEPT,))
+        self.rows("UPDATE recordings SET done = ? WHERE session_id = ?", (now, session_id))
+        self.rows("DELETE FROM recordings WHERE done < ?", (now - FINISHED_KEPT,))
 
     def recording_later(self, session_id: str, next_try: float, *, counted: bool) -> None:
         """Try again at `next_try`; `counted` when it was the recording that failed, not the whole cluster."""
-        self._do("UPDATE recordings SET attempts = attempts + ?, next_try = ? WHERE session_id = ?", (counted, next_try, session_id))
+        self.rows("UPDATE recordings SET attempts = attempts + ?, next_try = ? WHERE session_id = ?", (counted, next_try, session_id))
 
     def recording_looked(self, session_id: str, next_try: float) -> None:
         """It was sent to its end, which is perhaps not the session's: look again at `next_try`."""
-        self._do("UPDATE recordings SET looks = looks + 1, next_try = ? WHERE session_id = ?", (next_try, session_id))
+        self.rows("UPDATE recordings SET looks = looks + 1, next_try = ? WHERE session_id = ?", (next_try, session_id))
 
     def recordings_looked_at(self) -> list[str]:
         """The sessions whose recordings were sent to their end and are to be looked at again."""
-        return [row[0] for row in self._do("SELECT session_id FROM recordings WHERE done IS NULL AND looks > 0 AND attempts = 0")]
+        return [row[0] for row in self.rows("SELECT session_id FROM recordings WHERE done IS NULL AND looks > 0 AND attempts = 0")]
 
     def recordings_due_now(self, sessions: Iterable[str] = ()) -> None:
         """Do not wait any longer for the upload events of sessions that have ended, nor for the second looks at `sessions`."""
-        self._do("UPDATE recordings SET next_try = 0 WHERE done IS NULL AND attempts = 0 AND looks = 0")
+        self.rows("UPDATE recordings SET next_try = 0 WHERE done IS NULL AND attempts = 0 AND looks = 0")
         for session_id in sessions:
-            self._do("UPDATE recordings SET next_try = 0 WHERE done IS NULL AND session_id = ?", (session_id,))
+            self.rows("UPDATE recordings SET next_try = 0 WHERE done IS NULL AND session_id = ?", (session_id,))
 
     def recording_again(self, session_id: str) -> None:
         """Ask for a recording that was given up, from now on."""
-        self._do(
+        self.rows(
             "INSERT INTO recordings (session_id, announced, uploaded, next_try) VALUES (?, ?, 1, 0)"
             " ON CONFLICT DO UPDATE SET done = NULL, attempts = 0, looks = 0, next_try = 0",
             (session_id, time()),
@@ -302,11 +309,11 @@ class Store:
 
     def dead_letters(self) -> int:
         """How many there are, counted; `letter_totals` is for whoever asks often."""
-        return int(self._do("SELECT count(*) FROM dead_letters")[0][0])
+        return int(self.rows("SELECT count(*) FROM dead_letters")[0][0])
 
     def letter_totals(self) -> tuple[int, int]:
         """How many dead letters there are, and the bytes of their bodies."""
-        count, size = self._do("SELECT count, bytes FROM letter_totals")[0]
+        count, size = self.rows("SELECT count, bytes FROM letter_totals")[0]
         return count, size
 
     def dead_letter_bytes(self) -> int:
@@ -314,7 +321,7 @@ class Store:
 
     def letters_to_retry(self, after: int = 0) -> list[tuple[int, DeadLetter]]:
         """The next letters, by number, that the user wants to be sent again (`dead-letter retry`), with their numbers."""
-        rows = self._do(
+        rows = self.rows(
             "SELECT number, sink, reason, type, id, session_id, body, event_time, event_index"
             " FROM dead_letters INDEXED BY letters_to_retry WHERE retry = 1 AND number > ? ORDER BY number LIMIT ?",
             (after, LETTERS_AT_ONCE),
@@ -322,7 +329,7 @@ class Store:
         return [(row[0], DeadLetter(*row[1:])) for row in rows]
 
     def letter_delivered(self, number: int) -> None:
-        self._do("DELETE FROM dead_letters WHERE number = ?", (number,))
+        self.rows("DELETE FROM dead_letters WHERE number = ?", (number,))
 
     def letter_refused(self, number: int, reason: str) -> None:
-        self._do("UPDATE dead_letters SET retry = 0, reason = ? WHERE number = ?", (reason, number))
+        self.rows("UPDATE dead_letters SET retry = 0, reason = ? WHERE number = ?", (reason, number))

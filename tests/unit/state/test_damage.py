@@ -35,7 +35,7 @@ def state(tmp_path: Path) -> Path:
     more = {"bulk_closed": "2026-11-20", "search_floor": str(START), "plugin_seen": str(START)}
     recording = RecordingItem("s", START, True, 0, 0.0, 0)
     store.commit(Commit({"search": str(START)}, b"12345678" * 600, [recording], {}, [letter], more))
-    store._do("INSERT INTO failed_logins VALUES ('e', 5.0, 'alice')")
+    store.rows("INSERT INTO failed_logins VALUES ('e', 5.0, 'alice')")
     store.close()
     return tmp_path / DIRECTORY / "state.db"
 

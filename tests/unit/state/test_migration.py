@@ -38,12 +38,12 @@ def test_everything_that_an_older_release_remembered_is_there(old: Path) -> None
     assert store.positions("bulk/") == {"bulk/2026-11-21/c1": "done", "bulk/2026-11-21/c2": "a1:3"}
     assert list(store.delivered_ids()) == [b"12345678" * 3]
     assert store.due_recordings(1_795_255_400.0, 5) == [RecordingItem("s1", 1_795_255_200.0, True, 0, 1_795_255_300.0, 4)]
-    assert store.letter_totals() == (5, store._do("SELECT sum(length(body)) FROM dead_letters")[0][0])
+    assert store.letter_totals() == (5, store.rows("SELECT sum(length(body)) FROM dead_letters")[0][0])
     assert [(number, letter.id, letter.time) for number, letter in store.letters_to_retry()] == [(1, "u1", None)]
     assert store.fact("locks") == ""
-    rows = store._do("SELECT id, moment, who FROM failed_logins ORDER BY id")
+    rows = store.rows("SELECT id, moment, who FROM failed_logins ORDER BY id")
     assert rows == [("e1", 1_795_255_200.0, "alice"), ("e2", 1_795_255_201.0, "alice"), ("e3", 1_795_255_202.0, "")]
-    assert store._do("SELECT user, login FROM locks_to_make") == [("bob", "")]
+    assert store.rows("SELECT user, login FROM locks_to_make") == [("bob", "")]
     store.close()
 
 
@@ -76,7 +76,7 @@ def test_a_state_that_the_older_release_has_worked_on_again_is_brought_up_again(
         )
     store = Store(old.parent)
     assert store.letter_totals()[0] == 7
-    assert store._do("SELECT id, event_time, event_index FROM dead_letters WHERE number > 5") == [("u6", 7.0, 3), ("u7", None, 0)]
+    assert store.rows("SELECT id, event_time, event_index FROM dead_letters WHERE number > 5") == [("u6", 7.0, 3), ("u7", None, 0)]
     store.close()
 
 

@@ -106,13 +106,13 @@ def test_a_state_that_was_moved_away_after_a_kill_does_not_come_back_out_of_its_
 
 def test_a_group_that_found_no_room_is_remembered_when_there_is_some(tmp_path: Path) -> None:
     store = Store(tmp_path)
-    store._do("PRAGMA max_page_count = 20")
+    store.rows("PRAGMA max_page_count = 20")
     group = Commit({"search": "5.0"}, b"12345678", dead_letters=[DeadLetter("s", "r", "t", "u", "", b"x" * 200_000)])
     for _ in range(2):
         with pytest.raises(StateError, match="database or disk is full"):
             store.commit(group)
     assert store.positions("search") == {}
-    store._do("PRAGMA max_page_count = 1000000")
+    store.rows("PRAGMA max_page_count = 1000000")
     store.commit(group)
     assert store.positions("search") == {"search": "5.0"}
     assert store.dead_letters() == 1
@@ -203,7 +203,7 @@ def test_recordings_that_were_finished_long_ago_are_forgotten_and_looking_for_du
     assert len(steps) < 5
     monkeypatch.setattr(store_module, "time", lambda: now + FINISHED_KEPT + 1.0)
     store.recording_done("s0")
-    assert store._do("SELECT session_id FROM recordings") == [("s0",)]
+    assert store.rows("SELECT session_id FROM recordings") == [("s0",)]
 
 
 def test_a_recording_that_was_given_up_and_forgotten_can_be_asked_for_again(tmp_path: Path) -> None:
