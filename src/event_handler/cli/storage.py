@@ -125,14 +125,15 @@ def _facts(store: Store, directory: Path) -> Iterator[tuple[str, str]]:
     yield "cluster", _cluster(directory)
     yield "sink", directory.name
     yield "file", str(directory / FILE)
-    begin, mode, position = store.fact("start_time"), store.fact("mode"), read_position(store)
-    yield "start time", rfc3339(float(begin)) if begin else "not started yet"
+    mode, position = store.fact("mode"), read_position(store)
+    begin = None if store.is_new else store.begin(None)  # which raises when the state has lost it
+    yield "start time", "not started yet" if begin is None else rfc3339(begin)
     if mode:
         yield "read by", {"bulk": "bulk export", "search": "search"}[mode]
     if mode == "search" and position is not None:
         yield "delivered up to", rfc3339(position)
     if mode == "bulk":
-        yield "days polled from", store.fact(FIRST_DAY) or rfc3339(float(begin))[:10]
+        yield "days polled from", store.fact(FIRST_DAY) or (rfc3339(begin)[:10] if begin is not None else "the start")
         yield from _chunks(store)
     waiting, untried = store.waiting_recordings()
     yield "recordings waiting", f"{waiting}, {untried} of them never tried"
