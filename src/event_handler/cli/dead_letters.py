@@ -73,7 +73,7 @@ def show(boxes: Sequence[Box], letter: str) -> None:
     ((box, numbers),) = _chosen(boxes, (letter,), everything=False)
     found = box.letters.get(next(iter(numbers)))
     if found is None:  # while this command was at work
-        raise UsageError(f"{letter} is no dead letter any more", "It was delivered or dropped just now.")
+        raise UsageError(f"the dead letter {letter} is gone", "It was delivered or dropped just now.")
     click.echo(orjson.dumps(orjson.loads(_json(box, found)), option=orjson.OPT_INDENT_2).decode())
 
 

@@ -111,7 +111,7 @@ def _decoded(encoded: str, session_id: str) -> Event:
 def read_time(text: object) -> float:
     """An RFC 3339 time with any fraction, in seconds since the epoch: the number that the cluster's own time of the event becomes.
 
-    What is no time is 0.0, as for an event that has none.
+    Anything else is 0.0, as for an event that has none.
     """
     found = _RFC3339.fullmatch(text) if isinstance(text, str) else None
     if found is None:

@@ -75,7 +75,7 @@ def _days(store: Store, begin: date, warnings: list[str]) -> dict[date, Day]:
         day = date.fromisoformat(text)
         last = max(last, day)
         if not CHUNK_NAME.fullmatch(name):
-            warnings.append(f"the chunk {name!r} of {day} has a name that is no file name; the plugin will send it again")
+            warnings.append(f"the chunk {name!r} of {day} has a name that cannot be a file name; the plugin will send it again")
         elif cursor == DONE:
             completed[day].add(name)
         elif cursor:

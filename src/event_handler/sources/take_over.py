@@ -114,7 +114,7 @@ def _begin(state: PluginState, directory: Path, asked: datetime | None) -> float
         if asked is not None and asked.timestamp() != begin:
             raise StateError(
                 f"--start-time differs from the one that the Go plugin began with ({state.start_text} in {directory / START_TIME})",
-                f"Leave --start-time out to go on from the plugin's position, or move {directory} away to begin anew.",
+                f"Leave --start-time out to go on from the plugin's position, or move {directory} away to start over.",
             )
         return begin
     if asked is not None:
