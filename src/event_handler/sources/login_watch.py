@@ -16,7 +16,7 @@ import structlog
 from event_handler.pipeline.delivery import backoff
 from event_handler.sources.locks import FAILED_LOGIN, LoginGuard
 from event_handler.sources.pages import Search
-from event_handler.teleport.client import RUN, Client
+from event_handler.teleport.client import Client
 from event_handler.teleport.decode import event_time
 
 POLL = 2.0  # seconds between searches
@@ -26,6 +26,7 @@ SWEEP_EVERY = 60.0  # seconds between searches for all that can still count: som
 AHEAD = 25 * 3600.0  # seconds into the future that a search reaches, for our clock may be behind by a time zone
 SERVER_REST = 4.0  # times as long as a search took, the server has rest of us
 PROBE_AHEAD = 2 * 86_400.0  # seconds; a day that has no events yet
+AT_ONCE = 50  # logins counted in one go, which takes about two milliseconds: a flood of them must not hold up the deliveries
 LONGEST_WAIT = 15.0  # seconds between tries to connect
 REMIND_EVERY = 60.0  # seconds between lines while logins cannot be read
 
@@ -89,7 +90,7 @@ class LoginWatch:
     async def _read(self, search: Search, since: float, until: float) -> None:
         async with aclosing(search.pages(since, until)) as pages:
             async for events, _ in pages:
-                for at in range(0, len(events), RUN):
-                    self._guard.observe(events[at : at + RUN])
-                    await asyncio.sleep(0)  # a flood of logins must not hold up the deliveries
+                for at in range(0, len(events), AT_ONCE):
+                    self._guard.observe(events[at : at + AT_ONCE])
+                    await asyncio.sleep(0)
                 self._newest = max([self._newest, *map(event_time, events)])
