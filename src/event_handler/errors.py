@@ -5,8 +5,8 @@ EventHandlerError                 exit 1
 ├── ConfigurationError            exit 80   a setting that is missing or makes no sense, in flags, variables or file
 ├── CredentialsError              exit 80   files that prove who we are to Teleport
 ├── SinkError                     exit 80   a collector that cannot be used as configured, its TLS files
-├── StateError                    exit 1    the storage directory: in use by another process, full, damaged while running
-│   └── StorageError              exit 80   a storage directory that this user cannot use
+├── StateError                    exit 1    the storage directory: in use by another process, full
+│   └── StorageError              exit 80   a storage that only a person can make usable: of another user, damaged, of a newer version
 ├── ConnectError                  exit 1    no way into the cluster (retried while the process runs)
 ├── RpcError                      exit 1    the cluster answered a call with an error
 ├── FilesError                    exit 255  files that `configure` cannot write

@@ -134,6 +134,34 @@ async def test_a_last_line_that_is_not_ours_is_kept(path: Path) -> None:
     assert path.read_bytes().splitlines()[0] == b"header of someone else"
 
 
+@pytest.mark.parametrize(
+    ("first", "last", "left"),
+    [(b"x", b"x", 1), (b"{", b"x", 0), (b"{", b"}", 1), (b"{", b"\0", 0), (b"\0", b"\0", 0)],
+    ids=["of someone else", "torn", "perhaps whole", "torn by zeros", "zeros"],
+)
+async def test_a_large_file_without_a_line_break_is_read_once_and_little_of_it_is_kept_in_memory(
+    path: Path, monkeypatch: pytest.MonkeyPatch, first: bytes, last: bytes, left: int
+) -> None:
+    size = 64 * 1024 * 1024
+    with path.open("wb") as file:
+        file.write(first)
+        file.seek(size - 1)
+        file.write(last)
+    counts: list[int] = []
+    pread = os.pread
+
+    def counting(descriptor: int, count: int, offset: int) -> bytes:
+        data = pread(descriptor, count, offset)
+        counts.append(len(data))
+        return data
+
+    monkeypatch.setattr(os, "pread", counting)
+    await deliver(FileSettings(str(path), max_bytes=0), events(1))
+    assert sum(counts) <= size + 2
+    assert max(counts) <= 1024 * 1024
+    assert path.stat().st_size > size if left else uids(path) == ["e0"]
+
+
 async def test_a_full_disk_is_repeated_with_the_reason() -> None:
     sink = FileSink(FileSettings("/dev/full"))
     said = await verdict(sink, events(1))

@@ -108,7 +108,6 @@ async def test_recordings_are_turned_off_by_their_own_option_only(tmp_path: Path
     [
         (["--types=user.login,cert.create"], {"user.login", "cert.create"} | ANNOUNCING),
         (["--types=user.login,!T1000W", "--no-session-recordings"], {"user.login"}),
-        (["--types=cert.create", "--no-session-recordings", "--lock-enabled"], {"cert.create", "user.login"}),
         (["--types=user.*"], set()),
         (["--types=T1000W"], set()),
         (["--skip-event-types=user.login"], set()),

@@ -7,13 +7,13 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 
+from event_handler.event import Event
 from event_handler.pipeline.duplicates import DuplicateWindow
 from event_handler.pipeline.engine import LineLimits, Pipeline
 from event_handler.pipeline.letters import retry_letters
 from event_handler.pipeline.select import Selector
 from event_handler.sinks.base import Sink
 from event_handler.sources.follow import Follower, FollowSettings
-from event_handler.sources.locks import FAILED_LOGIN, LoginGuard
 from event_handler.state.store import Store
 from event_handler.teleport.client import Client
 
@@ -69,7 +69,6 @@ async def open_line(
     connect: Callable[[], Client],
     follow: FollowSettings,
     max_bytes: int,
-    guard: LoginGuard | None = None,
 ) -> AsyncIterator[Line]:
     """Start the deliverers of a sink; reading begins with `follower.run()`. The sink is closed at the end."""
     window = DuplicateWindow()
@@ -80,7 +79,7 @@ async def open_line(
         types=filters.types,
         skip_types=filters.skip_types,
         skip_session_types=filters.skip_session_types,
-        watchers={FAILED_LOGIN: guard.observe} if guard else None,
+        recordings=follow.recordings,
     )
     requests = max(1, sink.limits.requests // RECORDINGS_SHARE)
     limits = LineLimits(max(1, sink.limits.requests - requests), max_bytes - max_bytes // RECORDINGS_SHARE)
@@ -90,8 +89,12 @@ async def open_line(
             Pipeline(sink, store, selector, LineLimits(requests, max_bytes // RECORDINGS_SHARE)) as recordings,
         ):
             read = asyncio.Event()
-            retrying = asyncio.create_task(retry_letters(sink, store, read))
-            follower = Follower(connect, audit, recordings, store, follow, guard)
+
+            def delivered(event: Event) -> None:
+                (recordings if event.session_id else audit).letter_delivered(event)
+
+            retrying = asyncio.create_task(retry_letters(sink, store, read, delivered))
+            follower = Follower(connect, audit, recordings, store, follow)
             try:
                 yield Line(sink, store, selector, audit, recordings, follower, retrying, read)
             finally:

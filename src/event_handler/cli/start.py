@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import AsyncExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from time import monotonic, time
+from time import monotonic
 
 import structlog
 
@@ -16,12 +16,13 @@ from event_handler import about
 from event_handler.cli.access import Access, keep_credentials
 from event_handler.cli.line import Line, open_line
 from event_handler.cli.sinks import PlannedSink, planned_sinks
-from event_handler.errors import EventHandlerError, StateError
+from event_handler.errors import EventHandlerError, StateError, StorageError
 from event_handler.pipeline.filters import Filter
 from event_handler.pipeline.select import ANNOUNCING
 from event_handler.settings.model import StartSettings, options, shown
 from event_handler.sources.follow import FollowSettings, export_date
-from event_handler.sources.locks import FAILED_LOGIN, LockSettings, LoginGuard
+from event_handler.sources.locks import LockSettings, LoginGuard
+from event_handler.sources.login_watch import LoginWatch
 from event_handler.sources.reread import before_reading
 from event_handler.sources.take_over import take_over
 from event_handler.state.directory import adopt, state_directory
@@ -31,6 +32,7 @@ from event_handler.teleport.dial import split_address
 from event_handler.teleport.renewal import CredentialsKeeper
 
 REPORT_EVERY = 60.0  # seconds between counter lines, as the Go plugin prints them
+LOGINS_READ_WITHIN = 60.0  # seconds; with `exit-on-last-event` the failed logins are read to the end as well
 SEARCH_POLL = 2.0  # seconds; an idle log is searched at that pace at least, and events are late by half of it
 BULK_POLL = 10.0  # seconds; a chunk appears about once a minute, and each listing lists a bucket on the server
 
@@ -104,31 +106,27 @@ def _store(settings: StartSettings, cluster: str, sink: str) -> Store:
 
 def _start_time(settings: StartSettings, store: Store) -> float:
     """Where reading began: remembered on the first run, and not to be changed afterwards."""
-    saved = store.fact("start_time")
     asked = settings.start_time.timestamp() if settings.start_time else None
-    if not saved:
-        begin = float(int(asked if asked is not None else time()))
-        store.remember("start_time", str(begin))
-        return begin
-    if asked is not None and asked != float(saved):
-        began = datetime.fromtimestamp(float(saved), UTC).isoformat()
-        raise StateError(
+    begin = store.begin(asked)
+    if asked is not None and int(asked) != begin:
+        began = datetime.fromtimestamp(begin, UTC).isoformat()
+        raise StorageError(
             f"--start-time differs from the one this storage began with ({began})",
-            "Leave --start-time out to go on, or name another --storage to begin anew.",
+            "Leave --start-time out to go on, or name another --storage to start over.",
         )
-    return float(saved)
+    return begin
 
 
 def _follow_settings(settings: StartSettings, plan: PlannedSink, store: Store, cluster: str) -> FollowSettings:
     recordings = not settings.no_session_recordings and not settings.dry_run
     types = Filter(plan.filters.types).exact_types()  # the server knows neither patterns nor codes
-    needed = (*(ANNOUNCING if recordings else ()), *((FAILED_LOGIN,) if settings.lock_enabled else ()))
+    needed = ANNOUNCING if recordings else ()
     return FollowSettings(
         cluster=cluster,
         start=_start_time(settings, store),
         window=settings.window_size,
         page=settings.batch,
-        types=tuple(dict.fromkeys((*types, *needed))) if types else (),  # or the filter would turn recordings and locks off
+        types=tuple(dict.fromkeys((*types, *needed))) if types else (),  # or the filter would turn recordings off
         look_back=settings.look_back,
         search_poll=settings.poll_interval or min(settings.timeout, SEARCH_POLL),
         bulk_poll=settings.poll_interval or BULK_POLL,
@@ -141,11 +139,12 @@ def _follow_settings(settings: StartSettings, plan: PlannedSink, store: Store, c
     )
 
 
-def _guard(settings: StartSettings, store: Store) -> LoginGuard | None:
+def _login_watch(settings: StartSettings, store: Store, access: Access) -> LoginWatch | None:
+    """One for all sinks, or each failure would count several times; `store` remembers what it has counted."""
     if not settings.lock_enabled or settings.dry_run:
         return None
     count, period, duration = settings.lock_failed_attempts_count, settings.lock_period, settings.lock_for
-    return LoginGuard(LockSettings(count, period, duration, settings.lock_exempt), store)
+    return LoginWatch(access.connect, LoginGuard(LockSettings(count, period, duration, settings.lock_exempt), store))
 
 
 async def _run(settings: StartSettings, jobs: list[tuple[PlannedSink, Store]], access: Access, keeper: CredentialsKeeper) -> None:
@@ -153,26 +152,27 @@ async def _run(settings: StartSettings, jobs: list[tuple[PlannedSink, Store]], a
         lines: list[Line] = []
         for plan, store in jobs:
             follow = _follow_settings(settings, plan, store, keeper.current.cluster)
-            guard = None if lines else _guard(settings, store)  # one line counts, or each failure would count several times
-            opened = open_line(plan.sink, store, plan.filters, access.connect, follow, settings.max_in_flight_bytes, guard)
+            opened = open_line(plan.sink, store, plan.filters, access.connect, follow, settings.max_in_flight_bytes)
             lines.append(await stack.enter_async_context(opened))
         try:
-            await _follow(lines, keeper, settings.shutdown_timeout)
+            await _follow(lines, _login_watch(settings, jobs[0][1], access), keeper, settings.shutdown_timeout)
         finally:
             _tell(lines)
     log.info("Successfully shut down")
 
 
-async def _follow(lines: list[Line], keeper: CredentialsKeeper, shutdown_timeout: float) -> None:
+async def _follow(lines: list[Line], watch: LoginWatch | None, keeper: CredentialsKeeper, shutdown_timeout: float) -> None:
     """Read and deliver until all lines are done, one fails for good, or a signal comes."""
 
     async def renew() -> None:
         for line in lines:
             await line.follower.renew()
 
-    following = asyncio.create_task(_read_all(lines))
+    following = asyncio.create_task(_read_all(lines, watch))
     stopping = asyncio.create_task(_signalled())
     beside = [asyncio.create_task(_report(lines)), asyncio.create_task(keeper.watch(renew))]
+    if watch is not None:
+        beside.append(asyncio.create_task(watch.run()))
 
     def look_again() -> None:
         beside.append(asyncio.create_task(_look_again(lines, keeper)))
@@ -195,10 +195,12 @@ async def _follow(lines: list[Line], keeper: CredentialsKeeper, shutdown_timeout
         raise _cause(result)
 
 
-async def _read_all(lines: list[Line]) -> None:
+async def _read_all(lines: list[Line], watch: LoginWatch | None) -> None:
     async with asyncio.TaskGroup() as group:
         for line in lines:
             group.create_task(line.run())
+    if watch is not None:
+        await watch.finish(LOGINS_READ_WITHIN)
 
 
 async def _look_again(lines: list[Line], keeper: CredentialsKeeper) -> None:
@@ -254,7 +256,16 @@ def _tell(lines: list[Line]) -> None:
             session_events=line.recordings.counters.delivered,
             duplicates_dropped=line.selector.duplicates,
             dead_letters=line.audit.counters.dead + line.recordings.counters.dead,
+            dead_letters_kept=_letters_kept(line),
             retries=line.audit.retries + line.recordings.retries,
             requests_allowed=line.audit.requests_allowed + line.recordings.requests_allowed,
             failing=line.audit.failing or line.recordings.failing,
         )
+
+
+def _letters_kept(line: Line) -> int | str:
+    """How many dead letters there are now, whoever kept or dropped them."""
+    try:
+        return line.store.letter_totals()[0]
+    except StateError:
+        return "unknown"

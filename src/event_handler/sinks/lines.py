@@ -14,7 +14,8 @@ from time import monotonic, time
 import orjson
 
 MODE = 0o600  # of new files: audit events are for their owner only
-BLOCK = 64 * 1024  # bytes read at once when looking for the last line break
+BLOCK = 1024 * 1024  # bytes read at once when looking for the last line break
+LONGEST_READ = 16 * 1024 * 1024  # bytes of a last line that is read whole; the largest events have some MiB
 PIPE_SLICE = 4096  # bytes that a pipe which is ready takes without blocking (PIPE_BUF of Linux, pipe(7))
 STOP_CHECK = 0.1  # seconds between looks whether to stop waiting for a reader
 
@@ -59,7 +60,7 @@ class LineFile:
             self._close()
 
     def _open(self) -> None:
-        """Open the file by its name, anew when it was moved away, and mend what a crash has left."""
+        """Open the file by its name, again when it was moved away, and repair what a crash has left."""
         if self._descriptor >= 0 and self._is_current():
             return
         self._close()
@@ -69,7 +70,7 @@ class LineFile:
         status = os.fstat(self._descriptor)
         if stat.S_ISREG(status.st_mode):
             try:
-                _mend(self._descriptor, status.st_size)
+                _repair(self._descriptor, status.st_size)
                 _sync_directory(self._path.parent)
             except OSError:
                 self._close()
@@ -106,7 +107,7 @@ class LineFile:
         return self._path.with_name(f"{self._path.name}.{number}")
 
     def _cut(self, before: os.stat_result) -> None:
-        """Take back what a failed write has left. Where even that fails, the next open mends it."""
+        """Take back what a failed write has left. Where even that fails, the next open repairs it."""
         if stat.S_ISREG(before.st_mode):
             try:
                 os.ftruncate(self._descriptor, before.st_size)
@@ -191,24 +192,39 @@ def _sync_directory(directory: Path) -> None:
         os.close(descriptor)
 
 
-def _mend(descriptor: int, size: int) -> None:
+def _repair(descriptor: int, size: int) -> None:
     """Cut the torn line that a crash has left, for its event is sent again; end any other last line that has no line break.
 
     After a power cut a torn line may also be blocks of zeros that were never filled.
     """
-    end = size
-    tail = b""
-    while end and b"\n" not in tail:
-        start = max(0, end - BLOCK)
-        tail = os.pread(descriptor, end - start, start) + tail
-        end = start
-    torn = tail.rpartition(b"\n")[2]
-    if not torn:
+    begin = _last_line(descriptor, size)
+    if begin == size:
         return
-    if torn.startswith((b"{", b"\0")) and not _is_json(torn):
-        os.ftruncate(descriptor, size - len(torn))
+    if os.pread(descriptor, 1, begin) in (b"{", b"\0") and not _is_whole(descriptor, begin, size):
+        os.ftruncate(descriptor, begin)
     else:
         _write(descriptor, b"\n")
+
+
+def _last_line(descriptor: int, size: int) -> int:
+    """Where the last line begins, `size` when the file ends with a line break. Reads no more than one block at a time."""
+    end = size
+    while end:
+        start = max(0, end - BLOCK)
+        place = os.pread(descriptor, end - start, start).rfind(b"\n")
+        if place >= 0:
+            return start + place + 1
+        end = start
+    return 0
+
+
+def _is_whole(descriptor: int, begin: int, end: int) -> bool:
+    """Whether what is there is one JSON object: by its last byte where it is too long to be read."""
+    if os.pread(descriptor, 1, end - 1) != b"}":
+        return False
+    if end - begin > LONGEST_READ:
+        return True
+    return _is_json(os.pread(descriptor, end - begin, begin))
 
 
 def _is_json(text: bytes) -> bool:

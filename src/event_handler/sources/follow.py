@@ -13,7 +13,6 @@ from event_handler.errors import ConfigurationError, ConnectError, CredentialsEr
 from event_handler.pipeline.delivery import backoff
 from event_handler.pipeline.engine import Pipeline
 from event_handler.sources.bulk import CLOSED_DAYS, FIRST_DAY, BulkSource, day_of, unfinished_since
-from event_handler.sources.locks import LoginGuard
 from event_handler.sources.recordings import RecordingSource
 from event_handler.sources.search import STREAM, SearchSource, read_position
 from event_handler.state.store import Commit, Store
@@ -60,14 +59,12 @@ class Follower:
         recordings: Pipeline,
         store: Store,
         settings: FollowSettings,
-        guard: LoginGuard | None = None,
     ) -> None:
         self._connect = connect
         self._audit = audit
         self._recordings = recordings
         self._store = store
         self._settings = settings
-        self._guard = guard
         self._fetcher = RecordingSource(recordings, store, concurrency=settings.concurrency, missing_ttl=settings.missing_ttl)
         self._client: Client | None = None
         self._reached = False
@@ -150,11 +147,8 @@ class Follower:
         source = self._source(client, bulk)
         async with asyncio.TaskGroup() as group:
             fetching = group.create_task(self._fetcher.run(client)) if self._settings.recordings else None
-            guarding = group.create_task(self._guard.run(client)) if self._guard else None
             await source.run()
             await self.drain()
-            if guarding is not None:
-                guarding.cancel()
             if fetching is not None:
                 missing = await self._fetcher.finish()
                 fetching.cancel()

@@ -181,12 +181,13 @@ def event_id(wire: bytes) -> str:
         return ""
 
 
-def event_index(wire: bytes) -> int:
-    """The index of an EventUnstructured within its session, -1 when the message is malformed."""
+def event_place(wire: bytes) -> tuple[str, int]:
+    """The type of an EventUnstructured and its index within its session, "" and -1 when the message is malformed."""
     try:
-        return read_event(wire).index
+        event = read_event(wire)
+        return event.type, event.index
     except MalformedEventError:
-        return -1
+        return "", -1
 
 
 def read_exported(wire: bytes) -> tuple[bytes, str]:

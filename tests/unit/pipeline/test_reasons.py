@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 
 from event_handler.event import Event
 from event_handler.pipeline.ledger import Ledger
-from event_handler.pipeline.letters import retry_letter
+from event_handler.pipeline.letters import retry_letters
 from event_handler.sinks.base import Partial, Reject, Verdict
 from event_handler.state.store import FILE, Store
 from tests.unit.pipeline.test_engine import ScriptedSink, pipeline, wire
@@ -31,8 +32,9 @@ async def test_a_dead_letter_keeps_its_reason_without_secrets_also_when_it_is_re
     kept = (tmp_path / FILE).read_bytes() + (tmp_path / f"{FILE}-wal").read_bytes()
     assert b"https://c:8088 says: password=***, bad field x" in kept
     assert b"hunter2" not in kept
-    store._do("UPDATE dead_letters SET retry = 1, reason = ''")
-    ((number, letter),) = store.letters_to_retry()
-    assert await retry_letter(Quoting(), store, number, letter)
-    assert store._do("SELECT reason FROM dead_letters") == [("https://c:8088 says: password=***, bad field x",)]
+    store.rows("UPDATE dead_letters SET retry = 1, reason = ''")
+    end = asyncio.Event()
+    end.set()
+    await retry_letters(Quoting(), store, end, lambda _: None)
+    assert store.rows("SELECT reason FROM dead_letters") == [("https://c:8088 says: password=***, bad field x",)]
     store.close()
