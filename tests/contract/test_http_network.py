@@ -52,7 +52,7 @@ async def test_an_error_whose_answer_is_cut_keeps_its_verdict(receiver: Receiver
 async def test_a_receiver_that_never_answers_ends_within_the_time_out(receiver: Receiver, hasty: Sink, step: Step) -> None:
     receiver.script.append(step)
     said = await verdict(hasty)
-    assert said == Retry("the receiver does not answer within 0.5 s")
+    assert said == Retry("the receiver does not answer within 0.5 s", unanswered=True)
     await eventually(lambda: not receiver.open)
 
 

@@ -82,12 +82,13 @@ class ElasticsearchSink:
     def __init__(self, settings: ElasticsearchSettings) -> None:
         self._settings = settings
         self.limits = Limits(BULK_EVENTS, BULK_BYTES, settings.max_connections, BULK_AGE)
-        base = endpoint(settings.url, f"{SECTION}.url")
+        files = TlsFiles(settings.ca, settings.cert, settings.key)
+        base = endpoint(settings.url, f"{SECTION}.url", files)
         self._url = _bulk_url(base, settings.target, "target")
         self._session_url = _bulk_url(base, settings.session_target, "session-target")
         self._client = HttpClient(
             SECTION,
-            TlsFiles(settings.ca, settings.cert, settings.key),
+            files,
             connections=settings.max_connections,
             headers={"Content-Type": "application/x-ndjson", "Accept": "application/json", **_authorization(settings)},
             timeout=settings.timeout,
