@@ -163,7 +163,7 @@ class Faults:
         now = datetime.now(UTC)
         if error.verify_code == EXPIRED:
             own = certificate is not None and certificate.not_valid_after_utc < now
-            which = f"{whose} has expired" if own or certificate is None else f"a certificate above {whose[4:]} has expired"
+            which = f"{whose} has expired" if own or certificate is None else f"an authority above {whose} has expired"
             when = f" at {certificate.not_valid_after_utc:%Y-%m-%d %H:%M} UTC" if own and certificate else ""
             return f"{which}{when}; renew it, or set this machine's clock, which says {now:%Y-%m-%d %H:%M} UTC"
         if error.verify_code == NOT_YET_VALID:
