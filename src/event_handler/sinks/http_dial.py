@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import ipaddress
 import socket
 import ssl
 import sys
@@ -164,8 +165,8 @@ def basic(user: bytes, password: bytes) -> str:
 
 async def _socks(connected: socket.socket, proxy: ProxyServer, route: Route) -> None:
     """SOCKS5 (RFC 1928) with a user name and password where the proxy asks for them (RFC 1929); the proxy resolves the name."""
-    user, password, host = proxy.user.encode(), proxy.password.encode(), route.name.encode()
-    if max(len(user), len(password), len(host)) > 255:
+    user, password, name = proxy.user.encode(), proxy.password.encode(), route.name.encode()
+    if max(len(user), len(password), len(name)) > 255:
         raise ProxyRefusedError("SOCKS5 takes 255 bytes of a user name, a password or a host name")
     loop = asyncio.get_running_loop()
     await loop.sock_sendall(connected, b"\x05\x02\x00\x02" if user else b"\x05\x01\x00")
@@ -178,12 +179,20 @@ async def _socks(connected: socket.socket, proxy: ProxyServer, route: Route) -> 
             raise ProxyRefusedError("it does not take the user name and password")
     elif method != 0:
         raise ProxyRefusedError("it asks for a user name and password")
-    await loop.sock_sendall(connected, b"\x05\x01\x00\x03" + bytes([len(host)]) + host + route.port.to_bytes(2))
+    await loop.sock_sendall(connected, b"\x05\x01\x00" + _socks_target(name) + route.port.to_bytes(2))
     _, reply, _, kind = await _exactly(connected, 4)
     if reply != 0:
         raise ProxyRefusedError(f"it answered with SOCKS5 code {reply}", passing=reply in SOCKS_PASSING)
     size = {1: 4, 4: 16}.get(kind) or (await _exactly(connected, 1))[0]
     await _exactly(connected, size + 2)  # the proxy's own address of the connection: of no use
+
+
+def _socks_target(name: bytes) -> bytes:
+    try:
+        address = ipaddress.ip_address(name.decode("ascii"))
+    except ValueError:
+        return bytes([3, len(name)]) + name
+    return bytes([1 if address.version == 4 else 4]) + address.packed
 
 
 async def _exactly(connected: socket.socket, count: int) -> bytes:
