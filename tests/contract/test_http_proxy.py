@@ -6,6 +6,7 @@ import asyncio
 import base64
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
 
@@ -17,7 +18,7 @@ from event_handler.sinks.http import TlsFiles
 from tests.contract.deliveries import events, verdict
 from tests.contract.pki import Pki
 from tests.contract.receiver import Receiver, Reply, raw, receiving
-from tests.unit.teleport.dial.servers import HttpProxy, SocksProxy, listening
+from tests.unit.teleport.dial.servers import HttpProxy, PublicAuthority, SocksProxy, join, listening
 
 HOST = "collector.example.com"  # a name that only a proxy of these tests knows
 pytestmark = pytest.mark.usefixtures("no_settings_from_outside")
@@ -55,6 +56,37 @@ async def test_https_goes_through_connect(pki: Pki, monkeypatch: pytest.MonkeyPa
     assert proxy.seen[0].startswith(f"CONNECT {HOST}:8888 HTTP/1.1\r\nHost: {HOST}:8888\r\n")
     assert [request.target for request in receiver.requests] == ["/a", "/a"]
     assert "proxy-authorization" not in receiver.requests[0].headers
+
+
+@pytest.mark.parametrize("secure", [True, False])
+async def test_a_proxy_may_itself_be_spoken_to_over_tls(
+    pki: Pki, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, secure: bool
+) -> None:
+    public = PublicAuthority(tmp_path, monkeypatch)
+    async with receiving(lambda _: Reply(200), pki.server_context(HOST) if secure else None) as receiver:
+        connect = HttpProxy(receiver.port, login="user:password")
+
+        async def forward(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await join(reader, writer, receiver.port)
+
+        async with listening(connect if secure else forward, public.context()) as port:
+            monkeypatch.setenv("HTTPS_PROXY" if secure else "HTTP_PROXY", f"https://user:password@localhost:{port}")
+            sink = fluentd(f"http{'s' if secure else ''}://{HOST}:8888", pki.client_files() if secure else None)
+            large = events(1, size=1_000_000)
+            assert await verdict(sink, large) == Delivered()
+            assert await said(sink) == Delivered()
+    assert receiver.requests[0].body == large[0].body
+    assert receiver.connections == 1
+
+
+async def test_a_proxy_whose_certificate_is_not_trusted_is_named(pki: Pki, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with listening(HttpProxy(0), PublicAuthority(tmp_path, monkeypatch).context("elsewhere")) as port:
+        monkeypatch.setenv("HTTPS_PROXY", f"https://localhost:{port}")
+        got = await said(fluentd(f"https://{HOST}:8888", pki.client_files()))
+    assert isinstance(got, Retry)
+    assert got.misconfigured
+    assert f"the proxy https://localhost:{port} does not connect" in got.reason
+    assert "certificate verify failed" in got.reason
 
 
 @pytest.mark.parametrize("login", ["", "user:p€ss"])
@@ -165,7 +197,7 @@ async def test_a_proxy_that_hangs_costs_a_time_out(pki: Pki, monkeypatch: pytest
     assert not got.unanswered
 
 
-@pytest.mark.parametrize("value", ["ftp://u:secret@proxy", "http://u:secret@proxy:port", "https://u:secret@proxy:3128"])
+@pytest.mark.parametrize("value", ["ftp://u:secret@proxy", "http://u:secret@proxy:port"])
 def test_a_proxy_that_cannot_be_used_is_refused_at_the_start_without_its_password(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
     monkeypatch.setenv("HTTPS_PROXY", value)
     with pytest.raises(SinkError, match="HTTPS_PROXY") as caught:

@@ -23,7 +23,7 @@ from event_handler.sinks.http_answer import Answer as Answer
 from event_handler.sinks.http_answer import AnswerReader, UnreadableAnswerError
 from event_handler.sinks.http_connection import LARGE as LARGE
 from event_handler.sinks.http_connection import NoAnswerError
-from event_handler.sinks.http_dial import DialError, Route, basic
+from event_handler.sinks.http_dial import GOODBYE, DialError, Route, basic
 from event_handler.sinks.http_faults import MISCONFIGURED_WAIT as MISCONFIGURED_WAIT
 from event_handler.sinks.http_faults import Faults
 from event_handler.sinks.http_pool import Pool
@@ -144,6 +144,8 @@ class HttpClient:
         if self._pool is not None:
             await self._pool.close()
             self._pool = None
+        if carriers := [task for route, _, _ in self._routes.values() for task in route.carriers]:
+            await asyncio.wait(carriers, timeout=GOODBYE)
 
 
 def _pack(body: bytes) -> bytes:
@@ -211,12 +213,6 @@ def _is(named: list[str]) -> str:
 def proxy_of(url: URL) -> ProxyServer | None:
     """The proxy that the environment names for the URL. Raises SinkError for one that cannot be used."""
     try:
-        proxy = proxy_for_url(url.scheme, url.raw_host or "", url.port or 0, os.environ)
+        return proxy_for_url(url.scheme, url.raw_host or "", url.port or 0, os.environ)
     except ConnectError as error:
         raise SinkError(error.message, error.hint) from None
-    if proxy is not None and proxy.scheme == "https":
-        next_step = "Use the proxy's http:// or socks5:// address, or add the receiver's host to NO_PROXY."
-        raise SinkError(
-            f"{proxy.setting} names a proxy that is itself spoken to over TLS, which receivers are not reached through", next_step
-        )
-    return proxy

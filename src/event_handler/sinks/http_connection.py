@@ -13,11 +13,11 @@ import ssl
 from collections.abc import Callable
 
 from event_handler.sinks.http_answer import Answer, AnswerReader, UnreadableAnswerError
+from event_handler.sinks.http_dial import GOODBYE
 
 READ = 64 * 1024  # bytes taken at once; TLS gives at most 16 KiB
 PIECE = 64 * 1024  # bytes written at once
 LARGE = 256 * 1024  # bytes; a body from here on is written in several turns, so that the event loop does other work between them
-GOODBYE = 1.0  # seconds for the receiver to close its side
 
 _LATER = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import ipaddress
 import socket
 import ssl
 import sys
 from collections.abc import Awaitable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, TypeVar
 
 import aiohappyeyeballs
@@ -21,11 +22,14 @@ from event_handler.proxy_environment import ProxyServer
 NAME_TIMEOUT = 10.0  # seconds; two tries of a resolver with its usual five seconds
 NEXT_ADDRESS = 0.25  # seconds before the next address of a name is tried beside the first (RFC 8305)
 TCP_KEEPALIVE = 60  # seconds between probes of an idle connection
+GOODBYE = 1.0  # seconds for the other side to close its side
 SOCKS_PASSING = frozenset({1, 3, 4, 5, 6})  # replies about the receiver or the network, not about rules (RFC 1928, section 6)
+PIECE = 64 * 1024  # bytes copied at once to and from a proxy with TLS
 PROXY_HEAD_LIMIT = 16 * 1024  # bytes of a proxy's answer to CONNECT
 
 Step = Literal["name", "connection", "proxy", "tls"]
 T = TypeVar("T")
+_Stream = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 class DialError(Exception):
@@ -53,6 +57,7 @@ class Route:
     host: str
     port: int
     proxy: ProxyServer | None = None
+    carriers: set[asyncio.Task[None]] = field(default_factory=set)  # of connections inside TLS with the proxy
 
     def __str__(self) -> str:
         return join(self.host, self.port)
@@ -78,6 +83,8 @@ async def dial(route: Route, context: ssl.SSLContext, deadline: float) -> socket
     try:
         _tune(connected)
         if route.proxy is not None:
+            if route.proxy.scheme == "https":
+                connected = await _step("proxy", deadline, _inside_tls(connected, route.proxy, route.carriers))
             await _step("proxy", deadline, _through(connected, route.proxy, route))
         if route.secure:
             connected = await _step("tls", deadline, start_tls(connected, context, route.name))
@@ -137,6 +144,46 @@ async def _through(connected: socket.socket, proxy: ProxyServer, route: Route) -
         await _socks(connected, proxy, route)
     elif route.secure:
         await _connect(connected, proxy, str(route))
+
+
+async def _inside_tls(connected: socket.socket, proxy: ProxyServer, carriers: set[asyncio.Task[None]]) -> socket.socket:
+    """A socket whose other end is carried to the proxy inside TLS, for a second TLS session cannot be put on a TLS socket."""
+    context = ssl.create_default_context()  # SSL_CERT_FILE is honoured
+    context.verify_flags &= ~ssl.VERIFY_X509_STRICT  # authorities of companies lack extensions that strict mode demands
+    far = await asyncio.open_connection(sock=connected, ssl=context, server_hostname=proxy.host)
+    ours, end = socket.socketpair()
+    ours.setblocking(False)
+    carrying = asyncio.create_task(_carry(far, await asyncio.open_connection(sock=end)))
+    carriers.add(carrying)
+    carrying.add_done_callback(carriers.discard)
+    return ours
+
+
+async def _carry(*ends: _Stream) -> None:
+    """Copy both ways until either end closes."""
+
+    async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            while data := await reader.read(PIECE):
+                writer.write(data)
+                await writer.drain()
+
+    (reader, writer), (other_reader, other_writer) = ends
+    copies = [asyncio.create_task(copy(reader, other_writer)), asyncio.create_task(copy(other_reader, writer))]
+    try:
+        await asyncio.wait(copies, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in copies:
+            task.cancel()
+        await asyncio.gather(*copies, return_exceptions=True)
+        writer.close()
+        other_writer.close()
+        try:
+            async with asyncio.timeout(GOODBYE):
+                await asyncio.gather(writer.wait_closed(), other_writer.wait_closed(), return_exceptions=True)
+        finally:
+            writer.transport.abort()
+            other_writer.transport.abort()
 
 
 async def _connect(connected: socket.socket, proxy: ProxyServer, target: str) -> None:

@@ -93,7 +93,8 @@ class Faults:
             return Retry(f"the name of {whom} does not resolve ({_words(cause)}); check {check} and the name server")
         if error.step == "proxy":
             reason = f"{whom} does not connect to the receiver at {route} ({_words(cause)}); check {check} and the proxy's rules"
-            return _misconfigured(reason) if isinstance(cause, ProxyRefusedError) and not cause.passing else Retry(reason)
+            lasting = isinstance(cause, ssl.SSLCertVerificationError) or (isinstance(cause, ProxyRefusedError) and not cause.passing)
+            return _misconfigured(reason) if lasting else Retry(reason)
         return Retry(f"no connection to {whom} ({_words(cause)}); check that it runs, and the address in {check}")
 
     async def _no_tls(self, route: Route, context: ssl.SSLContext, cause: Exception) -> Retry:

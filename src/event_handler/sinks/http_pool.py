@@ -7,8 +7,8 @@ import ssl
 from collections import deque
 
 from event_handler.sinks.http_answer import Answer, AnswerReader
-from event_handler.sinks.http_connection import GOODBYE, Connection
-from event_handler.sinks.http_dial import Route, dial
+from event_handler.sinks.http_connection import Connection
+from event_handler.sinks.http_dial import GOODBYE, Route, dial
 
 _Kind = tuple[Route, ssl.SSLContext]  # connections of one kind serve one another's requests
 
