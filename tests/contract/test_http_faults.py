@@ -6,15 +6,17 @@ import asyncio
 import contextlib
 import socket
 import ssl
+import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import pytest
+from yarl import URL
 
 from event_handler.errors import SinkError
-from event_handler.sinks.base import Delivered, Retry
+from event_handler.sinks.base import Delivered, Reject, Retry
 from event_handler.sinks.fluentd import FluentdSettings, FluentdSink
-from event_handler.sinks.http import TlsFiles
+from event_handler.sinks.http import Answer, HttpClient, TlsFiles
 from tests.contract import receiver as scripted
 from tests.contract.deliveries import events, verdict
 from tests.contract.http_adapters import HttpAdapter
@@ -75,6 +77,25 @@ async def test_a_server_that_says_that_it_wants_tls_is_understood(data: bytes) -
         got = await said(f"http://127.0.0.1:{port}")
     assert got.misconfigured
     assert f"127.0.0.1:{port} expects TLS; write https:// in forward.fluentd.url" in got.reason
+
+
+async def test_an_event_that_is_quoted_is_not_taken_for_words_about_tls() -> None:
+    async with receiving(lambda _: Reply(200), None) as receiver:
+        sink = fluentd(receiver.url)
+        assert await verdict(sink) == Delivered()
+        receiver.script.append(scripted.answer(400, b"bad agent: Client sent an HTTP request to an HTTPS server"))
+        assert isinstance(await verdict(sink), Reject)
+        await sink.close()
+
+
+async def test_a_request_leaves_nothing_of_itself_in_memory_while_its_connection_is_idle() -> None:
+    async with receiving(lambda _: Reply(200), None) as receiver:
+        client = HttpClient("forward.fluentd", TlsFiles(), connections=1, headers={})
+        body = b"x" * 1_000_000
+        before = sys.getrefcount(body)
+        assert isinstance(await client.post(URL(receiver.url), body), Answer)
+        assert sys.getrefcount(body) == before
+        await client.close()
 
 
 async def test_a_plain_receiver_that_resets_the_first_request_is_not_taken_for_one_with_tls() -> None:

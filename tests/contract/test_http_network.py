@@ -131,6 +131,16 @@ async def test_after_close_nothing_is_open(receiver: Receiver, sink: Sink) -> No
     await eventually(lambda: not receiver.open)
 
 
+async def test_a_sink_that_is_closed_leaves_no_delivery_waiting(receiver: Receiver, sink: Sink) -> None:
+    receiver.script.append(scripted.stay_silent)
+    sending = asyncio.create_task(verdict(sink))
+    await eventually(lambda: receiver.open == 1 and not receiver.script)
+    await sink.close()
+    said = await sending
+    assert isinstance(said, Retry)
+    assert said.unanswered
+
+
 async def test_batches_sent_at_once_use_no_more_connections_than_allowed(adapter: HttpAdapter, receiver: Receiver, sink: Sink) -> None:
     said = await asyncio.gather(*(verdict(sink, events(1)) for _ in range(30)))
     assert said == [Delivered()] * 30

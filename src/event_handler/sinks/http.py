@@ -118,7 +118,7 @@ class HttpClient:
         except (DialError, NoAnswerError, UnreadableAnswerError) as error:
             self._tls.look_again()
             return await self._faults.explain(route, context, error)
-        return self._faults.judge(route, context, answer)
+        return self._faults.judge(route, answer)
 
     def _route(self, url: URL, authority: tuple[str, str]) -> tuple[Route, bytes, str]:
         """How a URL's host is reached, the headers of each request there, and what a proxy wants before the path."""

@@ -20,6 +20,8 @@ PIECE = 64 * 1024  # bytes written at once
 LARGE = 256 * 1024  # bytes; a body from here on is written in several turns, so that the event loop does other work between them
 
 _LATER = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
+_NOTHING = memoryview(b"")
+_NO_READER = AnswerReader(0)  # of a connection that waits for no answer
 
 
 class NoAnswerError(Exception):
@@ -40,8 +42,8 @@ class Connection:
         self._gone = gone
         self._loop = asyncio.get_running_loop()
         self._waiting: asyncio.Future[Answer] | None = None
-        self._reader = AnswerReader(0)
-        self._rest = memoryview(b"")  # of the request that has not been written
+        self._reader = _NO_READER
+        self._rest = _NOTHING  # of the request that has not been written
         self._body = b""  # that comes behind it
         self._writing = False  # whether the event loop tells when more can be written
         self._requests = 0
@@ -80,6 +82,9 @@ class Connection:
         if not self.is_open:
             return
         self.is_open = False
+        waiting, self._waiting = self._waiting, None
+        if waiting is not None and not waiting.done():
+            waiting.set_exception(NoAnswerError(None, first=self._requests == 1))
         self._loop.remove_reader(self._socket.fileno())
         if self._writing:
             self._loop.remove_writer(self._socket.fileno())
@@ -109,6 +114,8 @@ class Connection:
                 if not self._body:
                     break
                 self._rest, self._body = memoryview(self._body), b""
+        if not self._rest:
+            self._rest = _NOTHING  # an empty view of the request would keep it in memory
         if bool(self._rest) != self._writing:
             self._writing = bool(self._rest)
             if self._writing:
@@ -158,22 +165,21 @@ class Connection:
             if not self._reader.feed(data):
                 return False
         except UnreadableAnswerError as error:
-            self._waiting = None
             if not waiting.done():
                 waiting.set_exception(error)
             self.close()
             return True
-        self._waiting = None
-        answer = self._reader.answer()
+        reader, self._reader, self._waiting = self._reader, _NO_READER, None
+        answer = reader.answer()
         if not waiting.done():
             waiting.set_result(answer)
-        self.is_reusable = self._reader.reusable and not (self._secured is not None and self._secured.pending())
+        self.is_reusable = reader.reusable and not (self._secured is not None and self._secured.pending())
         if self._rest or not answer.complete:
             self.close()
         return True
 
     def _end(self, error: Exception | None, answer: Answer | None) -> None:
-        waiting, self._waiting = self._waiting, None
+        waiting = self._waiting
         if waiting is not None and not waiting.done():
             if answer is not None:
                 waiting.set_result(answer)

@@ -29,12 +29,12 @@ NO_TLS = frozenset({"WRONG_VERSION_NUMBER", "PACKET_LENGTH_TOO_LONG", "HTTP_REQU
 # Words of the alerts with which a server refuses a client's certificate, or that it has none.
 OF_CERTIFICATE = ("CERTIFICATE", "UNKNOWN_CA", "ACCESS_DENIED", "HANDSHAKE_FAILURE", "DECRYPT_ERROR")
 NOT_YET_VALID, EXPIRED, OTHER_NAME, OTHER_ADDRESS = 9, 10, 62, 64  # X509_V_ERR_… of OpenSSL
-# What servers on TLS answer, with 400 and in the clear, to a request without: Go, nginx, Apache, Tomcat and Jetty.
+# What servers on TLS answer, with 400 and in the clear, to a request without: Go, nginx, Apache and Tomcat.
 WANTS_TLS = (
     b"http request to an https server",
     b"plain http request was sent to https port",
     b"plain http to an ssl-enabled",
-    b"requires tls",
+    b"combination of host and port requires tls",
 )
 
 
@@ -57,19 +57,25 @@ class Faults:
         self._section = section
         self._files = files
         self._timeout = timeout
-        self._refusals: dict[tuple[Route, ssl.SSLContext], Retry] = {}
+        self._refusals: dict[Route, tuple[ssl.SSLContext, Retry]] = {}
+        self._took: set[Route] = set()  # receivers that have taken a request
         self._seen: dict[Route, _Seen] = {}
         self._look = asyncio.Lock()
 
-    def judge(self, route: Route, context: ssl.SSLContext, answer: Answer) -> Answer | Retry:
-        """An answer counts, unless it came from a proxy or from a server that has not understood the request for want of TLS."""
+    def judge(self, route: Route, answer: Answer) -> Answer | Retry:
+        """An answer counts, unless it came from a proxy or from a server that has not understood the request for want of TLS.
+
+        Words about TLS from a receiver that has taken a request before are those of an event that it quotes.
+        """
+        if 200 <= answer.status < 300:
+            self._took.add(route)
         if self._refusals:
-            self._refusals.pop((route, context), None)
+            self._refusals.pop(route, None)
         if self._seen:
             self._seen.pop(route, None)
         if route.secure or answer.status not in (400, 407):
             return answer
-        if answer.status == 400 and any(words in answer.body.lower() for words in WANTS_TLS):
+        if answer.status == 400 and route not in self._took and any(words in answer.body.lower() for words in WANTS_TLS):
             return self._wants_tls(route)
         if answer.status == 407 and route.proxy is not None:
             return _misconfigured(f"the proxy {route.proxy} asks for a user name and password; put them into {route.proxy.setting}")
@@ -112,7 +118,7 @@ class Faults:
             return _misconfigured(f"TLS with {whom} failed ({_words(cause)}); check {self._section}.cert, key and ca")
         if isinstance(cause, ValueError):
             return _misconfigured(f"TLS with {whom} is not possible ({_words(cause)}); check the host in {self._section}.url")
-        return self._refusals.get((route, context)) or Retry(f"{whom} closed the connection in the TLS handshake ({_words(cause)})")
+        return self._refusal(route, context) or Retry(f"{whom} closed the connection in the TLS handshake ({_words(cause)})")
 
     async def _no_answer(self, route: Route, context: ssl.SSLContext, error: NoAnswerError) -> Retry:
         cause = error.cause
@@ -121,7 +127,7 @@ class Faults:
         reason = str(getattr(cause, "reason", None) or "")
         if "ALERT" in reason:
             return self._refused(route, context, reason)
-        if error.first and (refusal := self._refusals.get((route, context))):
+        if error.first and (refusal := self._refusal(route, context)):
             return refusal
         if error.first and not route.secure and route.proxy is None and (await self._look_at(route)).speaks_tls:
             return self._wants_tls(route)
@@ -139,8 +145,13 @@ class Faults:
         shown = f"the client certificate {self._files.cert}" if self._files.cert else "a client without a certificate"
         sign = "have it signed by an authority that the receiver trusts" if self._files.cert else "set a pair that the receiver trusts"
         refusal = _misconfigured(f"the receiver at {route} refuses {shown} ({words}); check {self._section}.cert and key: {sign}")
-        self._refusals[route, context] = refusal
+        self._refusals[route] = context, refusal
         return refusal
+
+    def _refusal(self, route: Route, context: ssl.SSLContext) -> Retry | None:
+        """What the receiver has said against the certificate that was shown this time too."""
+        shown, refusal = self._refusals.get(route, (None, None))
+        return refusal if shown is context else None
 
     def _unreadable(self, route: Route, error: UnreadableAnswerError) -> Retry:
         if error.beginning[:2] in (b"\x15\x03", b"\x16\x03") and not route.secure:
