@@ -115,6 +115,20 @@ async def test_a_socks_proxy_is_used_too(pki: Pki, monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.parametrize(
+    ("host", "on_the_wire"),
+    [("192.0.2.9", b"\x01\xc0\x00\x02\x09"), ("[2001:db8::7]", b"\x04\x20\x01\x0d\xb8" + b"\0" * 11 + b"\x07")],
+)
+async def test_a_socks_proxy_is_given_an_address_as_such(monkeypatch: pytest.MonkeyPatch, host: str, on_the_wire: bytes) -> None:
+    async with plain() as receiver:
+        proxy = SocksProxy(receiver.port)
+        async with listening(proxy) as port:
+            monkeypatch.setenv("HTTP_PROXY", f"socks5h://127.0.0.1:{port}")
+            assert await said(fluentd(f"http://{host}:8888")) == Delivered()
+    assert proxy.seen == [on_the_wire + (8888).to_bytes(2)]
+    assert receiver.requests[0].headers["host"] == f"{host}:8888"
+
+
+@pytest.mark.parametrize(
     ("variables", "host"),
     [
         ({"HTTPS_PROXY": "http://127.0.0.1:1"}, "127.0.0.1"),
