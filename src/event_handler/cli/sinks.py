@@ -88,6 +88,7 @@ def _fluentd(settings: StartSettings) -> Sink:
             settings.fluentd_key,
             settings.fluentd_format,
             settings.fluentd_max_connections or max(MAX_CONNECTIONS, settings.concurrency * 2),
+            timeout=settings.fluentd_timeout,
             compression=settings.fluentd_compression,
             ordered=settings.fluentd_ordered,
         )
@@ -130,5 +131,6 @@ def _elasticsearch(settings: StartSettings) -> Sink:
             key=settings.elasticsearch_key,
             compression=settings.elasticsearch_compression,
             max_connections=settings.elasticsearch_max_connections,
+            timeout=settings.elasticsearch_timeout,
         )
     )

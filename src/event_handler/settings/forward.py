@@ -85,6 +85,11 @@ class ElasticsearchOptions(BaseModel):
     elasticsearch_max_connections: Annotated[
         int, option("elasticsearch-max-connections", "number", "requests in flight at most"), Field(ge=1, le=100)
     ] = 4
+    elasticsearch_timeout: Annotated[
+        float,
+        option("elasticsearch-timeout", "duration", "longest time for a request, from connecting to the end of the answer"),
+        Field(ge=0.1),
+    ] = 30.0
     elasticsearch_types: Annotated[
         tuple[str, ...] | None, option("elasticsearch-types", "list", "event types to deliver here", unset=SAME)
     ] = None

@@ -89,6 +89,11 @@ class CommonOptions(BaseModel):
         bool,
         option("fluentd-ordered", "flag", "keep the order of a session, and of events without one: one request, one chunk at a time"),
     ] = False
+    fluentd_timeout: Annotated[
+        float,
+        option("fluentd-timeout", "duration", "longest time for a request, from connecting to the end of the answer"),
+        Field(ge=0.1),
+    ] = 30.0
     teleport_addr: Annotated[
         tuple[str, ...],
         option(

@@ -134,6 +134,7 @@ NEW: list[Row] = [
     ("log-level", ["FDFWD_LOG_LEVEL"], ["log.level", "log-level"], "info", "error", "error"),
     ("fluentd-format", ["FDFWD_FLUENTD_FORMAT"], ["forward.fluentd.format"], "single", "array", "array"),
     ("fluentd-compression", ["FDFWD_FLUENTD_COMPRESSION"], ["forward.fluentd.compression"], "none", "gzip", "gzip"),
+    ("fluentd-timeout", ["FDFWD_FLUENTD_TIMEOUT"], ["forward.fluentd.timeout"], 30.0, "2m", 120.0),
     ("fluentd-ordered", ["FDFWD_FLUENTD_ORDERED"], ["forward.fluentd.ordered"], False, "yes", True),
     (
         "max-in-flight-bytes",
@@ -204,6 +205,7 @@ NEW: list[Row] = [
         ("print",),
     ),
     ("elasticsearch-types", ["FDFWD_ELASTICSEARCH_TYPES"], ["forward.elasticsearch.types"], None, "scp,!T1*", ("scp", "!T1*")),
+    ("elasticsearch-timeout", ["FDFWD_ELASTICSEARCH_TIMEOUT"], ["forward.elasticsearch.timeout"], 30.0, "2m", 120.0),
     (
         "elasticsearch-skip-event-types",
         ["FDFWD_ELASTICSEARCH_SKIP_EVENT_TYPES"],

@@ -36,11 +36,12 @@ class ElasticsearchSink:
     def __init__(self, settings: ElasticsearchSettings) -> None:
         self._settings = settings
         self.limits = Limits(BULK_EVENTS, BULK_BYTES, settings.max_connections, BULK_AGE)
-        self._base = endpoint(settings.url, f"{SECTION}.url")
+        files = TlsFiles(settings.ca, settings.cert, settings.key)
+        self._base = endpoint(settings.url, f"{SECTION}.url", files)
         targets = check_target(settings.target, "target"), check_target(settings.session_target, "session-target")
         self._client = HttpClient(
             SECTION,
-            TlsFiles(settings.ca, settings.cert, settings.key),
+            files,
             connections=settings.max_connections,
             headers={"Content-Type": "application/x-ndjson", "Accept": "application/json", **authorization(settings)},
             timeout=settings.timeout,

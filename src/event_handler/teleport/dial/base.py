@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import aiohappyeyeballs
 
 from event_handler.errors import ConfigurationError, ConnectError
+from event_handler.names import resolve
 
 Dialer = Callable[[], Awaitable[socket.socket]]
 
@@ -63,10 +64,9 @@ async def connect_tcp(host: str, port: int, setting: str = "teleport.addr") -> s
     Returns a non-blocking socket. Raises ConnectError.
     """
     address = join_address(host, port)
-    loop = asyncio.get_running_loop()
     try:
         async with within(TCP_TIMEOUT, f"no answer from {address}", "Check the address and that no firewall is between."):
-            found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+            found = await resolve(host, port)
             connected = await aiohappyeyeballs.start_connection(found, happy_eyeballs_delay=HAPPY_EYEBALLS_DELAY)
     except (socket.gaierror, UnicodeError) as error:
         reason = getattr(error, "strerror", None) or "it is no host name"
