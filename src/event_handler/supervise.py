@@ -1,4 +1,4 @@
-"""Keeps background work alive: what ends by an error is told in the log and begun again after a pause, ever longer if it keeps failing."""
+"""Keeps background work alive: an error that ends it is told, and it is begun again after a pause, longer with each error."""
 
 from __future__ import annotations
 
@@ -51,7 +51,8 @@ def tell(event: str, error: Exception, **facts: object) -> None:
 
 
 def cause_of(error: Exception) -> Exception:
-    """The error that made task groups fail."""
-    while isinstance(error, ExceptionGroup):
-        error = error.exceptions[0]
-    return error
+    """The error that made task groups fail; of several, a fault of our own code before what comes from outside."""
+    if not isinstance(error, ExceptionGroup):
+        return error
+    causes = [cause_of(inner) for inner in error.exceptions]
+    return next((cause for cause in causes if not isinstance(cause, EventHandlerError)), causes[0])

@@ -32,11 +32,11 @@ class Renewals:
         self.failures = failures
         self.happened = asyncio.Event()
 
-    async def __call__(self) -> None:
+    async def __call__(self, newer: Credentials) -> None:
         if self.failures:
             self.failures -= 1
             raise ConnectError("scripted")
-        self.seen.append(self.keeper.current)
+        self.seen.append(newer)
         self.happened.set()
 
 
