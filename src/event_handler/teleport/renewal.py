@@ -82,7 +82,8 @@ class CredentialsKeeper:
             if self._is_news(self._problem):
                 log.error(self._problem, next_step="Restart to read that cluster.")
             return
-        self._newer = None if fresh == self.current else fresh
+        if fresh != self._newer:
+            self._newer = None if fresh == self.current else fresh
 
     async def _bring_in(self, newer: Credentials, renew: Callable[[Credentials], Awaitable[None]]) -> None:
         """Use newer credentials as soon as they got in, or at once where there are no others."""

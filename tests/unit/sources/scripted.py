@@ -36,6 +36,7 @@ class ScriptedClient(Client):
         self.listed: list[str] = []
         self.asked: list[tuple[str, str]] = []
         self.searched: list[tuple[float, float]] = []
+        self.pinged = 0
         self.open = 0
         self.most_open = 0
 
@@ -43,6 +44,7 @@ class ScriptedClient(Client):
         return None
 
     async def ping(self) -> Cluster:
+        self.pinged += 1
         await self._end("ping")
         return Cluster("scripted.test", "19.0.0")
 
