@@ -43,6 +43,9 @@ class ScriptedClient(Client):
     def close(self) -> None:
         return None
 
+    def take_over(self, fresh: Client) -> None:
+        return None
+
     async def ping(self) -> Cluster:
         self.pinged += 1
         await self._end("ping")
