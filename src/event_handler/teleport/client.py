@@ -74,7 +74,8 @@ class Client:
                 events = []
                 for answer in answers[at : at + RUN]:
                     try:
-                        event, cursor = read_exported(answer)
+                        event, after = read_exported(answer)
+                        cursor = after or cursor  # an answer without one says nothing about the place
                     except MalformedEventError:
                         event = answer  # whoever selects from the events meets the same error and keeps the bytes
                     events.append(event)
