@@ -54,7 +54,7 @@ def run(settings: StartSettings, warnings: Sequence[str]) -> None:
             "starting",
             build=about.line(),
             decoder="compiled" if COMPILED else "python",
-            teleport=",".join(settings.teleport_addr),
+            teleport=",".join(addresses(settings)),
             cluster=keeper.current.cluster,
             identity_expires=keeper.current.not_after.isoformat(),
             storage=settings.storage,

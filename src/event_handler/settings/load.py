@@ -23,6 +23,7 @@ from event_handler.settings.option import Option
 TRUE, FALSE = frozenset({"true", "1", "yes"}), frozenset({"false", "0", "no"})
 CONFIG_VARIABLE = "FDFWD_CONFIG"
 EXIT_NOT_COMMAND_LINE = 1  # as the Go plugin: a wrong value in the file or the environment is no usage error
+AWAITED = frozenset(("teleport-identity", "teleport-cert", "teleport-key", "teleport-ca"))  # tbot may write them after a reboot only
 _PATH_HINT = "Check the path; relative paths start at the working directory."
 _NUMBER = re.compile(r"[+-]?(0[xX](_?[0-9a-fA-F])+|0[bB](_?[01])+|0[oO]?(_?[0-7])+|0|[1-9](_?[0-9])*)")
 _RFC3339 = re.compile(r"[0-9]{4}(-[0-9]{2}){2}T([0-9]{2}:){2}[0-9]{2}(\.[0-9]+)?(Z|[+-][0-9]{2}:[0-9]{2})")
@@ -186,10 +187,14 @@ def _check_file(option: Option, path: str, given: _Given) -> None:
         return
     try:
         directory = stat.S_ISDIR(Path(path).stat().st_mode)
+    except FileNotFoundError as error:
+        if option.flag in AWAITED:
+            return
+        raise given.problem(f"{path}: {error.strerror}", _PATH_HINT) from None
     except (OSError, ValueError) as error:
         raise given.problem(f"{path}: {getattr(error, 'strerror', None) or error}", _PATH_HINT) from None
-    if directory and option.flag == "teleport-identity" and (Path(path) / "identity").exists():
-        return  # what tbot writes
+    if directory and option.flag == "teleport-identity":
+        return  # what tbot writes to
     if directory:
         raise given.problem(f"{path} is a directory", "Name a file.")
     if not os.access(path, os.R_OK):

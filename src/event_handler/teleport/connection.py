@@ -36,8 +36,8 @@ IGNORED = (  # RFC 9113 allows a server to send them at any time, and gRPC has n
     h2.events.UnknownFrameReceived,
 )
 
-
 LOST = "It is connected to again; if that happens often, look at the Auth servers' logs and at what is on the way."
+NOT_HTTP2 = "the server has ended it, or does not keep to HTTP/2"  # the library does not tell one from the other
 
 
 class _RawCodec(CodecBase):
@@ -97,9 +97,9 @@ class _Protocol(H2Protocol):
         except Exception as error:
             if not self._ended:
                 self._end(error)
-                self.processor.close("the server does not keep to HTTP/2")
+                self.processor.close(NOT_HTTP2)
         if not self._ended and self.connection.is_closing():
-            self._end(ConnectionError("the server does not keep to HTTP/2"))
+            self._end(ConnectionError(NOT_HTTP2))
 
     def connection_lost(self, exc: BaseException | None) -> None:
         if not self._ended:
