@@ -484,9 +484,7 @@ def test_files_that_are_none(tmp_path: Path, config: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["identity", "cert", "key", "ca"])
-def test_credentials_that_are_not_there_yet_are_left_to_the_start_which_waits(
-    tmp_path: Path, config: Path, name: str
-) -> None:
+def test_credentials_that_are_not_there_yet_are_left_to_the_start_which_waits(tmp_path: Path, config: Path, name: str) -> None:
     config.write_text(f'[teleport]\n{name} = "{tmp_path}/nowhere"')
     assert getattr(load(REQUIRED, {}, str(config)).settings, f"teleport_{name}") == f"{tmp_path}/nowhere"
 
