@@ -32,9 +32,7 @@ class EventHandlerError(Exception):
         self.hint = hint
 
     def __str__(self) -> str:
-        if not self.hint:
-            return self.message
-        return f"{self.message}\n{self.hint}" if "\n" in self.message else f"{self.message}. {self.hint}"
+        return f"{self.message}. {self.hint}" if self.hint else self.message
 
 
 class UsageError(EventHandlerError):
@@ -46,7 +44,13 @@ class ConfigurationError(EventHandlerError):
 
 
 class CredentialsError(EventHandlerError):
+    """`lasting` tells that no renewal and no waiting repairs it: the file is of another kind, or may not be read."""
+
     exit_code = 80
+
+    def __init__(self, message: str, hint: str = "", *, lasting: bool = False) -> None:
+        super().__init__(message, hint)
+        self.lasting = lasting
 
 
 class ConnectError(EventHandlerError):

@@ -15,12 +15,13 @@ from typing import Any
 
 import pytest
 
-from event_handler.cli.line import Filters, open_line
+from event_handler.cli.line import Filters, Line, open_line
 from event_handler.errors import ConnectError
 from event_handler.simulator.credentials import write_cluster_files
 from event_handler.simulator.events import Generator, encode, stamp
 from event_handler.simulator.log import AuditLog, day_of
 from event_handler.simulator.server import AuthServer, Faults
+from event_handler.sinks.base import Sink
 from event_handler.sinks.fluentd import FluentdSettings, FluentdSink
 from event_handler.sources.follow import FollowSettings
 from event_handler.sources.locks import LockSettings, LoginGuard
@@ -33,14 +34,14 @@ from event_handler.teleport.connection import Connection
 from event_handler.teleport.credentials import read_identity
 from event_handler.teleport.dial import Way, direct
 from event_handler.teleport.entrance import Entrance, always
-from event_handler.teleport.tls import client_context
+from event_handler.teleport.tls import ClientContext, client_context
 from tests.e2e.conftest import Collector
 
 CLUSTER = "sim.test"
 DAY = 86400.0
 
 
-def client_at(address: str, context: ssl.SSLContext) -> Client:
+def client_at(address: str, context: ClientContext) -> Client:
     return Client(Connection(Entrance(always(Way("direct", address, direct(address)))), context))
 
 
@@ -90,13 +91,23 @@ def following(start: float, **changes: object) -> FollowSettings:
     return FollowSettings(**{**values, **changes})  # type: ignore[arg-type] # the values are right, mypy sees objects
 
 
+@asynccontextmanager
+async def line_into(sink: Sink, store: Store, *rest: Any) -> AsyncIterator[Line]:
+    """A line whose sink is closed with it."""
+    try:
+        async with open_line(sink, store, *rest) as line:
+            yield line
+    finally:
+        await sink.close()
+
+
 async def run(
     connect: Callable[[], Client], settings: FluentdSettings, state: Path, follow: FollowSettings, in_flight: int = 8 * 1024 * 1024
 ) -> None:
     store = Store(state)
     filters = Filters((), (), ("print", "desktop.recording"))
     try:
-        async with open_line(FluentdSink(settings), store, filters, connect, follow, in_flight) as line:
+        async with line_into(FluentdSink(settings), store, filters, connect, follow, in_flight) as line:
             await line.follower.run()
     finally:
         store.close()
@@ -205,7 +216,7 @@ async def test_a_log_whose_newest_events_are_filtered_comes_to_its_end(tmp_path:
     store = Store(tmp_path / "state")
     async with cluster(tmp_path / "sim", log, bulk=bulk, faults=Faults()) as connect:
         sink, filters = FluentdSink(collector.settings), Filters((), ("cert.create",), ())
-        async with open_line(sink, store, filters, connect, following(time() - DAY), 1_048_576) as line:
+        async with line_into(sink, store, filters, connect, following(time() - DAY), 1_048_576) as line:
             await asyncio.wait_for(line.follower.run(), 30)
     store.close()
     assert collector.requests == 0

@@ -26,6 +26,7 @@ NEEDED = {  # the options without which a sink is none
     "file": ("file_path",),
     "elasticsearch": ("elasticsearch_url",),
 }
+AWAITED = frozenset(("teleport-identity", "teleport-cert", "teleport-key", "teleport-ca"))  # tbot may write them after a reboot only
 _PATH_HINT = "Check the path; relative paths start at the working directory."
 
 
@@ -209,10 +210,14 @@ def _check_file(option: Option, path: str, given: _Given) -> None:
         return
     try:
         directory = stat.S_ISDIR(Path(path).stat().st_mode)
+    except FileNotFoundError as error:
+        if option.flag in AWAITED:
+            return
+        raise given.problem(f"{path}: {error.strerror}", _PATH_HINT) from None
     except (OSError, ValueError) as error:
         raise given.problem(f"{path}: {getattr(error, 'strerror', None) or error}", _PATH_HINT) from None
-    if directory and option.flag == "teleport-identity" and (Path(path) / "identity").exists():
-        return  # what tbot writes
+    if directory and option.flag == "teleport-identity":
+        return  # what tbot writes to
     if directory:
         raise given.problem(f"{path} is a directory", "Name a file.")
     if not os.access(path, os.R_OK):

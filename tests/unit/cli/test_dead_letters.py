@@ -251,12 +251,12 @@ async def test_letters_behind_many_that_the_sink_takes_not_now_are_tried_as_well
 async def test_bytes_that_can_be_decoded_by_now_are_sent_and_others_stay(storage: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(letters_module, "LOOK_EVERY", 0.02)
     store = Store(storage / "example.test" / "odd")
-    bodies = [b'{"undecodable":"CgpsYXRlci50eXBl"}', b'{"undecodable":"//8="}', b'{"undecodable":"?"}']
+    bodies = [b'{"undecodable":"CgpsYXRlci50eXBlKgkKBwoBbhICCAA="}', b'{"undecodable":"//8="}', b'{"undecodable":"?"}']
     store.commit(Commit(dead_letters=[DeadLetter("fluentd", "odd", "", str(n), "", body) for n, body in enumerate(bodies)]))
     call(storage, "retry", "--sink=odd", "--all")
     sink = Sink(Delivered())
     await retried(sink, store)
-    assert [(event.type, event.body) for event in sink.sent] == [("later.type", b"{}")]
+    assert [(event.type, event.body) for event in sink.sent] == [("later.type", b'{"n":null}')]
     assert [line.split()[0] for line in call(storage, "list", "--sink=odd").splitlines()] == [f"example.test/odd/{n}" for n in (2, 3)]
     store.close()
 

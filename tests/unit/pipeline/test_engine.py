@@ -422,6 +422,19 @@ async def test_bytes_that_are_no_event_are_kept_once_also_when_they_are_read_aga
     assert store.dead_letters() == 1
 
 
+@pytest.mark.parametrize("content", [b"", b"\x2a\x00", b"\x2a\x02\x10\x01"], ids=["none", "empty", "no field that is known"])
+async def test_an_event_without_content_is_a_dead_letter_and_never_delivered_as_an_empty_object(store: Store, content: bytes) -> None:
+    sink = ScriptedSink()
+    head = write_text(1, "user.login") + write_text(2, "uid-1")
+    async with pipeline(sink, store) as line:
+        ledger = Ledger("bulk/day/chunk")
+        for _ in range(2):
+            await line.put(ledger, [head + content, wire("e1")], "a1:2")
+        await line.drain_all()
+    assert sink.delivered == ["e1"]
+    assert store.dead_letters() == 1
+
+
 async def test_an_event_that_our_own_code_cannot_read_becomes_a_dead_letter_and_the_others_pass(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -488,10 +488,19 @@ def test_files_that_are_none(tmp_path: Path, config: Path) -> None:
     nowhere = str(tmp_path / "nowhere")
     assert f"--fluentd-ca: {nowhere}: No such file" in refused({**REQUIRED, "fluentd_ca": nowhere}, {}, exit_code=80)
     assert "FDWRD_FLUENTD_KEY" in refused(REQUIRED, {"FDWRD_FLUENTD_KEY": nowhere}, exit_code=80)
-    config.write_text(f'[teleport]\nidentity = "{tmp_path}"')
+    config.write_text(f'[teleport]\nca = "{tmp_path}"')
     message = refused(REQUIRED, {}, str(config), exit_code=80)
-    assert f"teleport.identity in {config}: {tmp_path} is a directory" in message
-    (tmp_path / "identity").write_text("x")
+    assert f"teleport.ca in {config}: {tmp_path} is a directory" in message
+
+
+@pytest.mark.parametrize("name", ["identity", "cert", "key", "ca"])
+def test_credentials_that_are_not_there_yet_are_left_to_the_start_which_waits(tmp_path: Path, config: Path, name: str) -> None:
+    config.write_text(f'[teleport]\n{name} = "{tmp_path}/nowhere"')
+    assert getattr(load(REQUIRED, {}, str(config)).settings, f"teleport_{name}") == f"{tmp_path}/nowhere"
+
+
+def test_an_identity_may_be_a_directory_that_nobody_has_written_to_yet(tmp_path: Path, config: Path) -> None:
+    config.write_text(f'[teleport]\nidentity = "{tmp_path}"')
     assert load(REQUIRED, {}, str(config)).settings.teleport_identity == str(tmp_path)
 
 

@@ -30,7 +30,8 @@ def start(storage):
         adopt(storage, directory, [("auth.test", 3025)])
         Store(directory)
     except EventHandlerError as error:
-        sys.exit(f"error: {error}")
+        sys.stderr.write(f"error: {error}")
+        sys.exit(error.exit_code)
 
 user = int(sys.argv.pop(1))
 if user:
