@@ -32,7 +32,7 @@ async def test_sinks_whose_writes_hang_hold_up_no_other_and_can_be_closed(termin
     hanging = [FileSink(FileSettings(terminal)) for _ in range(MORE_SINKS)]
     sending = [asyncio.create_task(sink.deliver(events(100, size=3000))) for sink in hanging]
     path = tmp_path / "events.ndjson"
-    other = FileSink(FileSettings(str(path)))
+    other = FileSink(FileSettings(str(path), max_age=0))
     async with asyncio.timeout(BOUND):
         assert await verdict(other, events(3)) == Delivered()
         await other.close()

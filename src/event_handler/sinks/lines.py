@@ -34,6 +34,7 @@ class LineFile:
         self._keep = keep
         self._mode = mode
         self._descriptor = -1
+        self._written = 0.0  # seconds since the epoch: by the file system's clock when it is opened, by ours from the first write on
         self._lock = threading.Lock()  # a cancelled delivery goes on in its thread while the next one starts
 
     def append(self, lines: bytes) -> None:
@@ -49,6 +50,7 @@ class LineFile:
             except OSError:
                 self._cut(status)
                 raise
+            self._written = time()
 
     def check(self) -> None:
         """Open the file, to find out whether that is possible."""
@@ -68,6 +70,7 @@ class LineFile:
             raise OSError(errno.ESPIPE, "it is a pipe; write to standard output instead")
         self._descriptor = _open_or_create(self._path, self._mode)
         status = os.fstat(self._descriptor)
+        self._written = status.st_mtime
         if stat.S_ISREG(status.st_mode):
             try:
                 _repair(self._descriptor, status.st_size)
@@ -93,7 +96,7 @@ class LineFile:
             return False
         if self._max_bytes and status.st_size + more > self._max_bytes:
             return True
-        return bool(self._max_age) and status.st_mtime // self._max_age < time() // self._max_age
+        return bool(self._max_age) and self._written // self._max_age < time() // self._max_age
 
     def _rotate(self) -> None:
         """Rename from the oldest on, so that a crash in between leaves a gap and never overwrites."""

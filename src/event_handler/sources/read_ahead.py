@@ -26,7 +26,7 @@ class ReadAhead:
                 async for page in pages:
                     await self._kept.put(page)
             await self._kept.put(None)
-        except Exception as error:  # raised anew where the pages are used, in their order
+        except Exception as error:  # raised again where the pages are used, in their order
             await self._kept.put(error)
 
     async def pages(self) -> AsyncGenerator[Page]:

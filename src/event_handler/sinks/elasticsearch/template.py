@@ -42,7 +42,7 @@ def index_template(target: str, product: Product, *, data_stream: bool) -> dict[
         else:
             settings["index.lifecycle.name"] = "logs"
         if product.version >= (8, 17):
-            settings["index.mode"] = "standard"  # logsdb would make the document anew from its fields, not as it was sent
+            settings["index.mode"] = "standard"  # logsdb would rebuild the document from its fields, not as it was sent
     body: dict[str, Any] = {
         "index_patterns": [target] if data_stream else [target, f"{target}-0*"],  # an alias goes on to `<name>-000001`
         "priority": PRIORITY,
