@@ -90,7 +90,7 @@ async def test_an_event_that_is_quoted_is_not_taken_for_words_about_tls() -> Non
 
 async def test_a_request_leaves_nothing_of_itself_in_memory_while_its_connection_is_idle() -> None:
     async with receiving(lambda _: Reply(200), None) as receiver:
-        client = HttpClient("forward.fluentd", TlsFiles(), connections=1, headers={})
+        client = HttpClient("forward.fluentd", TlsFiles(), connections=1, headers={"Content-Type": "application/json"})
         body = b"x" * 1_000_000
         before = sys.getrefcount(body)
         assert isinstance(await client.post(URL(receiver.url), body), Answer)

@@ -7,6 +7,7 @@ job is a fork, which takes milliseconds, and may be a user who cannot read these
 from __future__ import annotations
 
 import atexit
+import codecs
 import json
 import os
 import resource
@@ -22,6 +23,7 @@ from event_handler.cli import main
 from event_handler.sinks import elasticsearch, file, fluentd
 
 LOADED_LATE = (elasticsearch, file, fluentd)  # by the program itself, which a user who cannot read these files could not
+codecs.lookup("utf-8-sig")  # likewise
 
 NOBODY = 123_456  # a user id without a name, as OpenShift gives
 TIME = 30  # seconds; whoever hangs is ended by SIGALRM, whose exit code is told as -14

@@ -50,6 +50,8 @@ log = structlog.get_logger()
 class HttpClient:
     """Posts bodies over kept-alive connections. `section` names the options in errors, for example `forward.fluentd`.
 
+    `headers` go with every request, except that their Content-Type is of what is posted.
+
     With `compression` bodies go out packed. A body that is refused so is sent again as it is, for not every receiver says that it
     cannot unpack; one that takes it then is sent plain bodies from that time on.
     With `status_only` the body of an answer that takes the events is of no interest.
