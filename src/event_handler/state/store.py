@@ -26,7 +26,7 @@ from event_handler.errors import StateError
 FILE = "state.db"
 SCHEMA_VERSION = "1"
 FINISHED_KEPT = 90 * 86_400.0  # seconds; no event that announces a recording is read again after so long
-REMEMBERED_IDS = 500_000  # ids, in 8 bytes each; as many as the window of ids knows for certain
+REMEMBERED_IDS = 2_000_000  # ids, in 8 bytes each; as many as the window of ids knows for certain
 LETTERS_AT_ONCE = 10  # each may have some MiB
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -114,6 +114,7 @@ class Store:
             self._unlock()
             raise
         self.remember("schema", SCHEMA_VERSION)
+        self._ids = int(self._do("SELECT coalesce(sum(count), 0) FROM delivered")[0][0])
 
     def close(self) -> None:
         self._db.close()
@@ -177,9 +178,10 @@ class Store:
             self._db.execute("BEGIN IMMEDIATE")
             self._db.executemany("INSERT OR REPLACE INTO facts VALUES (?, ?)", group.facts.items())
             self._db.executemany("INSERT OR REPLACE INTO positions VALUES (?, ?)", group.positions.items())
+            ids = self._ids
             if group.ids:
-                cursor = self._db.execute("INSERT INTO delivered (count, ids) VALUES (?, ?)", (len(group.ids) // 8, group.ids))
-                self._prune(cursor.lastrowid or 0)
+                self._db.execute("INSERT INTO delivered (count, ids) VALUES (?, ?)", (len(group.ids) // 8, group.ids))
+                ids = self._prune(len(group.ids) // 8)
             for item in group.recordings:
                 # A session seen again (its upload after its end) only comes due earlier; what was done stays done.
                 self._db.execute(
@@ -196,20 +198,22 @@ class Store:
                 [(time(), d.sink, d.reason, d.type, d.id, d.session_id, d.body) for d in group.dead_letters],
             )
             self._db.execute("COMMIT")
+            self._ids = ids
         except sqlite3.Error as error:
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
             raise self._unusable(error) from None
 
-    def _prune(self, newest: int) -> None:
-        if newest % 64:
-            return  # looking back at every commit would cost more than the few rows it removes
-        total = 0
-        for number, count in self._db.execute("SELECT number, count FROM delivered ORDER BY number DESC").fetchall():
-            total += count
-            if total > REMEMBERED_IDS:
-                self._db.execute("DELETE FROM delivered WHERE number < ?", (number,))
-                return
+    def _prune(self, count: int) -> int:
+        """Drop the oldest groups of ids that are too many after one of `count` was added; return how many ids there are then."""
+        total = self._ids + count
+        while total > REMEMBERED_IDS:
+            number, oldest = self._db.execute("SELECT number, count FROM delivered ORDER BY number LIMIT 1").fetchone()
+            if total - oldest < REMEMBERED_IDS:
+                break
+            self._db.execute("DELETE FROM delivered WHERE number = ?", (number,))
+            total -= oldest
+        return total
 
     def due_recordings(self, now: float, limit: int, longest_wait: float = inf) -> list[RecordingItem]:
         """Those to ask for now. None waits longer than `longest_wait` seconds: the clock was set back where one seems to."""
