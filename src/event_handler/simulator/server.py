@@ -9,6 +9,7 @@ import struct
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
+from time import monotonic
 from time import time as now
 from typing import Any
 
@@ -127,7 +128,7 @@ class AuthServer:
         await stream.send_message(b"")
 
     async def _search(self, stream: Stream[bytes, bytes]) -> None:
-        asked = parse("SearchRequest", await stream.recv_message() or b"")
+        asked, begun = parse("SearchRequest", await stream.recv_message() or b""), monotonic()
         self._searches += 1
         if self._faults.invalid_every and self._searches % self._faults.invalid_every == 0:
             raise GRPCError(Status.INVALID_ARGUMENT, "InternalServerError: simulated")
@@ -136,9 +137,10 @@ class AuthServer:
             events, key = self._log.page(since, until, asked.limit, asked.start_key, frozenset(asked.event_types), asked.order == 1)
         except BadRequest as error:
             raise GRPCError(Status.INVALID_ARGUMENT, str(error)) from None
-        await asyncio.gather(self._pace.take(len(events)), asyncio.sleep(self._search_cost * len(events)))
         # Events are encoded already: put together by hand, a page costs what sending it costs.
         items = b"".join(b"\x0a" + encoded_length(len(event)) + event for event in events)
+        await self._pace.take(len(events))
+        await asyncio.sleep(max(0.0, begun + self._search_cost * len(events) - monotonic()))
         await stream.send_message(items + new("EventsUnstructured", last_key=key).SerializeToString())
 
     async def _chunks(self, stream: Stream[bytes, bytes]) -> None:
