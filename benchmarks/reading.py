@@ -8,6 +8,7 @@ import json
 from datetime import UTC, datetime, timedelta
 from time import perf_counter, process_time, time
 
+from event_handler import logs
 from event_handler.teleport import credentials
 from event_handler.teleport.client import Client
 from event_handler.teleport.connection import Connection
@@ -83,6 +84,7 @@ def main() -> None:
     parser.add_argument("--days", type=float, required=True, help="days before now that the log covers")
     parser.add_argument("--streams", type=int, default=4, help="chunks read at a time, as many as the handler does")
     parser.add_argument("--ranges", type=int, default=1, help="ranges that a search reads side by side")
+    logs.configure(False)  # to stderr
     print(json.dumps(asyncio.run(measure(parser.parse_args()))))
 
 

@@ -19,7 +19,7 @@ from event_handler.sinks.base import Delivered, Partial, Reject, Retry, Sink, Sp
 
 FIRST_WAIT = 0.25  # seconds before the first repeat, doubled each time
 LONGEST_WAIT = 30.0  # seconds; a collector that is back is noticed within half a minute
-LONGEST_WAIT_MISCONFIGURED = 60.0  # seconds; only a person can mend it
+LONGEST_WAIT_MISCONFIGURED = 60.0  # seconds; only a person can correct it
 REMIND_EVERY = 60.0  # seconds between lines while the collector does not take events
 # Failures of one batch, each while the receiver took more batches than it failed at, so that it is the events and not the receiver:
 SUSPECT_AFTER = 10  # it is halved from then on, about a minute later

@@ -18,7 +18,8 @@ HEAD = """\
 <!-- Made by `python -m event_handler.simulator.options > docs/simulator.md`; a test compares. Do not edit. -->
 
 `python -m event_handler.simulator --directory DIR` runs a Teleport cluster to test against: real TLS, real gRPC, events of its own
-making, everything on loopback. It needs the extra `simulator`. It shares no code with the handler.
+making, everything on loopback. It comes with a checkout, not with the wheel, and needs the
+dependency group `simulator`. It shares no code with the handler.
 
 When it is ready it prints one line of JSON: `address` (Auth), `web`, `tunnel` and `load_balancer` where there is one, `identity`,
 `cluster`, and the numbers of `events` and `recordings`. SIGTERM or SIGINT ends it; where connections have faults it then prints how

@@ -18,12 +18,14 @@ class Delivered:
 class Retry:
     """Nothing is known to be delivered; send again, not before `after` seconds. `reason` is shown to the user.
 
-    `misconfigured` marks what only a person can mend (401, 403, 404, TLS): wait long and say so loudly, never drop.
+    `misconfigured` marks what only a person can correct (401, 403, 404, TLS): wait long and say so loudly, never drop.
+    `unanswered` tells that the request went out, or began to, and no answer came, unlike when no connection could be made.
     """
 
     reason: str
     after: float = 0.0
     misconfigured: bool = False
+    unanswered: bool = False
 
 
 @dataclass(frozen=True, slots=True)
