@@ -97,7 +97,14 @@ async def serve(options: argparse.Namespace) -> None:
     write_manifest(log, directory)
     jobs: list[Job] = []
     faults = Faults(options.unavailable_every, options.invalid_every)
-    auth = AuthServer(log, cluster=options.cluster, bulk=options.mode == "bulk", faults=faults, pace=options.pace)
+    auth = AuthServer(
+        log,
+        cluster=options.cluster,
+        bulk=options.mode == "bulk",
+        faults=faults,
+        pace=options.pace,
+        search_cost=options.search_cost / 1e6,
+    )
     async with AsyncExitStack() as stack:
         address, relay = await start_auth(options, auth, stack, jobs)
         addresses = {"address": address} | await start_fronts(options, address, stack)

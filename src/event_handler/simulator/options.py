@@ -90,6 +90,12 @@ def parser() -> argparse.ArgumentParser:
         "--large-event", type=int, default=0, help="bytes of one event that is larger than all others (not with file and dynamodb)"
     )
     made.add_argument("--pace", type=float, default=0.0, help="events a second that the server gives out at most, 0 = no limit")
+    made.add_argument(
+        "--search-cost",
+        type=float,
+        default=0.0,
+        help="µs that a search takes for each event that it gives; a real one takes 54, with --pace=31200 for all together",
+    )
     _add_access(made)
     _add_faults(made)
     return made

@@ -24,7 +24,7 @@ from event_handler.state.lock import take_lock
 from event_handler.state.schema import CREATED, damaged
 
 FINISHED_KEPT = 90 * 86_400.0  # seconds; no event that announces a recording is read again after so long
-REMEMBERED_IDS = 500_000  # ids, in 8 bytes each; as many as the window of ids knows for certain
+REMEMBERED_IDS = 2_000_000  # ids, in 8 bytes each; as many as the window of ids knows for certain
 LETTERS_AT_ONCE = 10  # each may have some MiB
 START_TIME = "start_time"  # fact
 WRITERS_WAITED_FOR = 5000  # milliseconds; `dead-letter retry` and `drop` write for some of them
@@ -89,6 +89,7 @@ class Store:
         self, directory: Path | None, copy_from: Path | None = None, *, begin_known: bool = False, existing: bool = False
     ) -> None:
         self._lock = -1
+        self._ids: int | None = None
         self._place = directory / FILE if directory else copy_from or Path("memory")
         self._unsettled = directory is not None  # the first position is not in the file itself yet
         if directory is None:
@@ -107,7 +108,7 @@ class Store:
     def to_read(cls, path: Path) -> Store:
         """The state in the file `path`, to look at while another process may work on it."""
         store = cls.__new__(cls)
-        store._lock, store._place, store._unsettled = -1, path, False
+        store._lock, store._ids, store._place, store._unsettled = -1, None, path, False
         store._db = file.open_to_read(path)
         return store
 
@@ -210,19 +211,22 @@ class Store:
     def commit(self, group: Commit) -> None:
         """Remember a group in one transaction."""
         with self.together():
-            self._write(group)
+            ids = self._write(group)
+        self._ids = ids
         if START_TIME in group.facts or (self._unsettled and group.positions):
             settled = self._settle()
             self._unsettled = self._unsettled and not (settled and group.positions)
 
-    def _write(self, group: Commit) -> None:
+    def _write(self, group: Commit) -> int:
+        """Return how many ids of delivered events are remembered then."""
+        ids = int(self._db.execute("SELECT coalesce(sum(count), 0) FROM delivered").fetchone()[0]) if self._ids is None else self._ids
         self._db.executemany("INSERT OR REPLACE INTO facts VALUES (?, ?)", group.facts.items())
         if START_TIME in group.facts:
             self._db.execute("DELETE FROM facts WHERE name = ?", (CREATED,))
         self._db.executemany("INSERT OR REPLACE INTO positions VALUES (?, ?)", group.positions.items())
         if group.ids:
-            cursor = self._db.execute("INSERT INTO delivered (count, ids) VALUES (?, ?)", (len(group.ids) // 8, group.ids))
-            self._prune(cursor.lastrowid or 0)
+            self._db.execute("INSERT INTO delivered (count, ids) VALUES (?, ?)", (len(group.ids) // 8, group.ids))
+            ids = self._prune(ids + len(group.ids) // 8)
         for item in group.recordings:
             # A session seen again (its upload after its end) only comes due earlier; what was done stays done.
             self._db.execute(
@@ -239,6 +243,7 @@ class Store:
             " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
             [(time(), d.sink, d.reason, d.type, d.id, d.session_id, d.body, d.time, d.index) for d in group.dead_letters],
         )
+        return ids
 
     def _settle(self) -> bool:
         """Bring what is remembered into the file itself and onto the disk: a copy of it without its log then knows where to begin.
@@ -252,15 +257,15 @@ class Store:
             self.rows(f"PRAGMA busy_timeout = {WRITERS_WAITED_FOR}")
         return not busy
 
-    def _prune(self, newest: int) -> None:
-        if newest % 64:
-            return  # looking back at every commit would cost more than the few rows it removes
-        total = 0
-        for number, count in self._db.execute("SELECT number, count FROM delivered ORDER BY number DESC").fetchall():
-            total += count
-            if total > REMEMBERED_IDS:
-                self._db.execute("DELETE FROM delivered WHERE number < ?", (number,))
-                return
+    def _prune(self, total: int) -> int:
+        """Drop the oldest groups of `total` ids that are too many; return how many ids are left."""
+        while total > REMEMBERED_IDS:
+            number, oldest = self._db.execute("SELECT number, count FROM delivered ORDER BY number LIMIT 1").fetchone()
+            if total - oldest < REMEMBERED_IDS:
+                break
+            self._db.execute("DELETE FROM delivered WHERE number = ?", (number,))
+            total -= oldest
+        return total
 
     def due_recordings(self, now: float, limit: int, longest_wait: float = inf) -> list[RecordingItem]:
         """Those to ask for now. None waits longer than `longest_wait` seconds: the clock was set back where one seems to."""
