@@ -3,27 +3,35 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test bench chaos soak lock clean compiled
+.PHONY: demo test check lint bench chaos soak calendar crowded lock clean compiled
 
 # DEMO="--mode search" or DEMO="--keep" pass options to the demo.
 demo: $(VENV)/ready-run
 	$(BIN)/python -m event_handler.simulator.demo $(DEMO)
 
-test: $(VENV)/ready-dev
+# Four at a time on any machine: most tests wait for sockets and processes, not for the CPU.
+test: lint
+	$(BIN)/python -m pytest -n 4 --dist worksteal
+
+# Under a minute: before each commit.
+check: lint
+	$(BIN)/python -m pytest -n 4 --dist worksteal tests/unit
+
+lint: $(VENV)/ready-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
-	$(BIN)/python -m pytest
 
 # BENCH="--events 1000000 --only bulk" passes options to the benchmark; the others are in docs/performance.md.
 bench: compiled
 	PYTHONPATH=$(VENV)/compiled $(BIN)/python -m benchmarks.throughput $(BENCH)
 
-# The package as a wheel installs it, compiled; an editable copy is never compiled.
+# The package as a wheel installs it, compiled, and the simulated cluster beside it; an editable copy is never compiled.
 compiled: $(VENV)/ready-dev
 	rm -rf $(VENV)/compiled
 	$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation --target $(VENV)/compiled .
+	cp -R src/event_handler/simulator $(VENV)/compiled/event_handler/
 
 # CHAOS="--seed 7 --mode search" repeats a run; `.venv/bin/python -m benchmarks.chaos --help` tells the options.
 chaos: $(VENV)/ready-dev
@@ -33,10 +41,17 @@ chaos: $(VENV)/ready-dev
 soak: $(VENV)/ready-dev
 	$(BIN)/python -m benchmarks.soak $(SOAK)
 
+# All tests at other times than now (needs faketime), and while busy loops take the processors. CALENDAR="--only midnight tests/unit"
+calendar: $(VENV)/ready-dev
+	$(BIN)/python -m benchmarks.calendar $(CALENDAR)
+
+crowded: $(VENV)/ready-dev
+	$(BIN)/python -m benchmarks.crowded $(CROWDED)
+
 lock: $(VENV)/python-checked
 	$(BIN)/python -m pip install -q uv
-	$(BIN)/uv pip compile -q --universal --generate-hashes --no-emit-index-url --no-annotate --no-header --extra simulator pyproject.toml -o requirements/run.lock
-	$(BIN)/uv pip compile -q --universal --generate-hashes --no-emit-index-url --no-annotate --no-header --extra simulator --group dev pyproject.toml -c requirements/run.lock -o requirements/dev.lock
+	$(BIN)/uv pip compile -q --universal --generate-hashes --no-emit-index-url --no-annotate --no-header --group simulator pyproject.toml -o requirements/run.lock
+	$(BIN)/uv pip compile -q --universal --generate-hashes --no-emit-index-url --no-annotate --no-header --group dev pyproject.toml -c requirements/run.lock -o requirements/dev.lock
 
 $(VENV)/python-checked:
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed, and $(PYTHON) is %s. Try: make PYTHON=python3.12 <target>" % sys.version.split()[0])'

@@ -113,7 +113,7 @@ class Chaos:
         """The same for every run (a storage keeps its start time), but the run's number in the URLs."""
         options = stage.handler_options(self._directory, cluster, self._collector.url, "array", self._options.events)
         options.remove("--no-session-recordings")
-        return ["event_handler", *options, "--skip-session-types=none", "--poll-interval=300ms"]
+        return ["event_handler", *options, "--skip-session-types=", "--poll-interval=300ms"]
 
     def _next_run(self, command: list[str]) -> list[str]:
         self._run += 1

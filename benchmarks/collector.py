@@ -46,7 +46,7 @@ class Tally:
         self.octets += len(body)
         if self.timed:
             now = time()
-            self.lags += [now - datetime.fromisoformat(event["time"]).timestamp() for event in events]
+            self.lags += [round(now - datetime.fromisoformat(event["time"]).timestamp(), 3) for event in events]
         if not complete and len(self.ids) >= self.expected:
             tell(self.summary())
 

@@ -18,6 +18,7 @@ import grpc
 import grpc.aio
 
 from benchmarks import stage
+from event_handler import logs
 from event_handler.teleport import credentials, decode, messages
 from event_handler.teleport.connection import Connection
 from event_handler.teleport.dial import Way, direct, split_address
@@ -199,6 +200,7 @@ def main() -> None:
     parser.add_argument("--days", type=int, default=2, help="with --reader: days before now that the log covers")
     options: Any = parser.parse_args()
     if options.reader:
+        logs.configure(False)  # to stderr
         print(json.dumps(READERS[options.reader](options)))
         return
     rows = asyncio.run(compare(options.events))

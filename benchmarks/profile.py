@@ -37,8 +37,8 @@ PARTS = (
     ("/pipeline/", "batching, acknowledging"),
     ("/sources/", "sources"),
     ("/state/", "SQLite"),
-    ("/sinks/", "sending: aiohttp"),
-    ("/aiohttp/", "sending: aiohttp"),
+    ("/sinks/", "sending: HTTP"),
+    ("/aiohappyeyeballs/", "sending: HTTP"),
 )
 # A line that calls into C belongs to what it calls, wherever it stands.
 CALLS = (("orjson.", "orjson"), ("_selector.select(", "select, decoding"))

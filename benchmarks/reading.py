@@ -8,6 +8,7 @@ import json
 from datetime import UTC, datetime, timedelta
 from time import perf_counter, process_time, time
 
+from event_handler import logs
 from event_handler.teleport import credentials
 from event_handler.teleport.client import Client
 from event_handler.teleport.connection import Connection
@@ -18,11 +19,11 @@ from event_handler.teleport.tls import client_context
 PAGE = 10_000  # events asked for; a page ends at 1 MiB anyway
 
 
-async def read_bulk(client: Client, days: int, streams: int) -> int:
+async def read_bulk(client: Client, days: float, streams: int) -> int:
     """Read all chunks of the last days, `streams` at a time; return the number of events."""
     slots = asyncio.Semaphore(streams)
     today = datetime.now(UTC)
-    moments = [(today - timedelta(days=back)).timestamp() for back in range(days + 1)]
+    moments = [(today - timedelta(days=back)).timestamp() for back in range(round(days) + 1)]
 
     async def read(moment: float, chunk: str) -> int:
         async with slots:
@@ -32,20 +33,29 @@ async def read_bulk(client: Client, days: int, streams: int) -> int:
     return sum(await asyncio.gather(*(read(moment, chunk) for moment, chunk in chunks)))
 
 
-async def read_search(client: Client, days: int) -> int:
-    """Read all pages of the last days, one day after another as the handler does; return the number of events.
+async def read_search(client: Client, days: float, ranges: int) -> int:
+    """Read all pages of the last days, a day after the other as the handler does, or cut into `ranges`; return the number of events.
 
     Both ends of a search are inclusive, so the ends lie half a millisecond off, where no event is.
     """
-    count, now = 0, int(time()) + 0.0005
-    for back in range(days + 1, 0, -1):
-        key = ""
+    now = int(time()) + 0.0005
+    begin = now - (days + 1 if ranges == 1 else days) * 86_400.0
+    spans = round(days) + 1 if ranges == 1 else ranges
+    length = (now - begin) / spans
+
+    async def read(number: int) -> int:
+        count, key = 0, ""
         while True:
-            events, key = await client.search(now - back * 86_400.0, now - (back - 1) * 86_400.0, limit=PAGE, key=key)
+            since = int(begin + number * length) + 0.0005
+            until = int(begin + (number + 1) * length) + 0.0005
+            events, key = await client.search(since, until, limit=PAGE, key=key)
             count += len(events)
             if not key:
-                break
-    return count
+                return count
+
+    if ranges == 1:
+        return sum([await read(number) for number in range(spans)])
+    return sum(await asyncio.gather(*(read(number) for number in range(spans))))
 
 
 async def measure(options: argparse.Namespace) -> dict[str, float]:
@@ -57,7 +67,10 @@ async def measure(options: argparse.Namespace) -> dict[str, float]:
     )
     await client.ping()
     wall, cpu = perf_counter(), process_time()
-    count = await (read_bulk(client, options.days, options.streams) if options.mode == "bulk" else read_search(client, options.days))
+    if options.mode == "bulk":
+        count = await read_bulk(client, options.days, options.streams)
+    else:
+        count = await read_search(client, options.days, options.ranges)
     seconds, used = perf_counter() - wall, process_time() - cpu
     client.close()
     return {"events": count, "seconds": seconds, "cpu": used}
@@ -68,8 +81,10 @@ def main() -> None:
     parser.add_argument("--address", required=True, help="host:port of the cluster")
     parser.add_argument("--identity", required=True, help="identity file")
     parser.add_argument("--mode", choices=["bulk", "search"], required=True, help="which way to read")
-    parser.add_argument("--days", type=int, required=True, help="days before now that the log covers")
+    parser.add_argument("--days", type=float, required=True, help="days before now that the log covers")
     parser.add_argument("--streams", type=int, default=4, help="chunks read at a time, as many as the handler does")
+    parser.add_argument("--ranges", type=int, default=1, help="ranges that a search reads side by side")
+    logs.configure(False)  # to stderr
     print(json.dumps(asyncio.run(measure(parser.parse_args()))))
 
 

@@ -2,14 +2,17 @@
 
 EventHandlerError                 exit 1
 ├── UsageError                    exit 80   a wrong flag or argument
-├── ConfigurationError            exit 80   a setting that is missing or makes no sense
+├── ConfigurationError            exit 80   a setting that is missing or makes no sense, in flags, variables or file
 ├── CredentialsError              exit 80   files that prove who we are to Teleport
+├── SinkError                     exit 80   a collector that cannot be used as configured, its TLS files
+├── StateError                    exit 1    the storage directory: in use by another process, full
+│   └── StorageError              exit 80   a storage that only a person can make usable: of another user, damaged, of a newer version
 ├── ConnectError                  exit 1    no way into the cluster (retried while the process runs)
 ├── RpcError                      exit 1    the cluster answered a call with an error
-├── StateError                    exit 1    the storage directory
 ├── FilesError                    exit 255  files that `configure` cannot write
-├── SinkError                     exit 1    a collector that cannot be used as configured
-└── MalformedEventError           exit 1    bytes that are no event (never ends the process: they go to the dead letters)
+└── MalformedEventError           exit 1    bytes that are not an event (never ends the process: they go to the dead letters)
+
+80 is what only a person can change: a service manager should not start the process again (RestartPreventExitStatus=80).
 """
 
 from __future__ import annotations
@@ -29,9 +32,7 @@ class EventHandlerError(Exception):
         self.hint = hint
 
     def __str__(self) -> str:
-        if not self.hint:
-            return self.message
-        return f"{self.message}\n{self.hint}" if "\n" in self.message else f"{self.message}. {self.hint}"
+        return f"{self.message}. {self.hint}" if self.hint else self.message
 
 
 class UsageError(EventHandlerError):
@@ -43,7 +44,13 @@ class ConfigurationError(EventHandlerError):
 
 
 class CredentialsError(EventHandlerError):
+    """`lasting` tells that no renewal and no waiting repairs it: the file is of another kind, or may not be read."""
+
     exit_code = 80
+
+    def __init__(self, message: str, hint: str = "", *, lasting: bool = False) -> None:
+        super().__init__(message, hint)
+        self.lasting = lasting
 
 
 class ConnectError(EventHandlerError):
@@ -71,12 +78,18 @@ class StateError(EventHandlerError):
     pass
 
 
+class StorageError(StateError):
+    """Opening the storage again changes nothing; a person has to."""
+
+    exit_code = 80
+
+
 class FilesError(EventHandlerError):
     exit_code = 255  # what the Go plugin exits with when configure fails
 
 
 class SinkError(EventHandlerError):
-    pass
+    exit_code = 80
 
 
 class MalformedEventError(EventHandlerError):

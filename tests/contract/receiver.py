@@ -87,6 +87,18 @@ def answer(status: int, body: bytes = b"", pieces: int = 1, **headers: str) -> S
     return step
 
 
+def raw(data: bytes, *, close: bool = False) -> Step:
+    """Read the request and send these very bytes; the connection stays open unless `close`."""
+
+    async def step(exchange: Exchange) -> None:
+        await exchange.read_body()
+        await exchange.send(data)
+        if close:
+            exchange.writer.close()
+
+    return step
+
+
 async def cut_without_answer(exchange: Exchange) -> None:
     """Read everything, so that it counts as delivered, and let the answer get lost."""
     await exchange.read_body()

@@ -12,11 +12,14 @@ import pytest
 
 from event_handler.errors import SinkError
 from event_handler.event import Event
-from event_handler.sinks.base import Delivered, Partial, Retry
-from event_handler.sinks.elasticsearch import ElasticsearchSettings, ElasticsearchSink, document_id, judge_items
+from event_handler.sinks.base import Delivered, Partial, Reject, Retry
+from event_handler.sinks.elasticsearch import ElasticsearchSettings, ElasticsearchSink
+from event_handler.sinks.elasticsearch.answers import judge_items
+from event_handler.sinks.elasticsearch.documents import document_id
 from event_handler.sinks.http import Answer
-from tests.contract.receiver import Exchange, Receiver, Reply, Request, receiving
+from tests.contract.receiver import Exchange, Receiver, Reply, Request, answer, receiving
 
+AUDIT = "logs-teleport.audit-default"
 LOGIN = Event("user.login", "u-1", 1_790_000_000.25, 0, b'{"event":"user.login","uid":"u-1","user":"\xc3\xa9ve \\"x\\""}')
 PRINT = Event("print", "hash", 1_790_000_001.0, 7, b'{"data":"bHM=","event":"print"}', "f0cd9816")
 
@@ -122,7 +125,10 @@ async def test_the_path_and_query_of_the_url_are_kept_and_the_answer_is_trimmed(
     request, _ = await sent(cluster, settings, LOGIN)
     parts = urlsplit(request.target)
     assert parts.path == "/search%2Fx/Audit.alias/_bulk"
-    query = {"pipeline": ["teleport"], "filter_path": ["errors,items.*.status,items.*.error.type,items.*.error.reason"]}
+    query = {
+        "pipeline": ["teleport"],
+        "filter_path": ["errors,items.*.status,items.*.error.type,items.*.error.reason,items.*.error.caused_by"],
+    }
     assert parse_qs(parts.query) == query
 
 
@@ -131,9 +137,10 @@ async def test_the_path_and_query_of_the_url_are_kept_and_the_answer_is_trimmed(
     [
         (ElasticsearchSettings("", api_key="a2V5"), "ApiKey a2V5"),
         (ElasticsearchSettings("", username="elastic", password="pä:ss"), "Basic ZWxhc3RpYzpww6Q6c3M="),
+        (ElasticsearchSettings("", username="elastic", password="€密"), "Basic ZWxhc3RpYzrigqzlr4Y="),
         (ElasticsearchSettings("", bearer="t.o.k"), "Bearer t.o.k"),
     ],
-    ids=["api key", "basic", "bearer"],
+    ids=["api key", "basic", "basic beyond Latin-1", "bearer"],
 )
 async def test_each_way_to_log_in_is_sent(cluster: Receiver, settings: ElasticsearchSettings, header: str) -> None:
     request, _ = await sent(cluster, settings, LOGIN)
@@ -151,6 +158,47 @@ def test_a_secret_with_a_line_break_is_refused_and_not_shown() -> None:
     with pytest.raises(SinkError, match="line break") as caught:
         ElasticsearchSink(ElasticsearchSettings("https://h", api_key="hunter2\n"))
     assert "hunter2" not in str(caught.value)
+
+
+def plain_path_only(request: Request) -> Reply:
+    """As Fluent Bit's input."""
+    if urlsplit(request.target).path != "/_bulk":
+        return Reply(400, b"error: invalid HTTP endpoint\n")
+    return created(request)
+
+
+async def test_a_receiver_that_knows_the_plain_path_only_is_sent_to_it_with_the_index_in_the_lines() -> None:
+    async with receiving(plain_path_only, None) as cluster:
+        sink = ElasticsearchSink(ElasticsearchSettings(cluster.url, compression="none"))
+        first = await sink.deliver([LOGIN])
+        assert isinstance(first, Reject)
+        assert "not how Elasticsearch or OpenSearch answer" in first.reason
+        assert await sink.deliver([LOGIN]) == Delivered()
+        assert await sink.deliver([PRINT]) == Delivered()
+        await sink.close()
+    paths = [urlsplit(request.target).path for request in cluster.requests]
+    assert paths == [f"/{AUDIT}/_bulk", f"/{AUDIT}/_bulk", "/_bulk", "/_bulk"]
+    indices = [orjson.loads(request.body.splitlines()[0])["create"]["_index"] for request in cluster.requests[2:]]
+    assert indices == [AUDIT, "logs-teleport.session-default"]
+
+
+async def test_a_receiver_that_refuses_both_paths_is_not_believed_to_take_anything() -> None:
+    async with receiving(lambda _: Reply(404, b"<html>"), None) as cluster:
+        sink = ElasticsearchSink(ElasticsearchSettings(cluster.url, compression="none"))
+        assert [type(await sink.deliver([LOGIN])) for _ in range(3)] == [Retry] * 3
+        await sink.close()
+
+
+async def test_the_path_with_the_target_is_kept_once_it_has_worked() -> None:
+    """A firewall in front of the cluster may refuse an event in words of its own."""
+    async with receiving(created, None) as cluster:
+        sink = ElasticsearchSink(ElasticsearchSettings(cluster.url, compression="none"))
+        verdicts = [type(await sink.deliver([LOGIN]))]
+        cluster.script.extend([answer(400, b"blocked")] * 2)
+        verdicts += [type(await sink.deliver([LOGIN])) for _ in range(3)]
+        await sink.close()
+    assert verdicts == [Delivered, Reject, Reject, Delivered]
+    assert {urlsplit(request.target).path for request in cluster.requests} == {f"/{AUDIT}/_bulk"}
 
 
 @pytest.mark.parametrize("name", ["", " ", "a/b", "-a", "_bulk", "a,b", "*", "..", "a b"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
@@ -9,9 +10,9 @@ from email.utils import format_datetime
 import pytest
 
 from event_handler import about
-from event_handler.sinks.base import Delivered, Partial, Reject, Retry, Sink, Split
+from event_handler.sinks.base import Delivered, Partial, Reject, Retry, Sink, Split, Verdict
 from tests.contract import receiver as scripted
-from tests.contract.deliveries import BOUND, events, verdict
+from tests.contract.deliveries import BOUND, events, eventually, verdict
 from tests.contract.http_adapters import ADAPTERS, HttpAdapter
 from tests.contract.receiver import Receiver, Reply, Request, Step, answer
 
@@ -102,6 +103,114 @@ async def test_a_redirect_is_not_followed_and_is_no_success(receiver: Receiver, 
     assert isinstance(said, Retry)
     assert said.misconfigured
     assert len(receiver.requests) == 1
+
+
+@pytest.mark.parametrize(
+    "form", ["%a, %d %b %Y %H:%M:%S GMT", "%A, %d-%b-%y %H:%M:%S GMT", "%a %b %e %H:%M:%S %Y"], ids=["imf", "rfc850", "asctime"]
+)
+@pytest.mark.parametrize("adapter", ADAPTERS[:1], indirect=True, ids=lambda a: a.name)
+@pytest.mark.parametrize("zone", ["UTC", "Asia/Kolkata", "America/Los_Angeles"])
+async def test_each_form_of_a_date_in_retry_after_is_gmt(
+    receiver: Receiver, sink: Sink, form: str, zone: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    until = (datetime.now(UTC) + timedelta(seconds=300)).strftime(form)
+    receiver.script.append(answer(429, Retry_After=until))
+    monkeypatch.setenv("TZ", zone)
+    time.tzset()
+    try:
+        said = await verdict(sink)
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+    assert isinstance(said, Retry)
+    assert 299.0 - BOUND <= said.after <= 300.0
+
+
+# The client is the same for all; what they do with an answer differs by whether its body counts.
+ONE_OF_A_KIND = [next(adapter for adapter in ADAPTERS if adapter.needs_body is needs) for needs in (False, True)]
+OK = b"HTTP/1.1 200 OK\r\n"
+ODD = {
+    "a header line of 9,000 bytes": (OK + b"X-Long: " + b"x" * 9000 + b"\r\nContent-Length: 2\r\n\r\n{}", False),
+    "a head of 100,000 bytes": (OK + b"X: y\r\n" * 16_667 + b"Content-Length: 2\r\n\r\n{}", False),
+    "500 headers": (OK + b"".join(b"X-%d: y\r\n" % n for n in range(500)) + b"Content-Length: 2\r\n\r\n{}", False),
+    "204 with a body": (b"HTTP/1.1 204 No Content\r\nContent-Length: 2\r\n\r\n{}", False),
+    "brotli": (OK + b"Content-Encoding: br\r\nContent-Length: 2\r\n\r\n{}", False),
+    "gzip that is none": (OK + b"Content-Encoding: gzip\r\nContent-Length: 2\r\n\r\n{}", False),
+    "a bad chunk size": (OK + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n{}\r\n0\r\n\r\n", False),
+    "bytes after the answer": (OK + b"Content-Length: 2\r\n\r\n{}more than that", False),
+    "another answer after the answer": ((OK + b"Content-Length: 2\r\n\r\n{}") * 2, False),
+    "a bad length": (OK + b"Content-Length: two\r\n\r\n{}", True),
+    "two lengths": (OK + b"Content-Length: 2\r\nContent-Length: 3\r\n\r\n{}", True),
+    "two framings": (OK + b"Content-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n", False),
+    "HTTP/1.0": (b"HTTP/1.0 200 OK\r\n\r\n{}", True),
+    "HTTP/1.0 that stays open": (b"HTTP/1.0 200 OK\r\nConnection: keep-alive\r\nContent-Length: 2\r\n\r\n{}", False),
+    "no reason": (b"HTTP/1.1 200\r\nContent-Length: 2\r\n\r\n{}", False),
+    "line feeds only": (b"HTTP/1.1 200 OK\nContent-Length: 2\n\n{}", False),
+    "lower case": (b"http/1.1 200 ok\r\ncontent-length: 2\r\n\r\n{}", False),
+    "an empty line before": (b"\r\n" + OK + b"Content-Length: 2\r\n\r\n{}", False),
+    "no colon in a header": (OK + b"nonsense\r\nContent-Length: 2\r\n\r\n{}", False),
+    "a null byte in a header": (OK + b"X: a\0b\r\nContent-Length: 2\r\n\r\n{}", False),
+    "a header that is no text": (OK + b"X-\xff\xfe: \xff\r\nContent-Length: 2\r\n\r\n{}", False),
+    "a blank before the colon": (OK + b"Content-Length : 2\r\n\r\n{}", True),
+    "interim answers": (b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\n\r\n" + OK + b"Content-Length: 2\r\n\r\n{}", False),
+    "closed in the head": (OK + b"Content-Le", True),
+    "closed in the body": (OK + b"Content-Length: 9\r\n\r\n{}", True),
+    "closed in the status line": (b"HTTP/1.1 200 O", True),
+}
+
+
+@pytest.mark.parametrize("adapter", ONE_OF_A_KIND, indirect=True, ids=lambda a: a.name)
+@pytest.mark.parametrize("name", ODD)
+async def test_an_answer_that_breaks_the_rules_counts_by_its_status(
+    adapter: HttpAdapter, receiver: Receiver, hasty: Sink, name: str
+) -> None:
+    data, close = ODD[name]
+    receiver.script.append(scripted.raw(data, close=close))
+    said = await verdict(hasty)
+    assert isinstance(said, Retry if adapter.needs_body else Delivered)
+    assert await verdict(hasty) == Delivered()
+    assert len(receiver.requests) == 2
+
+
+@pytest.mark.parametrize("adapter", ONE_OF_A_KIND[:1], indirect=True, ids=lambda a: a.name)
+@pytest.mark.parametrize("name", ODD)
+@pytest.mark.parametrize(("status", "expected"), [(413, Split), (503, Retry)])
+async def test_a_refusal_that_breaks_the_rules_is_judged_by_its_status(
+    receiver: Receiver, hasty: Sink, name: str, status: int, expected: type[Verdict]
+) -> None:
+    data, close = ODD[name]
+    broken = data.replace(b" 200", b" %d" % status).replace(b" 204", b" %d" % status)
+    receiver.script.append(scripted.raw(broken, close=close))
+    said = await verdict(hasty)
+    assert isinstance(said, expected)
+    if isinstance(said, Retry):
+        assert f"answered {status}" in said.reason
+    assert await verdict(hasty) == Delivered()
+
+
+@pytest.mark.parametrize("adapter", [adapter for adapter in ADAPTERS if not adapter.needs_body], indirect=True, ids=lambda a: a.name)
+async def test_a_2xx_without_a_length_on_an_open_connection_is_not_waited_for(receiver: Receiver, sink: Sink) -> None:
+    receiver.script.append(scripted.raw(b"HTTP/1.1 200 OK\r\n\r\n"))
+    assert await verdict(sink) == Delivered()
+    await eventually(lambda: not receiver.open)
+
+
+@pytest.mark.parametrize(
+    ("data", "named"),
+    [
+        (b"SSH-2.0-OpenSSH_9.2p1\r\n", "SSH-2.0-OpenSSH"),
+        (b"220 mail.example.com ESMTP\r\n", "220 mail"),
+        (b"\x00\x00\x12\x04\x00\x00\x00\x00\x00" + b"\0" * 18, "HTTP/2 only"),
+    ],
+    ids=["ssh", "smtp", "http2"],
+)
+async def test_what_is_no_http_answer_is_named(adapter: HttpAdapter, receiver: Receiver, sink: Sink, data: bytes, named: str) -> None:
+    receiver.script.append(scripted.raw(data))
+    said = await verdict(sink)
+    assert isinstance(said, Retry)
+    assert said.misconfigured
+    assert f"localhost:{receiver.port}" in said.reason
+    assert named in said.reason
 
 
 def by_item(item_by_item: Callable[[Request, Mapping[int, int]], Reply], statuses: Mapping[int, int]) -> Step:

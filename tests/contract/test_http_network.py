@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import threading
+from typing import Any
 
 import pytest
 
 from event_handler.sinks.base import Delivered, Retry, Sink, Split
-from event_handler.sinks.http import KEEPALIVE
+from event_handler.sinks.http import KEEPALIVE, PACK_ASIDE, TlsFiles
 from tests.contract import receiver as scripted
 from tests.contract.deliveries import events, eventually, verdict
 from tests.contract.http_adapters import HttpAdapter
@@ -52,7 +55,7 @@ async def test_an_error_whose_answer_is_cut_keeps_its_verdict(receiver: Receiver
 async def test_a_receiver_that_never_answers_ends_within_the_time_out(receiver: Receiver, hasty: Sink, step: Step) -> None:
     receiver.script.append(step)
     said = await verdict(hasty)
-    assert said == Retry("the receiver does not answer within 0.5 s")
+    assert said == Retry("the receiver does not answer within 0.5 s", unanswered=True)
     await eventually(lambda: not receiver.open)
 
 
@@ -128,7 +131,64 @@ async def test_after_close_nothing_is_open(receiver: Receiver, sink: Sink) -> No
     await eventually(lambda: not receiver.open)
 
 
+async def test_a_sink_that_is_closed_leaves_no_delivery_waiting(receiver: Receiver, sink: Sink) -> None:
+    receiver.script.append(scripted.stay_silent)
+    sending = asyncio.create_task(verdict(sink))
+    await eventually(lambda: receiver.open == 1 and not receiver.script)
+    await sink.close()
+    said = await sending
+    assert isinstance(said, Retry)
+    assert said.unanswered
+
+
 async def test_batches_sent_at_once_use_no_more_connections_than_allowed(adapter: HttpAdapter, receiver: Receiver, sink: Sink) -> None:
     said = await asyncio.gather(*(verdict(sink, events(1)) for _ in range(30)))
     assert said == [Delivered()] * 30
     assert receiver.connections <= sink.limits.requests
+
+
+async def test_a_name_server_that_hangs_for_one_sink_holds_up_no_other_and_no_end(
+    adapter: HttpAdapter, receiver: Receiver, sink: Sink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, released = socket.getaddrinfo, threading.Event()
+
+    def getaddrinfo(host: str, *rest: Any, **more: Any) -> Any:
+        if host == "hung.example":
+            if more.get("flags", 0) & socket.AI_NUMERICHOST:
+                raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+            released.wait()
+        return real(host, *rest, **more)
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    hung = adapter.sink("http://hung.example:8888", TlsFiles(), timeout=20.0)
+    waiting = [asyncio.create_task(hung.deliver(events(1))) for _ in range(100)]
+    try:
+        for _ in range(3):
+            assert await verdict(sink, events(1, size=PACK_ASIDE)) == Delivered()
+        assert not any(task.done() for task in waiting)
+        for task in waiting:
+            task.cancel()
+        async with asyncio.timeout(10):
+            await asyncio.wait(waiting)
+            await hung.close()
+    finally:
+        released.set()
+
+
+async def test_a_lookup_that_hangs_ends_within_the_time_out(adapter: HttpAdapter, monkeypatch: pytest.MonkeyPatch) -> None:
+    released = threading.Event()
+
+    def getaddrinfo(host: str, *_: Any, flags: int = 0, **__: Any) -> Any:
+        if not flags & socket.AI_NUMERICHOST:
+            released.wait()
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    sink = adapter.sink("http://hung.example:8888", TlsFiles(), timeout=0.3)
+    said = await verdict(sink)
+    released.set()
+    await sink.close()
+    assert said == Retry(
+        "the name of the receiver at hung.example:8888 does not resolve (no answer in time); "
+        f"check {adapter.option}.url and the name server"
+    )

@@ -26,7 +26,7 @@ class LocalAdapter:
 
 @contextlib.asynccontextmanager
 async def file(path: Path) -> AsyncIterator[Sink]:
-    sink = FileSink(FileSettings(str(path)))
+    sink = FileSink(FileSettings(str(path), max_age=0))
     yield sink
     await sink.close()
 

@@ -28,7 +28,8 @@ EVENT = Event("user.login", "u1", 0.0, 0, b'{"uid":"u1"}')
 OPENSSL = "openssl"
 GO = pytest.param("go", marks=pytest.mark.skipif(shutil.which("go") is None, reason="Go is not installed"))
 JAVA = pytest.param("java", marks=pytest.mark.skipif(shutil.which("javac") is None, reason="no JDK is installed"))
-pytestmark = pytest.mark.timeout(300)  # seconds; Go compiles its own library the first time
+# Seconds; Go compiles its own library the first time. What it makes is linked statically and has a clock of its own.
+pytestmark = [pytest.mark.timeout(300), pytest.mark.own_clock]
 
 
 @pytest.fixture(scope="module", params=["rsa", "ecdsa", "ed25519"])

@@ -8,6 +8,7 @@ import shutil
 import socket
 from collections import Counter
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from time import time
 from typing import Any
@@ -111,6 +112,36 @@ async def test_a_rotation_of_the_authorities_is_survived_without_a_restart_while
     assert phases == list(Phase)
     assert relay.cuts >= len(phases)
     assert collector.ids() == Counter(event.id for event in log.events)
+
+
+@pytest.mark.parametrize("absent", ["missing", "expired", "directory"])
+async def test_an_identity_that_is_not_ready_at_boot_is_waited_for(tmp_path: Path, collector: Collector, absent: str) -> None:
+    async with simulated(tmp_path / "sim", "--events=20", "--sessions=0") as ready:
+        later = tmp_path / "later"
+        if absent == "directory":
+            later.mkdir()
+        if absent == "expired":
+            write_cluster_files(tmp_path / "old", CLUSTER, timedelta(seconds=-5))
+            shutil.copy(tmp_path / "old" / "identity", later)
+        config = configuration(tmp_path, ready, collector, teleport=address_of("address", ready | {"identity": str(later)}))
+        started = Started(await handler(config, "--exit-on-last-event"))
+        async with asyncio.timeout(PATIENCE):
+            await started.until("waiting for valid credentials")
+            shutil.copy(ready["identity"], later)
+            await started.rest()
+        assert started.process.returncode == 0, started.error
+        assert collector.ids() == logged(tmp_path / "sim")
+        assert started.lines[0]["next_step"]
+
+
+async def test_a_signal_ends_the_wait_for_an_identity(tmp_path: Path, collector: Collector) -> None:
+    config = configuration(tmp_path, {}, collector, teleport=f'addr = "127.0.0.1:1"\nidentity = "{tmp_path}/absent"\n')
+    started = Started(await handler(config))
+    async with asyncio.timeout(PATIENCE):
+        await started.until("waiting for valid credentials")
+        await started.stop()
+    assert started.process.returncode == 0
+    assert started.error == ""
 
 
 async def test_an_identity_of_another_cluster_ends_the_start_with_both_names_and_the_next_step(

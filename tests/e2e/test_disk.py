@@ -122,7 +122,7 @@ async def test_a_read_only_storage_is_one_line_that_names_it(tmp_path: Path, sma
         process = await handler(config)
         async with asyncio.timeout(30):
             _, errors = await process.communicate()
-    assert process.returncode == 1
+    assert process.returncode == 80
     assert f"error: the storage {small_disk}".encode() in errors.splitlines()[-1]
     assert b"Read-only file system" in errors.splitlines()[-1]
     assert b"Traceback" not in errors
@@ -137,7 +137,7 @@ async def test_a_damaged_state_is_one_line_that_names_it_and_the_next_step(tmp_p
         config.write_text("".join(line for line in config.read_text().splitlines(keepends=True) if "start-time" not in line))
         process = await handler(config)
         _, errors = await process.communicate()
-    assert process.returncode == 1
+    assert process.returncode == 80
     last = errors.splitlines()[-1].decode()
     assert f"the state was damaged and is set aside as {state}.damaged-" in last
     assert "Start with --start-time" in last

@@ -63,19 +63,24 @@ async def test_sigterm_finishes_what_is_in_flight_and_the_next_start_repeats_not
     assert sorted(collector.ids().elements()) == sorted(manifest["events"])
 
 
-async def test_an_expired_or_absent_identity_is_one_line_and_no_traceback(tmp_path: Path, collector: Collector) -> None:
-    ready = {"address": "127.0.0.1:1", "identity": str(tmp_path / "absent")}
-    process = await handler(configuration(tmp_path, ready, collector))
-    _, errors = await process.communicate()
-    assert process.returncode == 1  # named in the file; on the command line it would be 80, as with the Go plugin
-    assert b"absent" in errors
-    assert b"Traceback" not in errors
-    expired = Path(__file__).parents[1] / "data" / "golden" / "credentials" / "tbot-directory" / "identity"
-    process = await handler(configuration(tmp_path, ready | {"identity": str(expired)}, collector))
-    _, errors = await process.communicate()
-    assert process.returncode == 80
-    assert b"expired at" in errors
-    assert b"Traceback" not in errors
+async def test_an_expired_or_absent_identity_ends_the_start_after_its_timeout_in_one_line_and_a_contradiction_at_once(
+    tmp_path: Path, collector: Collector
+) -> None:
+    golden = Path(__file__).parents[1] / "data" / "golden" / "credentials"
+    expired, absent, whole = golden / "tbot-directory" / "identity", tmp_path / "absent", golden / "identity"
+    both = f'identity = "{whole}"\ncert = "{whole}"\n'
+    for table, more, code, reason in (
+        (f'identity = "{absent}"\n', ("--startup-timeout=100ms",), 1, "there is no file"),
+        (f'identity = "{expired}"\n', ("--startup-timeout=100ms",), 1, "expired at"),
+        (both, (), 80, "are both configured"),
+    ):
+        config = configuration(tmp_path, {}, collector, teleport=f'addr = "127.0.0.1:1"\n{table}')
+        started = Started(await handler(config, *more))
+        async with asyncio.timeout(60):
+            await started.rest()
+        assert started.process.returncode == code
+        assert reason in started.error
+        assert len(started.error.splitlines()) == 1
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

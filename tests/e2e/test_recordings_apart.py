@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from time import time
 
-from event_handler.cli.line import Filters, open_line
+from event_handler.cli.line import Filters
 from event_handler.event import Event
 from event_handler.simulator.credentials import write_cluster_files
 from event_handler.simulator.events import Generator
@@ -19,7 +19,7 @@ from event_handler.state.store import Store
 from event_handler.teleport.credentials import read_identity
 from event_handler.teleport.tls import client_context
 from tests.e2e.conftest import Collector
-from tests.e2e.test_cluster_to_collector import CLUSTER, DAY, a_log, client_at, cluster, following
+from tests.e2e.test_cluster_to_collector import CLUSTER, DAY, a_log, client_at, cluster, following, line_into
 
 
 class AuditFirst(FluentdSink):
@@ -46,7 +46,7 @@ async def test_recordings_that_are_not_taken_do_not_hold_up_the_audit_log(tmp_pa
     async with (
         asyncio.timeout(60),
         cluster(tmp_path / "sim", log, bulk=True, faults=Faults()) as connect,
-        open_line(sink, store, Filters((), (), ("print",)), connect, follow, 1_048_576) as line,
+        line_into(sink, store, Filters((), (), ("print",)), connect, follow, 1_048_576) as line,
     ):
         reading = asyncio.create_task(line.follower.run())
         while len(collector.ids()) < len(log.events):
@@ -71,7 +71,7 @@ async def test_recordings_that_are_not_taken_do_not_hold_up_the_audit_log_after_
     follow = following(time() - 2 * DAY - 60, exit_on_last_event=False)
     async with (
         asyncio.timeout(30),
-        open_line(sink, store, Filters((), (), ("print",)), lambda: client_at(address, context), follow, 1_048_576) as line,
+        line_into(sink, store, Filters((), (), ("print",)), lambda: client_at(address, context), follow, 1_048_576) as line,
     ):
         reading = asyncio.create_task(line.follower.run())
         while len(collector.ids()) < len(log.events) or not sink.held:

@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import os
 import sys
+import traceback
+from contextlib import suppress
 from typing import Any
 
 import click
 
-from event_handler import about, logs
+from event_handler import about, logs, redact
+from event_handler.cli import standard, unexpected
 from event_handler.cli.command_line import Command, Group, app_options, tell
 from event_handler.cli.configure import configure_command
 from event_handler.cli.dead_letters import dead_letter
+from event_handler.cli.elasticsearch_template import elasticsearch_template
 from event_handler.cli.start import run
 from event_handler.cli.storage import storage
 from event_handler.errors import EventHandlerError
 from event_handler.settings.load import load
+from event_handler.settings.model import secrets
 from event_handler.settings.options import click_options, given
+from event_handler.settings.values import TRUE
 
 EXIT_USAGE = 80  # the Go plugin's code for a wrong command line
 
@@ -45,31 +51,48 @@ def version(**_: Any) -> None:
 def start(before: dict[str, str | None], /, config: str, **parameters: Any) -> None:
     parameters["debug"] = parameters["debug"] or before["debug"]
     loaded = load(given(parameters), os.environ, config or before["config"] or "")
+    redact.know(secrets(loaded.settings))
     logs.configure(loaded.settings.debug, loaded.settings.log_format, loaded.settings.log_level)
     run(loaded.settings, loaded.warnings)
 
 
 cli.add_command(configure_command)
 cli.add_command(dead_letter)
+cli.add_command(elasticsearch_template)
 cli.add_command(storage)
 
 
 def main() -> None:
     """Entry point. Exit codes: 0 done, 1 failed, 80 wrong command line or configuration, 130 interrupted; `configure`: 255."""
+    standard.open_closed()
     try:
         cli.main(prog_name=about.PROGRAM, standalone_mode=False)
+        standard.flush()
     except click.UsageError as error:
         usage, message = tell(error)
-        click.echo(f"{usage}\n")
+        with suppress(OSError):  # the error is what counts
+            click.echo(f"{usage}\n")
         _fail(message, EXIT_USAGE)
     except click.ClickException as error:
         _fail(error.format_message(), EXIT_USAGE)
     except EventHandlerError as error:
+        for note in getattr(error, "__notes__", ()):
+            logs.say(f"{about.PROGRAM}: warning: {note}")
         _fail(str(error), error.exit_code)
     except (KeyboardInterrupt, click.Abort):
         sys.exit(130)
+    except Exception as error:
+        if _wants_debug():
+            logs.say("".join(traceback.format_exception(error)))
+        _fail(unexpected.sentence(error), unexpected.exit_code(error))
+
+
+def _wants_debug() -> bool:
+    flags = {"-d", "--debug", "--debug=true"}
+    return not flags.isdisjoint(sys.argv) or os.environ.get("FDFWD_DEBUG", "").lower() in TRUE
 
 
 def _fail(message: str, exit_code: int) -> None:
-    click.echo(f"{about.PROGRAM}: error: {logs.without_secrets(message)}", err=True)
+    logs.say(f"{about.PROGRAM}: error: {message}")
+    standard.let_go()
     sys.exit(exit_code)

@@ -2,42 +2,69 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
-from time import sleep
+from time import monotonic
 
-from event_handler.errors import CredentialsError
+import structlog
+
+from event_handler.errors import ConnectError, CredentialsError
 from event_handler.settings.model import StartSettings
 from event_handler.teleport import credentials
 from event_handler.teleport.client import Client
 from event_handler.teleport.connection import Connection
-from event_handler.teleport.dial import Way, srv
+from event_handler.teleport.credentials import Credentials
+from event_handler.teleport.dial import Way, plain_address, split_address, srv
 from event_handler.teleport.dial.ways import ways_to
 from event_handler.teleport.entrance import Entrance
 from event_handler.teleport.renewal import CredentialsKeeper
 from event_handler.teleport.tls import client_context
 
-TRIES = 4  # readings of the credentials at the start
-BETWEEN_TRIES = 0.3  # seconds; a file is written in far less
+LOOK_EVERY = 0.3  # seconds between readings of credentials that are not valid at the start
+TOLD_AFTER = 1.0  # seconds; a file that is just being written is whole in far less
+REMIND_EVERY = 60.0  # seconds between lines while it waits for credentials
+
+log = structlog.get_logger()
 
 
 def keep_credentials(settings: StartSettings) -> CredentialsKeeper:
-    """Read the credentials; they must be valid now, or within a second: tbot may be writing them at this moment.
-
-    Raises CredentialsError or ConfigurationError.
-    """
+    """Read the credentials, which must be valid now. Raises CredentialsError or ConfigurationError."""
     files = settings.teleport_identity, settings.teleport_cert, settings.teleport_key, settings.teleport_ca
     interval = settings.teleport_refresh_interval if settings.teleport_refresh_enabled else 0.0
-    tries = TRIES
+    keeper = CredentialsKeeper(lambda: credentials.load(*files), interval)
+    keeper.current.check_not_expired()
+    return keeper
+
+
+async def wait_for_credentials(settings: StartSettings) -> CredentialsKeeper:
+    """Read the credentials as soon as they are valid: after a reboot they may be missing or expired until tbot has run.
+
+    Raises ConfigurationError, and CredentialsError for what no waiting repairs; after the startup timeout ConnectError.
+    """
+    began = monotonic()
+    told, told_at = "", 0.0
     while True:
         try:
-            keeper = CredentialsKeeper(lambda: credentials.load(*files), interval)
-            keeper.current.check_not_expired()
-            return keeper
-        except CredentialsError:
-            tries -= 1
-            if not tries:
+            return keep_credentials(settings)
+        except CredentialsError as error:
+            if error.lasting:
                 raise
-            sleep(BETWEEN_TRIES)
+            now, limit = monotonic(), settings.startup_timeout
+            if limit and now - began >= limit:
+                raise ConnectError(f"there were no valid credentials within {limit:.0f} s ({error.message})", error.hint) from None
+            if now - began >= TOLD_AFTER and (error.message != told or now - told_at >= REMIND_EVERY):
+                told, told_at = error.message, now
+                log.warning("waiting for valid credentials", reason=error.message, waited_s=round(now - began), next_step=error.hint)
+        await asyncio.sleep(LOOK_EVERY)
+
+
+def addresses(settings: StartSettings) -> list[str]:
+    """Addresses of the cluster as `host:port` or the name of a service. Raises ConfigurationError for what is neither."""
+    found = [plain_address(address) for address in settings.teleport_addr]
+    for address in found:
+        if not srv.is_service(address):
+            split_address(address)
+    return found
 
 
 class Access:
@@ -46,22 +73,22 @@ class Access:
     def __init__(self, settings: StartSettings, keeper: CredentialsKeeper) -> None:
         self._settings = settings
         self._keeper = keeper
-        self._addresses = [address.strip() for address in settings.teleport_addr]
+        self._addresses = addresses(settings)
         self._entrance = Entrance(self._ways)
         if any(srv.is_service(address) for address in self._addresses):
             srv.resolver()
-        self._ways_to([address for address in self._addresses if not srv.is_service(address)])
+        self._ways_to([address for address in self._addresses if not srv.is_service(address)], keeper.current)
 
-    def connect(self) -> Client:
-        """A client that connects at its first call. Raises CredentialsError when the credentials have expired."""
-        newest = self._keeper.current
-        newest.check_not_expired()
-        return Client(Connection(self._entrance, client_context(newest)))
+    def connect(self, newer: Credentials | None = None) -> Client:
+        """A client that connects at its first call, with `newer` credentials or those in use. Raises CredentialsError."""
+        chosen = newer or self._keeper.current
+        chosen.check_not_expired()
+        return Client(Connection(self._entrance, client_context(chosen)))
 
-    async def _ways(self) -> list[Way]:
-        addresses, unresolved = await srv.resolve(self._addresses)
-        return self._ways_to(addresses) + unresolved
+    async def _ways(self, chosen: Credentials) -> list[Way]:
+        found, unresolved = await srv.resolve(self._addresses)
+        return self._ways_to(found, chosen) + unresolved
 
-    def _ways_to(self, addresses: Sequence[str]) -> list[Way]:
+    def _ways_to(self, found: Sequence[str], chosen: Credentials) -> list[Way]:
         choice, insecure = self._settings.teleport_dial, self._settings.teleport_insecure_proxy
-        return ways_to(addresses, self._keeper.current, choice=choice, insecure_proxy=insecure)
+        return ways_to(found, chosen, choice=choice, insecure_proxy=insecure)

@@ -88,8 +88,8 @@ def configure_command(
         output=output,
         lock=lock,
         impersonator=impersonator,
-        program=str(Path(shutil.which(about.PROGRAM) or sys.argv[0]).absolute()),
-        user=getpass.getuser(),
+        program=_program(),
+        user=_user(),
     )
     passphrase = _Passphrase()
     wanted = groups(request, passphrase)
@@ -103,6 +103,23 @@ def configure_command(
     if len(chosen) < len(wanted) and not _at_terminal():
         # No failure, as with the Go plugin: scripts call it again and again.
         click.echo("warning: what existed was kept and may not fit what was asked for; --force replaces it", err=True)
+
+
+def _program() -> str:
+    """The full path of this program, as far as it can be told: a working directory that was deleted has none."""
+    path = Path(shutil.which(about.PROGRAM) or sys.argv[0])
+    try:
+        return str(path.absolute())
+    except OSError:
+        return about.PROGRAM
+
+
+def _user() -> str:
+    """The name of this user, or the number where it has none: in a container it may be any."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError, ImportError):
+        return str(os.getuid())
 
 
 def _split(texts: Sequence[str]) -> tuple[str, ...]:
@@ -137,7 +154,7 @@ def _piped() -> str:
     try:
         return line.decode().rstrip("\r\n")
     except UnicodeDecodeError:
-        raise ConfigurationError("the passphrase on standard input is no valid text (UTF-8)", "Choose another one.") from None
+        raise ConfigurationError("expected a passphrase in UTF-8 on standard input, got other bytes", "Choose another one.") from None
 
 
 def _may_write(group: Group) -> bool:
@@ -162,5 +179,8 @@ def _tell(wanted: Sequence[Group], written: set[Path]) -> None:
 
 def _shown(path: Path) -> str:
     """Relative to the working directory, or absolute where that would climb."""
-    relative = os.path.relpath(path)
+    try:
+        relative = os.path.relpath(path)
+    except FileNotFoundError:  # the working directory was deleted
+        return str(path)
     return str(path) if relative.startswith("..") else relative

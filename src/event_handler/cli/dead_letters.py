@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import wraps
 from pathlib import Path
@@ -71,9 +71,9 @@ def list_letters(boxes: Sequence[Box], as_json: bool) -> None:
 @over_boxes
 def show(boxes: Sequence[Box], letter: str) -> None:
     ((box, numbers),) = _chosen(boxes, (letter,), everything=False)
-    found = box.letters.get(numbers[0])
+    found = box.letters.get(next(iter(numbers)))
     if found is None:  # while this command was at work
-        raise UsageError(f"{letter} is no dead letter any more", "It was delivered or dropped just now.")
+        raise UsageError(f"the dead letter {letter} is gone", "It was delivered or dropped just now.")
     click.echo(orjson.dumps(orjson.loads(_json(box, found)), option=orjson.OPT_INDENT_2).decode())
 
 
@@ -83,8 +83,7 @@ def show(boxes: Sequence[Box], letter: str) -> None:
 @over_boxes
 def retry(boxes: Sequence[Box], letters: tuple[str, ...], everything: bool) -> None:
     for box, numbers in _chosen(boxes, letters, everything=everything):
-        box.letters.retry(numbers)
-        click.echo(f"{len(numbers)} of {box.name} will be sent again")
+        click.echo(f"{box.letters.retry(numbers)} of {box.name} will be sent again")
 
 
 @dead_letter.command("drop", cls=Command, help="Forget dead letters for good.")
@@ -93,26 +92,29 @@ def retry(boxes: Sequence[Box], letters: tuple[str, ...], everything: bool) -> N
 @over_boxes
 def drop(boxes: Sequence[Box], letters: tuple[str, ...], everything: bool) -> None:
     for box, numbers in _chosen(boxes, letters, everything=everything):
-        box.letters.drop(numbers)
-        click.echo(f"{len(numbers)} of {box.name} dropped")
+        click.echo(f"{box.letters.drop(numbers)} of {box.name} dropped")
 
 
-def _chosen(boxes: Sequence[Box], names: Sequence[str], *, everything: bool) -> list[tuple[Box, list[int]]]:
+def _chosen(boxes: Sequence[Box], names: Sequence[str], *, everything: bool) -> list[tuple[Box, Iterable[int]]]:
     """The letters that `names` mean, by box: `7`, `fluentd/7` or `cluster/fluentd/7`, as long as it is clear which one that is."""
     if everything == bool(names):
         raise UsageError("which dead letters?", "Name them as `dead-letter list` does, or say --all.")
     if everything:
-        return [(box, numbers) for box in boxes if (numbers := box.letters.numbers())]
-    there = {f"{box.name}/{number}": (box, number) for box in boxes for number in box.letters.numbers()}
+        return [(box, box.letters.numbers()) for box in boxes if box.letters.any()]
     chosen: dict[str, tuple[Box, list[int]]] = {}
     for name in dict.fromkeys(names):
-        meant = [full for full in there if full == name or full.endswith(f"/{name}")]
+        number = name.rpartition("/")[2]
+        meant = [box for box in boxes if f"/{box.name}/{number}".endswith(f"/{name}") and _has(box, number)]
         if len(meant) != 1:
-            problem = f"{name} could be {' or '.join(meant)}" if meant else f"there is no dead letter {name}"
+            could_be = " or ".join(f"{box.name}/{number}" for box in meant)
+            problem = f"{name} could be {could_be}" if meant else f"there is no dead letter {name}"
             raise UsageError(problem, "`dead-letter list` shows their names.")
-        box, number = there[meant[0]]
-        chosen.setdefault(box.name, (box, []))[1].append(number)
-    return list(chosen.values())
+        chosen.setdefault(meant[0].name, (meant[0], []))[1].append(int(number))
+    return [(box, numbers) for box, numbers in chosen.values()]
+
+
+def _has(box: Box, number: str) -> bool:
+    return number.isascii() and number.isdigit() and len(number) < 19 and box.letters.get(int(number)) is not None
 
 
 def _json(box: Box, letter: Letter) -> str:

@@ -6,17 +6,22 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 
+from event_handler.errors import ConfigurationError, ConnectError, StateError
+from event_handler.event import Event
 from event_handler.pipeline.duplicates import DuplicateWindow
-from event_handler.pipeline.engine import LineLimits, Pipeline
+from event_handler.pipeline.engine import Counters, LineLimits, Pipeline
 from event_handler.pipeline.letters import retry_letters
 from event_handler.pipeline.select import Selector
 from event_handler.sinks.base import Sink
 from event_handler.sources.follow import Follower, FollowSettings
-from event_handler.sources.locks import FAILED_LOGIN, LoginGuard
 from event_handler.state.store import Store
+from event_handler.supervise import cause_of, supervise
 from event_handler.teleport.client import Client
 
+OF_THE_CLUSTER = (ConfigurationError, ConnectError)  # errors that no line can repair: another cluster, or none within the time given
+MOST_FAILURES = 5  # in a row, after which a line with `exit_on_last_event` is given up instead of started for ever
 RECORDINGS_SHARE = 4  # recordings get a quarter of the bytes and requests: a backlog of them never holds up the audit log
 
 
@@ -27,6 +32,10 @@ class Filters:
     types: tuple[str, ...]
     skip_types: tuple[str, ...]
     skip_session_types: tuple[str, ...]
+
+    def lists(self) -> dict[str, tuple[str, ...]]:
+        """The lists by the names of their options."""
+        return {"types": self.types, "skip-event-types": self.skip_types, "skip-session-types": self.skip_session_types}
 
 
 @dataclass(slots=True)
@@ -65,9 +74,11 @@ async def open_line(
     connect: Callable[[], Client],
     follow: FollowSettings,
     max_bytes: int,
-    guard: LoginGuard | None = None,
 ) -> AsyncIterator[Line]:
-    """Start the deliverers of a sink; reading begins with `follower.run()`. The sink is closed at the end."""
+    """Start the deliverers of a sink; reading begins with `run()`. The sink stays open.
+
+    A fault of our own code in one of its tasks cancels whoever uses it and is raised at the end of the block, in a group.
+    """
     window = DuplicateWindow()
     window.load(store.delivered_ids())
     selector = Selector(
@@ -76,22 +87,111 @@ async def open_line(
         types=filters.types,
         skip_types=filters.skip_types,
         skip_session_types=filters.skip_session_types,
-        watchers={FAILED_LOGIN: guard.observe} if guard else None,
+        recordings=follow.recordings,
     )
     requests = max(1, sink.limits.requests // RECORDINGS_SHARE)
     limits = LineLimits(max(1, sink.limits.requests - requests), max_bytes - max_bytes // RECORDINGS_SHARE)
-    try:
-        async with (
-            Pipeline(sink, store, selector, limits) as audit,
-            Pipeline(sink, store, selector, LineLimits(requests, max_bytes // RECORDINGS_SHARE)) as recordings,
-        ):
-            read = asyncio.Event()
-            retrying = asyncio.create_task(retry_letters(sink, store, read))
-            follower = Follower(connect, audit, recordings, store, follow, guard)
-            try:
-                yield Line(sink, store, selector, audit, recordings, follower, retrying, read)
-            finally:
-                retrying.cancel()
-                await asyncio.gather(retrying, return_exceptions=True)
-    finally:
-        await sink.close()
+    async with (
+        Pipeline(sink, store, selector, limits) as audit,
+        Pipeline(sink, store, selector, LineLimits(requests, max_bytes // RECORDINGS_SHARE)) as recordings,
+    ):
+        read = asyncio.Event()
+
+        def delivered(event: Event) -> None:
+            (recordings if event.session_id else audit).letter_delivered(event)
+
+        retry = partial(retry_letters, sink, store, read, delivered)
+        retrying = asyncio.create_task(supervise("retrying dead letters", retry, most=MOST_FAILURES, sink=sink.name))
+        follower = Follower(connect, audit, recordings, store, follow)
+        try:
+            yield Line(sink, store, selector, audit, recordings, follower, retrying, read)
+        finally:
+            retrying.cancel()
+            await asyncio.gather(retrying, return_exceptions=True)
+
+
+class KeptLine:
+    """A sink's line that is opened again after every failure, so that one sink's failure of any kind stops no other.
+
+    `name` is the sink's. The counters count since the start of the process.
+    """
+
+    def __init__(
+        self,
+        sink: Sink,
+        store: Store,
+        filters: Filters,
+        connect: Callable[[], Client],
+        follow: FollowSettings,
+        max_bytes: int,
+    ) -> None:
+        self.sink = sink
+        self.store = store
+        self.audit, self.recordings = Counters(), Counters()
+        self.drained = True  # whether all that was in flight when it ended was delivered
+        self._open = partial(open_line, sink, store, filters, connect, follow, max_bytes)
+        self._most = MOST_FAILURES if follow.exit_on_last_event else 0
+        self._grace: float | None = None
+        self._line: Line | None = None  # the last one that was opened
+        self._running = False
+        self._failure = ""
+
+    async def run(self) -> None:
+        """Read and deliver until cancelled, or with `exit_on_last_event` until all is delivered.
+
+        Raises an error of the cluster that nobody here can repair; with `exit_on_last_event` also one that comes again and again.
+        """
+        try:
+            await supervise("the sink's line", self._once, most=self._most, final=OF_THE_CLUSTER, sink=self.sink.name)
+        finally:
+            await self.sink.close()
+
+    async def _once(self) -> None:
+        try:
+            async with self._open() as line:
+                line.audit.counters, line.recordings.counters = self.audit, self.recordings
+                self._line, self._running, self._failure = line, True, ""
+                try:
+                    await line.run()
+                except asyncio.CancelledError:
+                    if self._grace is not None:
+                        self.drained = await line.finish(self._grace)
+                    raise
+        except Exception as error:
+            cause = cause_of(error)
+            self._failure = str(cause) or type(cause).__name__
+            raise
+        finally:
+            self._running = False
+
+    def stop(self, task: asyncio.Task[None], seconds: float) -> None:
+        """Stop reading and end `task`, in which it runs, as soon as what is in flight was delivered, or after `seconds`."""
+        self._grace = seconds
+        task.cancel()
+
+    async def renew(self, connect: Callable[[], Client]) -> None:
+        """Move to a new connection. Raises as `connect` does, ConnectError or RpcError when it does not get in."""
+        if self._line is not None and self._running:
+            await self._line.follower.renew(connect())
+
+    def facts(self) -> dict[str, object]:
+        """What is told about it on request. What a line counts for itself begins again when it is opened again."""
+        line = self._line
+        return {
+            "sink": self.sink.name,
+            "events": self.audit.delivered,
+            "session_events": self.recordings.delivered,
+            "duplicates_dropped": line.selector.duplicates if line else 0,
+            "dead_letters": self.audit.dead + self.recordings.dead,
+            "dead_letters_kept": self._letters_kept(),
+            "retries": line.audit.retries + line.recordings.retries if line else 0,
+            "requests_allowed": line.audit.requests_allowed + line.recordings.requests_allowed if line else 0,
+            "failing": self._failure or (line.audit.failing or line.recordings.failing if line else ""),
+        }
+
+    def _letters_kept(self) -> int | str:
+        """How many dead letters there are now, whoever kept or dropped them."""
+        try:
+            return self.store.letter_totals()[0]
+        except StateError:
+            return "unknown"

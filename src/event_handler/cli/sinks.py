@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import structlog
 
 from event_handler.cli.line import Filters
+from event_handler.errors import SinkError
 from event_handler.event import Event
 from event_handler.settings.model import StartSettings
 from event_handler.sinks.base import Delivered, Limits, Sink, Verdict
@@ -86,6 +88,7 @@ def _fluentd(settings: StartSettings) -> Sink:
             settings.fluentd_key,
             settings.fluentd_format,
             settings.fluentd_max_connections or max(MAX_CONNECTIONS, settings.concurrency * 2),
+            timeout=settings.fluentd_timeout,
             compression=settings.fluentd_compression,
             ordered=settings.fluentd_ordered,
         )
@@ -93,11 +96,18 @@ def _fluentd(settings: StartSettings) -> Sink:
 
 
 def _file(settings: StartSettings) -> Sink:
-    from event_handler.sinks.file import FileSettings, FileSink
+    from event_handler.sinks.file import STANDARD_OUTPUT, FileSettings, FileSink
 
+    if settings.file_path == STANDARD_OUTPUT and sys.stdout is None:  # its number leads nowhere then
+        raise SinkError("events are to go to standard output, which is closed", "Leave it open, or name a file in forward.file.path.")
     return FileSink(
         FileSettings(
-            settings.file_path, settings.file_session_path, settings.file_max_bytes, settings.file_max_age, settings.file_keep
+            settings.file_path,
+            settings.file_session_path,
+            settings.file_max_bytes,
+            settings.file_max_age,
+            settings.file_keep,
+            int(settings.file_mode, 8),
         )
     )
 
@@ -111,6 +121,7 @@ def _elasticsearch(settings: StartSettings) -> Sink:
             target=settings.elasticsearch_target,
             session_target=settings.elasticsearch_session_target,
             document=settings.elasticsearch_document,
+            template=settings.elasticsearch_template,
             api_key=settings.elasticsearch_api_key,
             username=settings.elasticsearch_username,
             password=settings.elasticsearch_password,
@@ -120,5 +131,6 @@ def _elasticsearch(settings: StartSettings) -> Sink:
             key=settings.elasticsearch_key,
             compression=settings.elasticsearch_compression,
             max_connections=settings.elasticsearch_max_connections,
+            timeout=settings.elasticsearch_timeout,
         )
     )

@@ -5,31 +5,37 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import Iterator, Sequence
-from contextlib import AsyncExitStack, contextmanager
+from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
-from time import monotonic, time
+from time import monotonic
 
 import structlog
 
 from event_handler import about
-from event_handler.cli.access import Access, keep_credentials
-from event_handler.cli.line import Line, open_line
+from event_handler.cli.access import Access, addresses, wait_for_credentials
+from event_handler.cli.line import OF_THE_CLUSTER, KeptLine
 from event_handler.cli.sinks import PlannedSink, planned_sinks
-from event_handler.errors import EventHandlerError, StateError
+from event_handler.errors import EventHandlerError, StorageError
 from event_handler.pipeline.filters import Filter
 from event_handler.pipeline.select import ANNOUNCING
-from event_handler.settings.model import StartSettings, options, spell
+from event_handler.settings.model import StartSettings, options, shown
 from event_handler.sources.follow import FollowSettings, export_date
-from event_handler.sources.locks import FAILED_LOGIN, LockSettings, LoginGuard
+from event_handler.sources.locks import LockSettings, LoginGuard
+from event_handler.sources.login_watch import LoginWatch
+from event_handler.sources.reread import before_reading
 from event_handler.sources.take_over import take_over
 from event_handler.state.directory import adopt, state_directory
 from event_handler.state.store import FILE, Store
+from event_handler.supervise import supervise, tell
+from event_handler.teleport.credentials import Credentials
 from event_handler.teleport.decode import COMPILED
-from event_handler.teleport.dial import split_address
+from event_handler.teleport.dial import split_address, srv
 from event_handler.teleport.renewal import CredentialsKeeper
 
 REPORT_EVERY = 60.0  # seconds between counter lines, as the Go plugin prints them
+LOGINS_READ_WITHIN = 60.0  # seconds; with `exit-on-last-event` the failed logins are read to the end as well
 SEARCH_POLL = 2.0  # seconds; an idle log is searched at that pace at least, and events are late by half of it
 BULK_POLL = 10.0  # seconds; a chunk appears about once a minute, and each listing lists a bucket on the server
 
@@ -39,14 +45,19 @@ log = structlog.get_logger()
 def run(settings: StartSettings, warnings: Sequence[str]) -> None:
     """Run until done. Raises EventHandlerError."""
     try:
-        keeper = keep_credentials(settings)
-        access = Access(settings, keeper)
         planned = planned_sinks(settings)
+        for given, address in zip(settings.teleport_addr, addresses(settings), strict=True):
+            if "://" in given:
+                log.warning("teleport.addr is host:port, not a URL; the scheme and the path are left out", address=address)
+        keeper = asyncio.run(_credentials(settings))
+        if keeper is None:
+            return
+        access = Access(settings, keeper)
         log.info(
             "starting",
             build=about.line(),
             decoder="compiled" if COMPILED else "python",
-            teleport=",".join(settings.teleport_addr),
+            teleport=",".join(addresses(settings)),
             cluster=keeper.current.cluster,
             identity_expires=keeper.current.not_after.isoformat(),
             storage=settings.storage,
@@ -61,10 +72,26 @@ def run(settings: StartSettings, warnings: Sequence[str]) -> None:
         asyncio.run(_run(settings, list(zip(planned, stores, strict=True)), access, keeper))
 
 
+async def _credentials(settings: StartSettings) -> CredentialsKeeper | None:
+    """The credentials as soon as they are valid, None when a signal came before. Raises as `wait_for_credentials`."""
+    stopping = asyncio.create_task(_signalled())
+    waiting = asyncio.create_task(wait_for_credentials(settings))
+    await asyncio.wait([stopping, waiting], return_when=asyncio.FIRST_COMPLETED)
+    for task in (stopping, waiting):
+        task.cancel()
+    _, keeper = await asyncio.gather(stopping, waiting, return_exceptions=True)
+    if isinstance(keeper, asyncio.CancelledError):
+        log.info("Successfully shut down")
+        return None
+    if isinstance(keeper, BaseException):
+        raise keeper
+    return keeper
+
+
 def _tell_settings(settings: StartSettings) -> None:
     """What differs from its default, as a user would write it."""
     chosen = {name: value for name, value in settings if value != StartSettings.model_fields[name].default}
-    log.info("settings", **{name: spell(option, chosen[name]) for name, option in options().items() if name in chosen})
+    log.info("settings", **{name: shown(option, chosen[name]) for name, option in options().items() if name in chosen})
     if settings.dry_run:
         log.warning("dry run: nothing is delivered and nothing remembered")
     if settings.exit_on_last_event:
@@ -78,6 +105,7 @@ def _stores(settings: StartSettings, planned: Sequence[PlannedSink], cluster: st
     try:
         for plan in planned:
             opened.append(_store(settings, cluster, plan.sink.name))
+            before_reading(opened[-1], plan.sink.name, plan.filters.lists(), settings.reread_from)
         yield opened
     finally:
         for store in opened:
@@ -87,46 +115,51 @@ def _stores(settings: StartSettings, planned: Sequence[PlannedSink], cluster: st
 def _store(settings: StartSettings, cluster: str, sink: str) -> Store:
     storage = Path(settings.storage)
     directory = state_directory(storage, cluster, sink)
-    addresses = [split_address(address.strip()) for address in settings.teleport_addr]
+    hosts = [split_address(address) for address in addresses(settings) if not srv.is_service(address)]
     if settings.dry_run:
         store = Store(None, copy_from=directory / FILE)
     else:
         if sink == "fluentd":  # the only sink that there was when state was kept by address
-            adopt(storage, directory, addresses)
+            adopt(storage, directory, hosts)
         store = Store(directory, begin_known=settings.start_time is not None)
         store.claim(cluster)
     if sink == "fluentd":  # the only one that the Go plugin delivers to
-        take_over(store, storage, addresses, settings.start_time)
+        take_over(store, storage, hosts, settings.start_time)
     return store
 
 
-def _start_time(settings: StartSettings, store: Store) -> float:
+def _start_time(settings: StartSettings, store: Store, sink: str) -> float:
     """Where reading began: remembered on the first run, and not to be changed afterwards."""
-    saved = store.fact("start_time")
     asked = settings.start_time.timestamp() if settings.start_time else None
-    if not saved:
-        begin = float(int(asked if asked is not None else time()))
-        store.remember("start_time", str(begin))
-        return begin
-    if asked is not None and asked != float(saved):
-        began = datetime.fromtimestamp(float(saved), UTC).isoformat()
-        raise StateError(
-            f"--start-time differs from the one this storage began with ({began})",
-            "Leave --start-time out to go on, or name another --storage to begin anew.",
+    new = not store.fact("start_time")
+    begin = store.begin(asked)
+    if new:
+        log.info(
+            "no position in the storage: beginning at the start time",
+            sink=sink,
+            storage=str(Path(settings.storage).absolute()),
+            start_time=datetime.fromtimestamp(begin, UTC).isoformat(),
+            chosen_by="start-time" if asked is not None else "the clock: events before now are not read",
         )
-    return float(saved)
+    if asked is not None and int(asked) != begin:
+        began = datetime.fromtimestamp(begin, UTC).isoformat()
+        raise StorageError(
+            f"--start-time differs from the one this storage began with ({began})",
+            "Leave --start-time out to go on, or name another --storage to start over.",
+        )
+    return begin
 
 
 def _follow_settings(settings: StartSettings, plan: PlannedSink, store: Store, cluster: str) -> FollowSettings:
     recordings = not settings.no_session_recordings and not settings.dry_run
     types = Filter(plan.filters.types).exact_types()  # the server knows neither patterns nor codes
-    needed = (*(ANNOUNCING if recordings else ()), *((FAILED_LOGIN,) if settings.lock_enabled else ()))
+    needed = ANNOUNCING if recordings else ()
     return FollowSettings(
         cluster=cluster,
-        start=_start_time(settings, store),
+        start=_start_time(settings, store, plan.sink.name),
         window=settings.window_size,
         page=settings.batch,
-        types=tuple(dict.fromkeys((*types, *needed))) if types else (),  # or the filter would turn recordings and locks off
+        types=tuple(dict.fromkeys((*types, *needed))) if types else (),  # or the filter would turn recordings off
         look_back=settings.look_back,
         search_poll=settings.poll_interval or min(settings.timeout, SEARCH_POLL),
         bulk_poll=settings.poll_interval or BULK_POLL,
@@ -139,78 +172,103 @@ def _follow_settings(settings: StartSettings, plan: PlannedSink, store: Store, c
     )
 
 
-def _guard(settings: StartSettings, store: Store) -> LoginGuard | None:
+def _login_watch(settings: StartSettings, store: Store, access: Access) -> LoginWatch | None:
+    """One for all sinks, or each failure would count several times; `store` remembers what it has counted."""
     if not settings.lock_enabled or settings.dry_run:
         return None
     count, period, duration = settings.lock_failed_attempts_count, settings.lock_period, settings.lock_for
-    return LoginGuard(LockSettings(count, period, duration, settings.lock_exempt), store)
+    return LoginWatch(access.connect, LoginGuard(LockSettings(count, period, duration, settings.lock_exempt), store))
 
 
 async def _run(settings: StartSettings, jobs: list[tuple[PlannedSink, Store]], access: Access, keeper: CredentialsKeeper) -> None:
-    async with AsyncExitStack() as stack:
-        lines: list[Line] = []
-        for plan, store in jobs:
-            follow = _follow_settings(settings, plan, store, keeper.current.cluster)
-            guard = None if lines else _guard(settings, store)  # one line counts, or each failure would count several times
-            opened = open_line(plan.sink, store, plan.filters, access.connect, follow, settings.max_in_flight_bytes, guard)
-            lines.append(await stack.enter_async_context(opened))
-        try:
-            await _follow(lines, keeper, settings.shutdown_timeout)
-        finally:
-            _tell(lines)
+    lines: list[KeptLine] = []
+    for plan, store in jobs:
+        follow = _follow_settings(settings, plan, store, keeper.current.cluster)
+        lines.append(KeptLine(plan.sink, store, plan.filters, access.connect, follow, settings.max_in_flight_bytes))
+    try:
+        await _follow(lines, _login_watch(settings, jobs[0][1], access), access, keeper, settings.shutdown_timeout)
+    finally:
+        _tell(lines)
     log.info("Successfully shut down")
 
 
-async def _follow(lines: list[Line], keeper: CredentialsKeeper, shutdown_timeout: float) -> None:
-    """Read and deliver until all lines are done, one fails for good, or a signal comes."""
+async def _follow(
+    lines: list[KeptLine], watch: LoginWatch | None, access: Access, keeper: CredentialsKeeper, shutdown_timeout: float
+) -> None:
+    """Read and deliver until all lines are done, the cluster turns out to be a wrong one, or a signal comes."""
 
-    async def renew() -> None:
+    async def renew(newer: Credentials) -> None:
         for line in lines:
-            await line.follower.renew()
+            await line.renew(lambda: access.connect(newer))
 
-    following = asyncio.create_task(_read_all(lines))
+    running = {asyncio.create_task(line.run()): line for line in lines}
     stopping = asyncio.create_task(_signalled())
-    beside = [asyncio.create_task(_report(lines)), asyncio.create_task(keeper.watch(renew))]
-
-    def look_again() -> None:
-        beside.append(asyncio.create_task(_look_again(lines, keeper)))
-
-    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, look_again)
+    beside = [
+        asyncio.create_task(supervise("the report of counters", partial(_report, lines))),
+        asyncio.create_task(supervise("the watch for renewed credentials", partial(keeper.watch, renew))),
+    ]
+    if watch is not None:
+        beside.append(asyncio.create_task(supervise("locking users", watch.run)))
+    hang_up = asyncio.Event()
+    beside.append(asyncio.create_task(supervise("reading files again", partial(_look_again, hang_up, lines, keeper))))
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, hang_up.set)
     asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, _tell, lines)
     try:
-        await asyncio.wait([following, stopping], return_when=asyncio.FIRST_COMPLETED)
+        await _until_done(list(running), watch, stopping)
     finally:
-        stopped = stopping.done()
-        following.cancel()
+        for task, line in running.items():
+            line.stop(task, shutdown_timeout)
+        ended = await asyncio.gather(*running, return_exceptions=True)
         for task in (stopping, *beside):
             task.cancel()
-        result = (await asyncio.gather(following, stopping, *beside, return_exceptions=True))[0]
-    if stopped:
-        finished = await asyncio.gather(*(line.finish(shutdown_timeout) for line in lines))
-        if not all(finished):
-            log.warning("stopped with events in flight; they are sent again at the next start", waited_s=shutdown_timeout)
-    if isinstance(result, BaseException) and not (stopped and isinstance(result, asyncio.CancelledError)):
-        raise _cause(result)
+        await asyncio.gather(stopping, *beside, return_exceptions=True)
+    if not all(line.drained for line in lines):
+        log.warning("stopped with events in flight; they are sent again at the next start", waited_s=shutdown_timeout)
+    _raise_failure({line.sink.name: error for line, error in zip(lines, ended, strict=True) if isinstance(error, Exception)})
 
 
-async def _read_all(lines: list[Line]) -> None:
-    async with asyncio.TaskGroup() as group:
+async def _until_done(reading: list[asyncio.Task[None]], watch: LoginWatch | None, stopping: asyncio.Task[None]) -> None:
+    """Wait for all lines, then for failed logins; not longer than to the signal to stop, or to an error that concerns them all."""
+    left = {*reading, stopping}
+    while stopping in left and len(left) > 1:
+        done, left = await asyncio.wait(left, return_when=asyncio.FIRST_COMPLETED)
+        if any(task is not stopping and isinstance(task.exception(), OF_THE_CLUSTER) for task in done):
+            return
+    if watch is not None and not stopping.done():
+        finishing = asyncio.create_task(watch.finish(LOGINS_READ_WITHIN))
+        await asyncio.wait([finishing, stopping], return_when=asyncio.FIRST_COMPLETED)
+        finishing.cancel()
+
+
+def _raise_failure(failed: dict[str, Exception]) -> None:
+    """Raise for lines that ended by an error, by sink, what the user shall read at the end."""
+    for error in failed.values():
+        if isinstance(error, OF_THE_CLUSTER):
+            raise error
+    if failed:
+        reasons = "; ".join(f"{sink}: {_reason(error)}" for sink, error in failed.items())
+        raise EventHandlerError(
+            f"not everything was delivered, for a sink failed ({reasons})",
+            "What is missing comes with the next start. Log level debug shows where a fault is.",
+        )
+
+
+def _reason(error: Exception) -> str:
+    return str(error) if isinstance(error, EventHandlerError) else f"{type(error).__name__}: {error}"
+
+
+async def _look_again(hang_up: asyncio.Event, lines: list[KeptLine], keeper: CredentialsKeeper) -> None:
+    """After each SIGHUP: files may have been renewed or moved away."""
+    while True:
+        await hang_up.wait()
+        hang_up.clear()
+        log.info("reading credentials and TLS files again, opening files again", signal="SIGHUP")
+        keeper.look_now()
         for line in lines:
-            group.create_task(line.run())
-
-
-async def _look_again(lines: list[Line], keeper: CredentialsKeeper) -> None:
-    """SIGHUP: files may have been renewed or moved away."""
-    log.info("reading credentials and TLS files again, opening files anew", signal="SIGHUP")
-    keeper.look_now()
-    for line in lines:
-        await line.sink.reopen()
-
-
-def _cause(error: BaseException) -> BaseException:
-    while isinstance(error, BaseExceptionGroup) and not isinstance(error, EventHandlerError):
-        error = error.exceptions[0]
-    return error
+            try:
+                await line.sink.reopen()
+            except Exception as error:  # of one sink; the others are opened all the same
+                tell("files cannot be opened again", error, sink=line.sink.name)
 
 
 async def _signalled() -> None:
@@ -230,29 +288,19 @@ async def _signalled() -> None:
     await stop.wait()
 
 
-async def _report(lines: list[Line]) -> None:
+async def _report(lines: list[KeptLine]) -> None:
     events, sessions, at = 0, 0, monotonic()
     while True:
         await asyncio.sleep(REPORT_EVERY)
         minutes = (monotonic() - at) / 60
-        now_events = sum(line.audit.counters.delivered for line in lines)
-        now_sessions = sum(line.recordings.counters.delivered for line in lines)
+        now_events = sum(line.audit.delivered for line in lines)
+        now_sessions = sum(line.recordings.delivered for line in lines)
         dates = [date for line in lines if (date := export_date(line.store))]
         log.info("Event processing", events_per_minute=round((now_events - events) / minutes), date=min(dates, default=""))
         log.info("Session processing", sessions_per_minute=round((now_sessions - sessions) / minutes))
         events, sessions, at = now_events, now_sessions, monotonic()
 
 
-def _tell(lines: list[Line]) -> None:
+def _tell(lines: list[KeptLine]) -> None:
     for line in lines:
-        log.info(
-            "delivered",
-            sink=line.sink.name,
-            events=line.audit.counters.delivered,
-            session_events=line.recordings.counters.delivered,
-            duplicates_dropped=line.selector.duplicates,
-            dead_letters=line.audit.counters.dead + line.recordings.counters.dead,
-            retries=line.audit.retries + line.recordings.retries,
-            requests_allowed=line.audit.requests_allowed + line.recordings.requests_allowed,
-            failing=line.audit.failing or line.recordings.failing,
-        )
+        log.info("delivered", **line.facts())

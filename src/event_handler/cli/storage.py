@@ -17,7 +17,7 @@ from event_handler.settings.model import StartSettings
 from event_handler.sources.bulk import DONE, FIRST_DAY
 from event_handler.sources.hand_back import hand_back
 from event_handler.sources.search import read_position
-from event_handler.state.directory import state_directory
+from event_handler.state.directory import state_directory, states_below
 from event_handler.state.go_plugin import rfc3339
 from event_handler.state.store import FILE, Store
 from event_handler.teleport.dial import split_address
@@ -42,9 +42,9 @@ def storage() -> None:
 def show(before: Mapping[str, str], /, config: str, storage_directory: str | None, cluster: str, sink: str) -> None:
     settings = storage_settings(config or before["config"], storage_directory)
     for number, directory in enumerate(state_directories(settings, cluster, sink)):
-        store = Store(None, copy_from=directory / FILE)
         if number:
             click.echo()
+        store = Store.to_read(directory / FILE)
         try:
             for name, value in _facts(store, directory):
                 click.echo(f"{name:<20} {value}")
@@ -78,7 +78,7 @@ def export(
         names = ", ".join(_cluster(path) for path in found)
         raise UsageError(f"{settings.storage} has the state of several clusters: {names}", "Name one with --cluster.")
     target = to.absolute() if to else _plugin_directory(settings)
-    store = Store(found[0])
+    store = Store(found[0], existing=True)
     try:
         state, kept = hand_back(store, target, force=force)
     finally:
@@ -101,7 +101,7 @@ def storage_settings(config: str, storage_directory: str | None, address: str | 
 def state_directories(settings: StartSettings, cluster: str, sink: str) -> list[Path]:
     """The directories of the states that are meant, at least one."""
     root = Path(settings.storage)
-    found = [path.parent for path in sorted(root.glob(f"*/{sink or '*'}/{FILE}"))]
+    found = states_below(root, sink)
     if cluster:
         found = [path for path in found if path == state_directory(root, cluster, path.name)]
     if not found:
@@ -125,14 +125,15 @@ def _facts(store: Store, directory: Path) -> Iterator[tuple[str, str]]:
     yield "cluster", _cluster(directory)
     yield "sink", directory.name
     yield "file", str(directory / FILE)
-    begin, mode, position = store.fact("start_time"), store.fact("mode"), read_position(store)
-    yield "start time", rfc3339(float(begin)) if begin else "not started yet"
+    mode, position = store.fact("mode"), read_position(store)
+    begin = None if store.is_new else store.begin(None)  # which raises when the state has lost it
+    yield "start time", "not started yet" if begin is None else rfc3339(begin)
     if mode:
         yield "read by", {"bulk": "bulk export", "search": "search"}[mode]
     if mode == "search" and position is not None:
         yield "delivered up to", rfc3339(position)
     if mode == "bulk":
-        yield "days polled from", store.fact(FIRST_DAY) or rfc3339(float(begin))[:10]
+        yield "days polled from", store.fact(FIRST_DAY) or (rfc3339(begin)[:10] if begin is not None else "the start")
         yield from _chunks(store)
     waiting, untried = store.waiting_recordings()
     yield "recordings waiting", f"{waiting}, {untried} of them never tried"

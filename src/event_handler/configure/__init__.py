@@ -18,6 +18,7 @@ IMPERSONATOR_FILE = "teleport-event-handler-impersonator-role.yaml"
 TOML_FILE = "teleport-event-handler.toml"
 HELM_FILE = "teleport-plugin-event-handler-values.yaml"
 UNIT_FILE = "teleport-event-handler.service"
+IDENTITY = "identity"  # the file that tbot or tctl writes into the same directory
 SYSTEMD_STORAGE = "/var/lib/teleport-event-handler"  # what StateDirectory= of the unit makes
 OUTPUTS = (*COLLECTORS, "helm", "systemd")  # the last two are ways to run the handler; their collector is Fluentd
 HELM_NAME = "fluentd.fluentd.svc.cluster.local"  # of the collector in the Helm values
@@ -63,7 +64,7 @@ def groups(request: Request, passphrase: Callable[[], str]) -> list[Group]:
     Raises ConfigurationError, as do the groups when they are made.
     """
     if not request.addr or not request.addr.isprintable():
-        raise ConfigurationError(f"{request.addr!r} is no address of Teleport", "Give it as host:port.")
+        raise ConfigurationError(f"expected the address of Teleport, got {request.addr!r}", "Give it as host:port.")
     check(request.dns_names, request.ips, request.ttl, request.length)
     if request.key_type not in request.collector.key_types:
         known = " or ".join(request.collector.key_types)
@@ -92,7 +93,7 @@ def groups(request: Request, passphrase: Callable[[], str]) -> list[Group]:
 
 def _root(out: Path) -> Path:
     if not out.is_dir():
-        raise ConfigurationError(f"{out} is no directory", "Create it first, or name another one.")
+        raise ConfigurationError(f"expected a directory, got {out}", "Create it first, or name another one.")
     root = out.absolute()
     try:
         str(root).encode()
@@ -105,11 +106,11 @@ def _certificate_paths(root: Path, names: tuple[str, str, str]) -> list[Path]:
     for name in names:
         pure = PurePath(name)
         if not name.isprintable() or not pure.name or pure.is_absolute() or ".." in pure.parts or name.endswith("/"):
-            raise ConfigurationError(f"{name!r} is no name for a certificate", "Give a plain name such as ca.")
+            raise ConfigurationError(f"expected a name for a certificate, got {name!r}", "Give a plain name such as ca.")
     paths = [root / f"{name}.{kind}" for name in names for kind in ("crt", "key")]
     for parent in {path.parent for path in paths}:
         if not parent.is_dir():
-            raise ConfigurationError(f"{parent} is no directory", "Create it first, or choose another name.")
+            raise ConfigurationError(f"the directory {parent} does not exist", "Create it first, or choose another name.")
     return paths
 
 
@@ -121,9 +122,8 @@ def _toml(request: Request, root: Path) -> str:
     ca, certificate, key = (
         str(root / name) for name in (f"{request.ca_name}.crt", f"{request.client_name}.crt", f"{request.client_name}.key")
     )
-    if request.output == "systemd":
-        return templates.toml(ca, certificate, key, request.addr, SYSTEMD_STORAGE, str(root / "identity"), lock=request.lock)
-    return templates.toml(ca, certificate, key, request.addr, lock=request.lock)
+    storage = SYSTEMD_STORAGE if request.output == "systemd" else str(root / "storage")
+    return templates.toml(ca, certificate, key, request.addr, storage, str(root / IDENTITY), lock=request.lock)
 
 
 def _unit(request: Request, root: Path) -> str:
@@ -156,7 +156,7 @@ def _check_passphrase(passphrase: str) -> None:
     try:
         size = len(passphrase.encode())
     except UnicodeEncodeError:
-        raise ConfigurationError("the passphrase is no valid text (UTF-8)", "Choose another one.") from None
+        raise ConfigurationError("the passphrase is not valid UTF-8 text", "Choose another one.") from None
     if not 0 < size <= LONGEST_PASSPHRASE:
         raise ConfigurationError(
             f"the passphrase of the server key has {size} bytes", f"Choose one of 1 to {LONGEST_PASSPHRASE} bytes."

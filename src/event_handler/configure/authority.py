@@ -106,7 +106,7 @@ def _make_key(key_type: KeyType, length: int) -> PrivateKey:
 def _alternative_names(dns_names: Sequence[str], ips: Sequence[str]) -> x509.SubjectAlternativeName:
     for name in dns_names:
         if len(name) > 253 or not _DNS_NAME.fullmatch(name):
-            raise ConfigurationError(f"{name!r} is no DNS name", "Names outside ASCII are given in their xn-- form.")
+            raise ConfigurationError(f"expected a DNS name, got {name!r}", "Names outside ASCII are given in their xn-- form.")
     found: list[x509.GeneralName] = [x509.DNSName(name) for name in dict.fromkeys(dns_names)]
     found += [x509.IPAddress(address) for address in dict.fromkeys(map(_address, ips))]
     if not found:
@@ -120,7 +120,7 @@ def _address(text: str) -> IPv4Address | IPv6Address:
         if isinstance(address, IPv6Address) and address.scope_id:
             raise ValueError
     except ValueError:
-        raise ConfigurationError(f"{text!r} is no IP address", "Give it as 192.0.2.1 or 2001:db8::1.") from None
+        raise ConfigurationError(f"expected an IP address, got {text!r}", "Give it as 192.0.2.1 or 2001:db8::1.") from None
     return address
 
 

@@ -1,6 +1,6 @@
 """The collector's own file: TLS that demands a client certificate, audit events and session recordings apart, buffers on disk.
 
-Each collector finds the certificates under /keys, where its container has the directory of `configure`.
+Each collector finds the certificates under /keys, where its container has the authority's certificate and its own pair.
 """
 
 from __future__ import annotations
@@ -45,11 +45,12 @@ _FLUENT_SOURCE = """\
     @type json
     json_parser oj
 
-    # The record is filed under the time of the event, and keeps it.
+    # The record is filed under the time of the event, and keeps it. Teleport writes a time with as many digits behind the second
+    # as it needs, and none for a whole second: %iso8601 takes them all, a format such as %S.%L would refuse some events.
     time_key time
     keep_time_key true
     time_type string
-    time_format %Y-%m-%dT%H:%M:%S.%L%z
+    time_format %iso8601
   </parse>
 </source>
 """
@@ -83,12 +84,19 @@ service:
   storage.sync: full
 
 parsers:
-  # The record is filed under the time of the event, and keeps it.
+  # The record is filed under the time of the event, and keeps it. Teleport writes a time with as many digits behind the second
+  # as it needs, and none for a whole second: Fluent Bit needs a format for each.
   - name: teleport_time
     format: regex
-    regex: '^(?<time>.+)$'
+    regex: '^(?<time>.+[.].+)$'
     time_key: time
     time_format: '%Y-%m-%dT%H:%M:%S.%L%z'
+    time_keep: on
+  - name: teleport_time_whole_second
+    format: regex
+    regex: '^(?<time>[^.]+)$'
+    time_key: time
+    time_format: '%Y-%m-%dT%H:%M:%S%z'
     time_keep: on
 
 pipeline:
@@ -114,7 +122,7 @@ pipeline:
     - name: parser
       match: '*'
       key_name: time
-      parser: teleport_time
+      parser: [teleport_time, teleport_time_whole_second]
       reserve_data: on
       preserve_key: on
 
@@ -132,8 +140,8 @@ pipeline:
 """
 
 _LOGSTASH = """\
-# For the input plugin http 3.7 or newer, whose ssl_ options have these names. With queue.type: persisted in
-# pipelines.yml, what was accepted is kept on disk.
+# For the input plugin http 3.7 or newer, whose ssl_ options have these names. With queue.type: persisted in pipelines.yml
+# (QUEUE_TYPE=persisted for the container), what was accepted is kept on disk.
 input {{
   # Receives events over HTTPS, only from holders of a client certificate of the same authority.
   http {{
@@ -152,7 +160,7 @@ input {{
 }}
 
 filter {{
-  # The record is filed under the time of the event, and keeps it.
+  # The record is filed under the time of the event, with any number of digits behind the second, and keeps it.
   date {{
     match => ["time", "ISO8601"]
   }}
@@ -220,15 +228,26 @@ sinks:
 
 
 @dataclass(frozen=True, slots=True)
+class Container:
+    """How a collector is tried in a container: where its `file` is mounted, and where it keeps what it has accepted, if it does."""
+
+    image: str
+    file: str
+    arguments: str = ""
+    buffer: str = ""
+    environment: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Collector:
-    """A collector that can be configured: its file, how it is started for a try, and which private keys it reads.
+    """A collector that can be configured: its file, the container that tries it, and which private keys it reads.
 
     `render` takes the names of CA, server certificate and server key within `KEYS`, and the passphrase of the key.
     """
 
     file: str
     render: Callable[[str, str, str, str], str]
-    run: str
+    container: Container
     key_form: KeyForm = "traditional"
     key_types: tuple[KeyType, ...] = ("rsa", "ecdsa", "ed25519")
 
@@ -282,17 +301,33 @@ def _fluent(text: str) -> str:
     return '"' + "".join(_FLUENT_ESCAPES.get(character, character) for character in text) + '"'
 
 
-_DOCKER = "docker run -u 0 -p 8888:8888 -v {out}:/keys"
-FLUENTD = Collector("fluent.conf", fluent_conf, _DOCKER + " -v {out}/fluent.conf:/fluentd/etc/fluent.conf fluent/fluentd:edge")
+FLUENTD = Collector(
+    "fluent.conf", fluent_conf, Container("fluent/fluentd:edge", "/fluentd/etc/fluent.conf", buffer="/fluentd/log/buffer")
+)
 COLLECTORS = {
     "fluentd": FLUENTD,
-    "fluent-bit": Collector("fluent-bit.yaml", fluent_bit_yaml, _DOCKER + " fluent/fluent-bit -c /keys/fluent-bit.yaml"),
+    "fluent-bit": Collector(
+        "fluent-bit.yaml",
+        fluent_bit_yaml,
+        Container("fluent/fluent-bit", "/keys/fluent-bit.yaml", "-c /keys/fluent-bit.yaml", "/var/lib/fluent-bit/buffer"),
+    ),
     "logstash": Collector(
         "logstash.conf",
         logstash_conf,
-        _DOCKER + " docker.elastic.co/logstash/logstash:9.1.0 -f /keys/logstash.conf",
+        Container(
+            "docker.elastic.co/logstash/logstash:9.1.0",
+            "/keys/logstash.conf",
+            "-f /keys/logstash.conf",
+            "/usr/share/logstash/data",
+            # Root reads the key; since version 9 Logstash refuses to run as root unless it is told to.
+            environment=("QUEUE_TYPE=persisted", "ALLOW_SUPERUSER=true"),
+        ),
         key_form="pkcs8",
         key_types=("rsa", "ecdsa"),  # Netty reads no other: "Neither RSA, DSA nor EC worked"
     ),
-    "vector": Collector("vector.yaml", vector_yaml, _DOCKER + " timberio/vector:latest-debian --config /keys/vector.yaml"),
+    "vector": Collector(
+        "vector.yaml",
+        vector_yaml,
+        Container("timberio/vector:latest-debian", "/keys/vector.yaml", "--config /keys/vector.yaml"),
+    ),
 }

@@ -32,13 +32,14 @@ _LOCK_RULE = """\
 
 IMPERSONATOR = """\
 # Whoever has this role may sign an identity file for the event handler:
-#   tctl auth sign --user=teleport-event-handler --out=identity
+#   tctl auth sign --user=teleport-event-handler --out=identity --ttl=10h
 kind: role
 metadata:
   name: teleport-event-handler-impersonator
 spec:
   options:
-    # The identity file is valid for that long; tbot renews it by itself.
+    # No identity file may be valid for longer when it is signed with this role, and no login of whoever has it.
+    # With tbot none of this is needed.
     max_session_ttl: 10h
   allow:
     impersonate:
@@ -49,16 +50,16 @@ version: v5
 
 _TOML = """\
 # Settings of teleport-event-handler. Use them with: teleport-event-handler start --config=teleport-event-handler.toml
-# Relative paths start at the directory that it is started in. Durations need a unit: "10s", "1m30s", "24h".
+# All paths are absolute: a relative one would start at the directory that the event handler is started in, and a storage
+# that is not found there begins empty. Durations need a unit: "10s", "1m30s", "24h".
 
 # The position in the audit log is kept here. It must survive restarts.
 storage = {storage}
 # The longest pause between two looks at the audit log.
 timeout = "10s"
-# Events of one page, where the audit log is searched.
-batch = 500
 
-# Where the first run begins; without it, at the moment of the first start. Later starts go on where the last one was.
+# Where the first start begins to read; without it, at that moment: nothing older is delivered.
+# Later starts go on where the last one ended, and refuse another time.
 # start-time = "2026-01-01T00:00:00Z"
 
 # Only these types of audit events, or all but those.
@@ -86,7 +87,8 @@ format = "array"
 [teleport]
 # The Auth Service or the Proxy, as host:port.
 addr = {addr}
-# Made by tbot, or by: tctl auth sign --user=teleport-event-handler --out=identity
+# Written and renewed by tbot, or signed by hand and good for its --ttl:
+#   tctl auth sign --user=teleport-event-handler --out=identity --ttl=8760h
 identity = {identity}
 # Read the identity again when it has been renewed.
 refresh.enabled = true
@@ -109,11 +111,17 @@ lock-period = "1m"
 """
 
 _HELM = """\
-# Values of the chart teleport-plugin-event-handler.
+# Values of the chart teleport-plugin-event-handler, which runs Teleport's own plugin. To run this event handler with it, build an
+# image that has it as /usr/local/bin/teleport-plugin (docs/configure.md), and name the image here:
+# image:
+#   repository: registry.example.com/teleport-event-handler
+#   tag: "1"
 eventHandler:
-  storagePath: "./storage"
+  # The volume is mounted here.
+  storagePath: "/var/lib/teleport-event-handler"
   timeout: "10s"
-  batch: 500
+  # The largest page; without it the chart asks for pages of 20 events.
+  batch: 10000
 {lock}
 teleport:
   address: {addr}
@@ -149,6 +157,8 @@ Description=Teleport event handler
 Documentation=https://goteleport.com/docs/zero-trust-access/export-audit-events/
 Wants=network-online.target
 After=network-online.target
+# Never given up: a cluster or a disk that is away for a night is there again in the morning.
+StartLimitIntervalSec=0
 
 [Service]
 Type=simple
@@ -160,8 +170,9 @@ ExecStart={program} start --config={config}
 ExecReload=/bin/kill -HUP $MAINPID
 Restart=always
 RestartSec=5
-# 80 is a wrong setting: starting again would not mend it.
+# 80 is a wrong command line, setting or credential: only a person can correct it.
 RestartPreventExitStatus=80
+# Longer than shutdown-timeout, so that what is in flight is finished.
 TimeoutStopSec=30
 # Made by systemd as /var/lib/teleport-event-handler; the position in the audit log is kept there.
 StateDirectory=teleport-event-handler
@@ -169,7 +180,9 @@ StateDirectoryMode=0700
 UMask=0077
 LimitNOFILE=65536
 
-# All that it may do is read its files, write its state and open connections.
+# All that it may do is read its files, write its state and open connections. The file sink writes elsewhere, into a directory
+# that must be named here and belong to the user above:
+# ReadWritePaths=/var/log/teleport
 CapabilityBoundingSet=
 NoNewPrivileges=yes
 ProtectSystem=strict
@@ -201,10 +214,8 @@ def role(lock: bool) -> str:
     return _ROLE.format(lock=_LOCK_RULE if lock else "")
 
 
-def toml(
-    ca: str, certificate: str, key: str, addr: str, storage: str = "./storage", identity: str = "identity", *, lock: bool = False
-) -> str:
-    """Settings for this program and the Go plugin, which ignores keys that it does not know; the first three are absolute paths."""
+def toml(ca: str, certificate: str, key: str, addr: str, storage: str, identity: str, *, lock: bool = False) -> str:
+    """Settings for this program and the Go plugin, which ignores keys that it does not know; all but `addr` are absolute paths."""
     return _TOML.format(
         ca=quoted(ca),
         certificate=quoted(certificate),

@@ -13,12 +13,14 @@ from time import monotonic
 import structlog
 
 from event_handler.errors import StateError
+from event_handler.event import Event
 from event_handler.pipeline.batches import Batcher, Entry
 from event_handler.pipeline.delivery import Delivery
 from event_handler.pipeline.ledger import Ledger, Segment
 from event_handler.pipeline.memory import Memory
 from event_handler.pipeline.outage import REMIND_EVERY
 from event_handler.pipeline.select import Selector, letter_mark
+from event_handler.redact import credentials
 from event_handler.sinks.base import Sink
 from event_handler.state.store import Commit, DeadLetter, Store
 
@@ -39,7 +41,7 @@ class LineLimits:
 
 @dataclass(slots=True)
 class Counters:
-    """What happened since the start. `newest` is the time of the newest delivered event."""
+    """What happened since the start, dead letters that were delivered later among it. `newest` is the time of the newest event."""
 
     delivered: int = 0
     dead: int = 0
@@ -169,9 +171,17 @@ class Pipeline:
         self.counters.newest = max(self.counters.newest, max(entry.event.time for entry in entries))
         self._memory.acknowledge(entries)
 
+    def letter_delivered(self, event: Event) -> None:
+        """A dead letter was sent again and taken."""
+        self.counters.delivered += 1
+        self.counters.newest = max(self.counters.newest, event.time)
+
     async def _refused(self, entry: Entry, reason: str) -> None:
         event = entry.event
-        await self._bury(DeadLetter(self._sink.name, reason, event.type, event.id, event.session_id, event.body))
+        letter = DeadLetter(
+            self._sink.name, credentials(reason), event.type, event.id, event.session_id, event.body, event.time, event.index
+        )
+        await self._bury(letter)
         self._memory.acknowledge([entry])
 
     async def _bury(self, letter: DeadLetter, mark: bytes = b"") -> None:

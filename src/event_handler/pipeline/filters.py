@@ -23,7 +23,7 @@ class Filter:
         self._types, self._not_types = _split(types)
         self._skip, self._not_skip = _split(skip)
         entries = (*self._types, *self._not_types, *self._skip, *self._not_skip)
-        self.needs_code = any(_names_codes(entry) for entry in entries)
+        self.needs_code = any(names_codes(entry) for entry in entries)
         self.wants = lru_cache(REMEMBERED)(self._wants)
 
     def _wants(self, kind: str, code: str = "") -> bool:
@@ -36,7 +36,7 @@ class Filter:
 
     def exact_types(self) -> tuple[str, ...]:
         """The only types that can be wanted, as far as the list names them exactly; () where any may be."""
-        return () if any(_names_codes(entry) or _is_pattern(entry) for entry in self._types) else self._types
+        return () if any(names_codes(entry) or is_pattern(entry) for entry in self._types) else self._types
 
 
 def _split(entries: Iterable[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -46,17 +46,20 @@ def _split(entries: Iterable[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     return named, tuple(entry.removeprefix(EXCEPT) for entry in all_of_them if entry.startswith(EXCEPT))
 
 
-def _is_pattern(entry: str) -> bool:
+def is_pattern(entry: str) -> bool:
+    """Whether the entry, without its mark of an exception, stands for several names."""
     return not PATTERN.isdisjoint(entry)
 
 
-def _names_codes(entry: str) -> bool:
+def names_codes(entry: str) -> bool:
+    """Whether the entry is compared with the event's code too."""
     return entry != entry.lower()
 
 
 def _named(entries: tuple[str, ...], kind: str, code: str) -> bool:
-    return any(_matches(entry, kind) or (_names_codes(entry) and _matches(entry, code)) for entry in entries)
+    return any(matches(entry, kind) or (names_codes(entry) and matches(entry, code)) for entry in entries)
 
 
-def _matches(entry: str, text: str) -> bool:
-    return fnmatchcase(text, entry) if _is_pattern(entry) else text == entry
+def matches(entry: str, text: str) -> bool:
+    """Whether the entry, without its mark of an exception, names that type or that code."""
+    return fnmatchcase(text, entry) if is_pattern(entry) else text == entry

@@ -33,32 +33,55 @@ class Segment:
 
 
 class Ledger:
-    """The segments of one stream in the order they were read. `stream` is the key under which the position is stored."""
+    """The segments of one stream in the order they were read. `stream` is the key under which the position is stored.
+
+    A stream may be read at several places side by side: each has a part of its own, made by `split`, and together they are one
+    ledger in the order of the parts. The position moves into a part only when all parts before it are closed and delivered.
+    """
 
     def __init__(self, stream: str) -> None:
         self.stream = stream
         self._open: dict[Segment, None] = {}
+        self._closed = False
+        self._parts = [self]  # shared by all parts
+
+    def split(self) -> Ledger:
+        """A new part right behind this one."""
+        part = Ledger(self.stream)
+        part._parts = self._parts
+        self._parts.insert(self._parts.index(self) + 1, part)
+        return part
+
+    def close(self) -> None:
+        """Nothing more belongs into this part. What is added all the same comes behind all parts."""
+        self._closed = True
 
     def add(self, segment: Segment) -> None:
-        self._open[segment] = None
+        part = self._parts[-1] if self._closed else self
+        part._open[segment] = None
 
     @property
     def drained(self) -> bool:
-        return not self._open
+        return not any(part._open for part in self._parts)
 
     def peek(self) -> tuple[str | None, list[Segment]]:
         """The finished prefix: the newest position in it (None: unchanged) and its segments."""
         position: str | None = None
         finished: list[Segment] = []
-        for segment in self._open:
-            if segment.pending:
+        for part in self._parts:
+            for segment in part._open:
+                if segment.pending:
+                    return position, finished
+                finished.append(segment)
+                if segment.position is not None:
+                    position = segment.position
+            if not part._closed:
                 break
-            finished.append(segment)
-            if segment.position is not None:
-                position = segment.position
         return position, finished
 
     def advance(self) -> None:
         """Take the finished prefix off, once it has been remembered."""
         for segment in self.peek()[1]:
-            del self._open[segment]
+            while segment not in self._parts[0]._open:
+                del self._parts[0]  # closed, and nothing of it is left
+            del self._parts[0]._open[segment]

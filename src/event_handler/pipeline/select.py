@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import orjson
 
-from event_handler.errors import MalformedEventError, StateError
+from event_handler.errors import MalformedEventError
 from event_handler.event import SESSION_ID, Event
 from event_handler.pipeline.duplicates import DuplicateWindow, fingerprint
 from event_handler.pipeline.filters import Filter
@@ -20,9 +20,6 @@ UPLOADED = "session.upload"
 ENDED = frozenset({"session.end", "windows.desktop.session.end", "db.session.end"})
 UNDECODABLE = "undecodable"  # key of a dead letter's body that holds the bytes as they came
 ANNOUNCING = (UPLOADED, *sorted(ENDED))
-
-
-Watcher = Callable[[str, bytes, float], None]
 
 
 @dataclass(slots=True)
@@ -37,7 +34,7 @@ class Selection:
 class Selector:
     """Filters of one sink: `types` and `skip_types` for the audit log, `skip_session_types` for recordings.
 
-    A watcher is told the id, body and time of every event of its type, whatever the filters say, perhaps more than once.
+    `recordings`: whether sessions that have one are announced.
     """
 
     def __init__(
@@ -48,32 +45,25 @@ class Selector:
         types: Iterable[str] = (),
         skip_types: Iterable[str] = (),
         skip_session_types: Iterable[str] = (),
-        watchers: Mapping[str, Watcher] | None = None,
+        recordings: bool = True,
     ) -> None:
         self._sink = sink
         self._window = window
         self._audit = Filter(types, skip_types)
         self._recorded = Filter(skip=skip_session_types)
-        self._watchers = watchers or {}
+        self._recordings = recordings
         self.duplicates = 0
 
     def select(self, wires: Iterable[bytes], session_id: str = "") -> Selection:
         """Select from undecoded events, those of the recording `session_id` where it is given."""
         chosen = Selection()
-        try:
-            for wire in wires:
-                self._one_or_dead(wire, session_id, chosen)
-        except StateError:  # of a watcher: all of them are read again
-            self.release(mark for _, mark in chosen.events)
-            self.release_letters(chosen.dead)
-            raise
+        for wire in wires:
+            self._one_or_dead(wire, session_id, chosen)
         return chosen
 
     def _one_or_dead(self, wire: bytes, session_id: str, chosen: Selection) -> None:
         try:
             self._one(read_event(wire), session_id, chosen)
-        except StateError:
-            raise
         except Exception as error:  # bytes that are no event, or a fault of our own code: neither may stop the events behind it
             reason = str(error) if isinstance(error, MalformedEventError) else f"cannot be read ({type(error).__name__}: {error})"
             body = orjson.dumps({UNDECODABLE: base64.b64encode(wire).decode()})
@@ -99,33 +89,32 @@ class Selector:
         if session_id:
             if not _wanted(self._recorded, raw):
                 return
-            mark = fingerprint(f"{session_id}/{raw.index}/{raw.id}")
         else:
-            if raw.type in self._watchers:
-                body, uid = convert(raw.content)
-                self._watchers[raw.type](uid or stable_id(body), body, raw.time)
-            announces = raw.type in ANNOUNCING
-            if not _wanted(self._audit, raw):
-                if announces:
-                    self._announce(raw, convert(raw.content)[0], chosen)
-                return
-            mark = fingerprint(raw.id)
+            announces = self._recordings and raw.type in ANNOUNCING
+            wanted = _wanted(self._audit, raw)
             if announces:
-                self._announce(raw, convert(raw.content)[0], chosen)
-        if mark in self._window:
-            self.duplicates += 1
+                self._announce(raw, chosen)
+            if not wanted:
+                return
+        known = _has_uid(raw.content, raw.id)  # then a duplicate is found without reading its content
+        if known and self._is_duplicate(_mark(raw, raw.id, session_id)):
             return
         body, uid = convert(raw.content)
-        if not uid and not session_id:  # the server made its id up for this one read
-            mark = fingerprint(stable_id(body))
-            if mark in self._window:
-                self.duplicates += 1
-                return
+        name = named(uid, body)
+        # The server's id of an event without uid is made up for this one read, but in a recording it is a hash of the content.
+        mark = _mark(raw, raw.id if session_id and not uid.strip() and raw.id.strip() else name, session_id)
+        if not known and self._is_duplicate(mark):
+            return
         self._window.add(mark)
-        event = Event(raw.type, uid or stable_id(body), raw.time, raw.index, body, session_id)
-        chosen.events.append((event, mark))
+        chosen.events.append((Event(raw.type, name, raw.time, raw.index, body, session_id), mark))
 
-    def _announce(self, raw: RawEvent, body: bytes, chosen: Selection) -> None:
+    def _is_duplicate(self, mark: bytes) -> bool:
+        found = mark in self._window
+        self.duplicates += found
+        return found
+
+    def _announce(self, raw: RawEvent, chosen: Selection) -> None:
+        body, uid = convert(raw.content)
         content = orjson.loads(body)
         session = content.get("sid")
         if content.get("session_recording") == "off" or content.get("recorded") is False:
@@ -134,13 +123,35 @@ class Selector:
             return  # only an upload is certain to have a recording
         if not isinstance(session, str) or not SESSION_ID.fullmatch(session):
             reason = f"the {raw.type} event has no usable session id ({session!r}), so its recording cannot be asked for"
-            self._bury(DeadLetter("recordings", reason, raw.type, raw.id, "", body), chosen)
+            self._bury(DeadLetter("recordings", reason, raw.type, named(uid, body), "", body, raw.time, raw.index), chosen)
             return
         chosen.announcements.append(Announcement(session, raw.time, raw.type == UPLOADED))
 
 
 def _wanted(of_sink: Filter, raw: RawEvent) -> bool:
     return of_sink.wants(raw.type, read_code(raw.content) if of_sink.needs_code else "")
+
+
+def _mark(raw: RawEvent, name: str, session_id: str) -> bytes:
+    return fingerprint(f"{session_id}/{raw.index}/{name}" if session_id else name)
+
+
+def named(uid: str, body: bytes) -> str:
+    """The id of an event: its uid, and a hash of its content where it has none."""
+    return uid if uid.strip() else stable_id(body)
+
+
+def _has_uid(content: bytes, uid: str) -> bool:
+    """Whether the Struct `content` has the entry `uid` with that value, as its bytes are usually laid out.
+
+    The id beside the content is the uid again. Where it is missing or another one, the content decides: events that differ there are
+    different events.
+    """
+    data = uid.encode()
+    size = len(data)
+    if size > 120 or not uid.strip():  # the lengths below have one byte
+        return False
+    return b"\x0a\x03uid\x12" + bytes((size + 2, 0x1A, size)) + data in content
 
 
 def letter_mark(letter: DeadLetter) -> bytes:

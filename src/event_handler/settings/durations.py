@@ -40,9 +40,9 @@ def nanoseconds(text: str) -> int:
     if at != len(rest) or not rest:
         plain = rest.isascii() and rest.isdigit()
         example = f'"{rest}s" or "{rest}m"' if plain else '"10s", "1m30s" or "24h"'
-        raise ValueError(f"{text!r} is no duration; write a number and a unit, for example {example}")
+        raise ValueError(f"expected a duration with its unit, for example {example}, got {text!r}")
     if total > LONGEST:
-        raise ValueError(f"{text!r} is longer than the longest duration, {render(LONGEST / _SECOND)}")
+        raise ValueError(f"expected a duration of at most {render(LONGEST / _SECOND)}, got {text!r}")
     return sign * total
 
 

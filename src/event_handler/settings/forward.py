@@ -23,6 +23,10 @@ class FileOptions(BaseModel):
     )
     file_max_age: Annotated[Seconds, option("file-max-age", "duration", "age at which the file is renamed, 0 = never")] = 86_400.0
     file_keep: Annotated[int, option("file-keep", "number", "renamed files that stay"), Field(ge=1, le=10_000)] = 10
+    file_mode: Annotated[
+        Literal["0600", "0640", "0644", "0660", "0664"],
+        option("file-mode", "choice", "mode of new files, as octal text"),
+    ] = "0600"
     file_types: Annotated[tuple[str, ...] | None, option("file-types", "list", "event types to deliver here", unset=SAME)] = None
     file_skip_event_types: Annotated[
         tuple[str, ...] | None, option("file-skip-event-types", "list", "event types not to deliver here", unset=SAME)
@@ -35,7 +39,7 @@ class FileOptions(BaseModel):
 class ElasticsearchOptions(BaseModel):
     """Elasticsearch 8 and 9, or OpenSearch, by the bulk API."""
 
-    elasticsearch_url: Annotated[str, option("elasticsearch-url", "text", "address of Elasticsearch or OpenSearch")] = ""
+    elasticsearch_url: Annotated[str, option("elasticsearch-url", "url", "address of Elasticsearch or OpenSearch")] = ""
     elasticsearch_target: Annotated[str, option("elasticsearch-target", "text", "data stream or index of audit events")] = (
         "logs-teleport.audit-default"
     )
@@ -48,15 +52,29 @@ class ElasticsearchOptions(BaseModel):
             "elasticsearch-document", "choice", "the event as text in `message`, as Elastic's integration wants it, or its own fields"
         ),
     ] = "message"
+    elasticsearch_template: Annotated[
+        Literal["none", "install"],
+        option("elasticsearch-template", "choice", "index template that is installed at the start (docs/sinks-elasticsearch.md)"),
+    ] = "none"
     elasticsearch_api_key: Annotated[
-        str, option("elasticsearch-api-key", "text", "encoded API key; better in the variable or the file than on the command line")
+        str,
+        option(
+            "elasticsearch-api-key",
+            "text",
+            "encoded API key; better in the variable or the file than on the command line",
+            secret=True,
+        ),
     ] = ""
     elasticsearch_username: Annotated[str, option("elasticsearch-username", "text", "user name")] = ""
     elasticsearch_password: Annotated[
-        str, option("elasticsearch-password", "text", "password; better in the variable or the file than on the command line")
+        str,
+        option("elasticsearch-password", "text", "password; better in the variable or the file than on the command line", secret=True),
     ] = ""
     elasticsearch_bearer: Annotated[
-        str, option("elasticsearch-bearer", "text", "bearer token; better in the variable or the file than on the command line")
+        str,
+        option(
+            "elasticsearch-bearer", "text", "bearer token; better in the variable or the file than on the command line", secret=True
+        ),
     ] = ""
     elasticsearch_ca: Annotated[str, option("elasticsearch-ca", "file", "TLS CA of Elasticsearch")] = ""
     elasticsearch_cert: Annotated[str, option("elasticsearch-cert", "file", "TLS client certificate for Elasticsearch")] = ""
@@ -67,6 +85,11 @@ class ElasticsearchOptions(BaseModel):
     elasticsearch_max_connections: Annotated[
         int, option("elasticsearch-max-connections", "number", "requests in flight at most"), Field(ge=1, le=100)
     ] = 4
+    elasticsearch_timeout: Annotated[
+        float,
+        option("elasticsearch-timeout", "duration", "longest time for a request, from connecting to the end of the answer"),
+        Field(ge=0.1),
+    ] = 30.0
     elasticsearch_types: Annotated[
         tuple[str, ...] | None, option("elasticsearch-types", "list", "event types to deliver here", unset=SAME)
     ] = None

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, get_args
 from annotated_types import Ge, Gt, Le
 from pydantic import BaseModel, ConfigDict, Field
 
+from event_handler.redact import HIDDEN, origin, parts
 from event_handler.settings import durations
 from event_handler.settings.forward import ElasticsearchOptions, FileOptions
 from event_handler.settings.option import Option, Seconds, option
@@ -24,7 +25,7 @@ class CommonOptions(BaseModel):
         str,
         option(
             "fluentd-url",
-            "text",
+            "url",
             "URL that audit events are sent to",
             unset="none: no events to this sink",
         ),
@@ -33,7 +34,7 @@ class CommonOptions(BaseModel):
         str,
         option(
             "fluentd-session-url",
-            "text",
+            "url",
             "URL of session recordings; .<session id>.log is appended",
             unset="none: needed with the other URL",
         ),
@@ -88,6 +89,11 @@ class CommonOptions(BaseModel):
         bool,
         option("fluentd-ordered", "flag", "keep the order of a session, and of events without one: one request, one chunk at a time"),
     ] = False
+    fluentd_timeout: Annotated[
+        float,
+        option("fluentd-timeout", "duration", "longest time for a request, from connecting to the end of the answer"),
+        Field(ge=0.1),
+    ] = 30.0
     teleport_addr: Annotated[
         tuple[str, ...],
         option(
@@ -167,6 +173,10 @@ class CommonOptions(BaseModel):
     start_time: Annotated[
         datetime | None,
         option("start-time", "time", "where to begin on the first run (RFC 3339)", unset="now"),
+    ] = None
+    reread_from: Annotated[
+        datetime | None,
+        option("reread-from", "time", "go back to this time once, after a change of filters (docs/filters.md)", unset="never"),
     ] = None
     timeout: Annotated[
         Seconds,
@@ -302,8 +312,26 @@ def spell(made: Option, value: Any) -> str:
             return "true" if value else "false"
         case "list":
             return ",".join(value)
+        case "time":
+            return str(value.isoformat().replace("+00:00", "Z"))
         case _:
             return str(value)
+
+
+def shown(made: Option, value: Any) -> str:
+    """A value as it may be logged: no secret, and of a URL its scheme, host and port."""
+    if made.secret:
+        return HIDDEN if value else ""
+    return origin(value) if made.kind == "url" else spell(made, value)
+
+
+def secrets(settings: StartSettings) -> list[str]:
+    """The texts in the settings that may be shown nowhere."""
+    found: list[str] = []
+    for name, made in options().items():
+        if value := getattr(settings, name):
+            found += [value] if made.secret else parts(value) if made.kind == "url" else []
+    return found
 
 
 def allowed_text(name: str) -> str:

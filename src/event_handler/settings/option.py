@@ -8,7 +8,8 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 SINKS = ("fluentd", "file", "elasticsearch")  # their options stand in the TOML table [forward.<sink>]
-Kind = Literal["text", "file", "flag", "number", "duration", "list", "time", "choice"]
+TABLES = ("forward.", "teleport.", "lock.")
+Kind = Literal["text", "url", "file", "flag", "number", "duration", "list", "time", "choice"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,7 +17,7 @@ class Option:
     """How a setting is spelled outside: `flag` without dashes, `variables` and `keys` (dotted TOML paths).
 
     The first variable that is set and the first key that is there wins. `unset` says what leaving the option out means,
-    where the default does not.
+    where the default does not. A `secret` is never shown, and of a URL its origin only.
     """
 
     flag: str
@@ -27,6 +28,12 @@ class Option:
     required: bool = False
     choices: tuple[str, ...] = ()
     unset: str = ""
+    secret: bool = False
+
+    @property
+    def key(self) -> str:
+        """The TOML key that the documentation uses: dashed, in a table where the option belongs to one."""
+        return next((key for key in reversed(self.keys) if key.startswith(TABLES)), self.flag)
 
 
 def option(
@@ -38,6 +45,7 @@ def option(
     misspelled: bool = False,
     required: bool = False,
     unset: str = "",
+    secret: bool = False,
 ) -> Option:
     """Derive the names as the plugin does: FDFWD_<FLAG>, the fully dotted TOML path, then the dashed one."""
     name = variable or flag.upper().replace("-", "_")
@@ -48,7 +56,7 @@ def option(
     for table in ("teleport", "lock"):  # [teleport] refresh-enabled: the plugin ignores it, users write it
         if flag.startswith(f"{table}-"):
             keys.append(f"{table}.{flag.removeprefix(f'{table}-')}")
-    return Option(flag, kind, variables, tuple(dict.fromkeys(keys)), help, required, unset=unset)
+    return Option(flag, kind, variables, tuple(dict.fromkeys(keys)), help, required, unset=unset, secret=secret)
 
 
 Seconds = Annotated[float, Field(ge=0)]

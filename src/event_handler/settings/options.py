@@ -13,6 +13,7 @@ from event_handler.settings.option import Option
 F = TypeVar("F", bound=Callable[..., Any])
 METAVARS = {
     "text": "STRING",
+    "url": "URL",
     "file": "FILE",
     "number": "INT",
     "duration": "DURATION",

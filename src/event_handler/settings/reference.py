@@ -18,7 +18,8 @@ Where there are several variables or keys, the first one wins.
 
 * flag: `--dry-run`, or `--dry-run=true`, `false`, `1`, `0`, `yes`, `no`
 * duration: a number and a unit, also several: `500ms`, `10s`, `1m30s`, `24h`; never a bare number
-* list: `a,b`, or the flag again; `\\,` is a comma inside a name; an empty value clears the default
+* list: `a,b`, or the flag again; `\\,` is a comma inside a name; an empty value clears the default; names of event types are checked
+* blanks and a carriage return around a value are taken away; quotes around it are an error
 * number: `20`, `1_000`, `0x10`, `0o10`
 * time: RFC 3339 with any offset, `2026-11-23T00:00:00Z`; parts of a second are dropped
 * file: an existing file; `~/` is the home directory, relative paths start at the working directory

@@ -11,14 +11,19 @@ from contextlib import AsyncExitStack
 from datetime import timedelta
 from pathlib import Path
 
-from event_handler.simulator.authorities import Phase
-from event_handler.simulator.credentials import Credentials
-from event_handler.simulator.faults import FaultyRelay, Trouble
-from event_handler.simulator.fronts import Front
-from event_handler.simulator.history import build, live, write_manifest
-from event_handler.simulator.log import AuditLog
-from event_handler.simulator.options import parser
-from event_handler.simulator.server import AuthServer, Faults
+from event_handler.simulator import starting
+
+try:
+    from event_handler.simulator.authorities import Phase
+    from event_handler.simulator.credentials import Credentials
+    from event_handler.simulator.faults import FaultyRelay, Trouble
+    from event_handler.simulator.fronts import Front
+    from event_handler.simulator.history import build, live, write_manifest
+    from event_handler.simulator.log import AuditLog
+    from event_handler.simulator.options import parser
+    from event_handler.simulator.server import AuthServer, Faults
+except ModuleNotFoundError as error:
+    starting.without_extra(error)
 
 Job = Coroutine[None, None, None]
 
@@ -92,7 +97,14 @@ async def serve(options: argparse.Namespace) -> None:
     write_manifest(log, directory)
     jobs: list[Job] = []
     faults = Faults(options.unavailable_every, options.invalid_every)
-    auth = AuthServer(log, cluster=options.cluster, bulk=options.mode == "bulk", faults=faults, pace=options.pace)
+    auth = AuthServer(
+        log,
+        cluster=options.cluster,
+        bulk=options.mode == "bulk",
+        faults=faults,
+        pace=options.pace,
+        search_cost=options.search_cost / 1e6,
+    )
     async with AsyncExitStack() as stack:
         address, relay = await start_auth(options, auth, stack, jobs)
         addresses = {"address": address} | await start_fronts(options, address, stack)
@@ -121,7 +133,8 @@ def main() -> None:
         made.error("--back-end needs --mode search: bulk export is Athena's")
     if options.large_event and options.mode != "bulk" and options.back_end != "postgres":
         made.error("--large-event needs --mode bulk or --back-end postgres: the others trim what a search page cannot hold")
-    asyncio.run(serve(options))
+    with starting.told():
+        asyncio.run(serve(options))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Issues what the cluster's user and servers present, anew whenever asked: renewals, expiries and rotations are made of this."""
+"""Issues what the cluster's user and servers present, again whenever asked: renewals, expiries and rotations are made of this."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Credentials:
         return self._authorities.phase
 
     def write_all(self) -> None:
-        """Write every file anew, from the authorities that the directory keeps."""
+        """Write every file again, from the authorities that the directory keeps."""
         self._authorities.save(self._directory)
         web = self._authorities.web
         key, certificate = issue(web, name("localhost", "public"), DAY, PUBLIC_NAMES)

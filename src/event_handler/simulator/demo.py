@@ -16,11 +16,15 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
-from rich.table import Table
-
+from event_handler.simulator import starting
 from event_handler.simulator.collector import Collector
+
+try:
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+    from rich.table import Table
+except ModuleNotFoundError as error:
+    starting.without_extra(error)
 
 EVENTS = 20_000
 SESSIONS = 40
@@ -60,7 +64,10 @@ async def start_cluster(directory: Path, mode: str, keep: bool) -> tuple[asyncio
     )
     if process.stdout is None:
         raise SystemExit("the simulated cluster has no output")
-    return process, json.loads(await process.stdout.readline())
+    ready = await process.stdout.readline()
+    if not ready:  # it has told why
+        raise SystemExit("the simulated cluster did not start")
+    return process, json.loads(ready)
 
 
 async def start_handler(directory: Path, cluster: dict[str, Any], url: str) -> asyncio.subprocess.Process:
@@ -178,11 +185,8 @@ def main() -> None:
     parser.add_argument("--mode", choices=["bulk", "search"], default="bulk", help="which back end the cluster has")
     parser.add_argument("--keep", action="store_true", help="stay, with new events coming in, until Ctrl-C")
     options = parser.parse_args()
-    try:
-        with tempfile.TemporaryDirectory(prefix="teleport-event-handler-demo-", ignore_cleanup_errors=True) as directory:
-            sys.exit(0 if asyncio.run(demo(options.mode, options.keep, Path(directory))) else 1)
-    except KeyboardInterrupt:
-        console.print("stopped")
+    with starting.told(), tempfile.TemporaryDirectory(prefix="teleport-event-handler-demo-", ignore_cleanup_errors=True) as directory:
+        sys.exit(0 if asyncio.run(demo(options.mode, options.keep, Path(directory))) else 1)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ import signal
 from collections.abc import Mapping
 from enum import StrEnum
 
+from event_handler.simulator import starting
 from event_handler.simulator.listener import Listener, copy_both_ways
 
 _NO_AUTHENTICATION, _USER_PASSWORD, _NONE_ACCEPTABLE = 0, 2, 0xFF
@@ -156,7 +157,9 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main() -> None:
-    asyncio.run(serve(parser().parse_args()))
+    options = parser().parse_args()
+    with starting.told():
+        asyncio.run(serve(options))
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import asyncio
 import json
 import random
 from pathlib import Path
-from time import time
+from time import monotonic, time
 
 from event_handler.simulator.back_ends import BACK_ENDS
 from event_handler.simulator.events import Generator
@@ -16,6 +16,9 @@ from event_handler.simulator.log import AuditLog, day_of
 DAY = 86_400.0
 QUIET = 30.0  # seconds before now in which no event of the past is placed, so that history and live events do not mix
 LIVE_CHUNK_EVERY = 1.0  # seconds; a real cluster closes a chunk after a minute
+QUICK = 100  # live events a second from which they come in small portions, as copies of a few
+QUICK_TICK = 0.1  # seconds between two such portions
+MODELS = 200  # events that they are copies of, where `distinct` allows copies
 
 
 def build(options: argparse.Namespace) -> tuple[AuditLog, Generator]:
@@ -56,13 +59,23 @@ def write_manifest(log: AuditLog, directory: Path) -> None:
 async def live(log: AuditLog, generator: Generator, options: argparse.Namespace) -> None:
     """Add events as time passes, for `live_seconds` (0 = for ever), and append their ids to the file `live.ids`."""
     rate, bulk = options.live, options.mode == "bulk"
+    tick = LIVE_CHUNK_EVERY if bulk or rate < QUICK else QUICK_TICK
+    models = [generator.event(time()) for _ in range(min(options.distinct, MODELS))] if rate >= QUICK else []
     end = time() + options.live_seconds if options.live_seconds else float("inf")
+    due, made = monotonic(), 0
     with (options.directory / "live.ids").open("a") as file:
         while time() < end:
-            await asyncio.sleep(LIVE_CHUNK_EVERY)
-            count = int(rate * LIVE_CHUNK_EVERY) or int(random.random() < rate * LIVE_CHUNK_EVERY)
-            moment = time()
-            events = [generator.event(moment + number * 1e-3) for number in range(count)]
+            due += tick
+            await asyncio.sleep(max(0.0, due - monotonic()))
+            made += rate * tick
+            count = int(made) if rate >= 1.0 else int(random.random() < rate * tick)
+            made -= count
+            moment, step = time(), min(1e-3, tick / max(count, 1))
+            times = [moment + number * step for number in range(count)]
+            if models:
+                events = [generator.again(models[number % len(models)], at) for number, at in enumerate(times)]
+            else:
+                events = [generator.event(at) for at in times]
             for event in events:
                 log.add(event)
             if bulk and events:

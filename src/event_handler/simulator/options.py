@@ -18,7 +18,8 @@ HEAD = """\
 <!-- Made by `python -m event_handler.simulator.options > docs/simulator.md`; a test compares. Do not edit. -->
 
 `python -m event_handler.simulator --directory DIR` runs a Teleport cluster to test against: real TLS, real gRPC, events of its own
-making, everything on loopback. It needs the extra `simulator`. It shares no code with the handler.
+making, everything on loopback. It comes with a checkout, not with the wheel, and needs the
+dependency group `simulator`. It shares no code with the handler.
 
 When it is ready it prints one line of JSON: `address` (Auth), `web`, `tunnel` and `load_balancer` where there is one, `identity`,
 `cluster`, and the numbers of `events` and `recordings`. SIGTERM or SIGINT ends it; where connections have faults it then prints how
@@ -89,6 +90,12 @@ def parser() -> argparse.ArgumentParser:
         "--large-event", type=int, default=0, help="bytes of one event that is larger than all others (not with file and dynamodb)"
     )
     made.add_argument("--pace", type=float, default=0.0, help="events a second that the server gives out at most, 0 = no limit")
+    made.add_argument(
+        "--search-cost",
+        type=float,
+        default=0.0,
+        help="µs that a search takes for each event that it gives; a real one takes 54, with --pace=31200 for all together",
+    )
     _add_access(made)
     _add_faults(made)
     return made

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import ssl
 import struct
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
+from time import monotonic
 from time import time as now
 from typing import Any
 
@@ -58,14 +60,20 @@ class Faults:
 
 
 class AuthServer:
-    """Serves one log. `bulk` tells whether it has bulk export, as only the Athena back end does; `pace` is in events a second."""
+    """Serves one log. `bulk` tells whether it has bulk export, as only the Athena back end does.
 
-    def __init__(self, log: AuditLog, *, cluster: str, bulk: bool, faults: Faults, pace: float = 0.0) -> None:
+    `pace` is in events a second, for all together; `search_cost` in seconds, which a search takes for each of its events by itself.
+    """
+
+    def __init__(
+        self, log: AuditLog, *, cluster: str, bulk: bool, faults: Faults, pace: float = 0.0, search_cost: float = 0.0
+    ) -> None:
         self._log = log
         self._cluster = cluster
         self._bulk = bulk
         self._faults = faults
         self._pace = Pace(pace)
+        self._search_cost = search_cost
         self._sent = 0
         self._searches = 0
         self._locks_file: Path | None = None
@@ -120,7 +128,7 @@ class AuthServer:
         await stream.send_message(b"")
 
     async def _search(self, stream: Stream[bytes, bytes]) -> None:
-        asked = parse("SearchRequest", await stream.recv_message() or b"")
+        asked, begun = parse("SearchRequest", await stream.recv_message() or b""), monotonic()
         self._searches += 1
         if self._faults.invalid_every and self._searches % self._faults.invalid_every == 0:
             raise GRPCError(Status.INVALID_ARGUMENT, "InternalServerError: simulated")
@@ -129,9 +137,10 @@ class AuthServer:
             events, key = self._log.page(since, until, asked.limit, asked.start_key, frozenset(asked.event_types), asked.order == 1)
         except BadRequest as error:
             raise GRPCError(Status.INVALID_ARGUMENT, str(error)) from None
-        await self._pace.take(len(events))
         # Events are encoded already: put together by hand, a page costs what sending it costs.
         items = b"".join(b"\x0a" + encoded_length(len(event)) + event for event in events)
+        await self._pace.take(len(events))
+        await asyncio.sleep(max(0.0, begun + self._search_cost * len(events) - monotonic()))
         await stream.send_message(items + new("EventsUnstructured", last_key=key).SerializeToString())
 
     async def _chunks(self, stream: Stream[bytes, bytes]) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from event_handler.sinks.base import Delivered, Denied, Reject, Retry, Split, Verdict
-from event_handler.sinks.http import Answer, retry_seconds
+from event_handler.sinks.http import retry_seconds
+from event_handler.sinks.http_answer import Answer
 
 REASON_LENGTH = 200  # characters of an answer that a log line shows
 REJECTED = frozenset({400, 422})  # the receiver has looked at the content and does not want it

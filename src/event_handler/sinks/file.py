@@ -6,6 +6,7 @@ import asyncio
 import errno
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
@@ -15,7 +16,8 @@ import orjson
 from event_handler.errors import SinkError
 from event_handler.event import Event
 from event_handler.sinks.base import Delivered, Limits, Retry, Verdict, with_fields
-from event_handler.sinks.lines import LineFile, LineStream
+from event_handler.sinks.lines import MODE, LineFile, LineStream
+from event_handler.sinks.worker import Worker
 
 SECTION = "forward.file"
 STANDARD_OUTPUT = "-"
@@ -27,7 +29,8 @@ ROTATE_BYTES = 100 * 1024 * 1024  # bytes of a file before it is renamed
 ROTATE_AGE = 86400.0  # seconds; a file a day, from midnight UTC
 KEPT_FILES = 10  # renamed files; older ones are deleted, so an agent must have read them by then
 READER_PATIENCE = 30.0  # seconds to wait for whoever reads standard output
-PASSING = frozenset({errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EINTR})  # anything else, only a person can mend
+CLOSE_PATIENCE = 1.0  # seconds that closing waits for a write; one that hangs is left alone
+PASSING = frozenset({errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EINTR})  # anything else, only a person can correct
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
@@ -37,7 +40,7 @@ class FileSettings:
 
     Events of recordings go to the same place with `teleport_session_id` before their own fields, or, where `session_path` is set,
     to a file for each session; its file name holds `{session_id}`, and it does not rotate. `max_bytes` and `max_age` (seconds)
-    say when the file is renamed, 0 = never; `keep` is how many renamed files stay.
+    say when the file is renamed, 0 = never; `keep` is how many renamed files stay; `mode` is that of new files.
     """
 
     path: str
@@ -45,6 +48,7 @@ class FileSettings:
     max_bytes: int = ROTATE_BYTES
     max_age: float = ROTATE_AGE
     keep: int = KEPT_FILES
+    mode: int = MODE
 
 
 class FileSink:
@@ -60,8 +64,10 @@ class FileSink:
         self._where = settings.path
         self._patience = patience
         self._session_path = settings.session_path
+        self._mode = settings.mode
         self._file: LineFile | None = None
         self._stream: LineStream | None = None
+        self._worker = Worker("file sink")
         _check(settings)
         try:
             if settings.path == STANDARD_OUTPUT:
@@ -69,7 +75,7 @@ class FileSink:
                 os.fstat(standard_output)
                 self._stream = LineStream(standard_output)
             else:
-                self._file = LineFile(Path(settings.path), settings.max_bytes, settings.max_age, settings.keep)
+                self._file = LineFile(Path(settings.path), settings.max_bytes, settings.max_age, settings.keep, settings.mode)
                 self._file.check()
         except OSError as error:
             hint = "Its directory must exist and be writable."
@@ -81,7 +87,7 @@ class FileSink:
         if session_id and not self._session_path:
             mark = b'"teleport_session_id":%b' % orjson.dumps(session_id)
             bodies = [with_fields(body, mark) for body in bodies]
-        return await asyncio.to_thread(self._append, session_id, b"\n".join(bodies) + b"\n")
+        return await self._worker.run(self._append, session_id, b"\n".join(bodies) + b"\n")
 
     def _append(self, session_id: str, lines: bytes) -> Verdict:
         where = self._where
@@ -89,7 +95,7 @@ class FileSink:
             if session_id and self._session_path:
                 path = session_file(self._session_path, session_id)
                 where = str(path)
-                _append_once(path, lines)
+                _append_once(path, lines, self._mode)
             elif self._file is not None:
                 self._file.append(lines)
             elif self._stream is not None:
@@ -101,12 +107,15 @@ class FileSink:
     async def reopen(self) -> None:
         """Let go of the file, for logrotate; the next batch opens it by its name. A file that was moved away is noticed anyway."""
         if self._file is not None:
-            await asyncio.to_thread(self._file.close)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(CLOSE_PATIENCE):
+                    await self._worker.run(self._file.close)
 
     async def close(self) -> None:
         if self._stream is not None:
             self._stream.stop()
         await self.reopen()
+        self._worker.stop()
 
 
 def _failed(where: str, error: OSError) -> Retry:
@@ -116,8 +125,8 @@ def _failed(where: str, error: OSError) -> Retry:
     return Retry(f"{where} cannot be written: {error.strerror}{hint}", misconfigured=error.errno not in PASSING)
 
 
-def _append_once(path: Path, lines: bytes) -> None:
-    file = LineFile(path)
+def _append_once(path: Path, lines: bytes, mode: int) -> None:
+    file = LineFile(path, mode=mode)
     try:
         file.append(lines)
     finally:

@@ -51,16 +51,18 @@ class FluentdSink:
         self._single = settings.format == "single"
         events, age = (1, 0.0) if self._single else (ARRAY_EVENTS, ARRAY_AGE)
         self.limits = Limits(events, ARRAY_BYTES, settings.max_connections, age, settings.ordered)
-        self._url = endpoint(settings.url, "forward.fluentd.url")
-        self._session_url = endpoint(settings.session_url, "forward.fluentd.session-url")
+        files = TlsFiles(settings.ca, settings.cert, settings.key)
+        self._url = endpoint(settings.url, "forward.fluentd.url", files)
+        self._session_url = endpoint(settings.session_url, "forward.fluentd.session-url", files)
         self._client = HttpClient(
             "forward.fluentd",
-            TlsFiles(settings.ca, settings.cert, settings.key),
+            files,
             connections=settings.max_connections,
             headers={"Content-Type": "application/json"},
             timeout=settings.timeout,
             keepalive=settings.keepalive,
             compression=settings.compression,
+            status_only=True,
         )
 
     async def deliver(self, events: Sequence[Event]) -> Verdict:

@@ -13,8 +13,9 @@ from time import monotonic, time
 
 import orjson
 
-MODE = 0o600  # audit events are for their owner only
-BLOCK = 64 * 1024  # bytes read at once when looking for the last line break
+MODE = 0o600  # of new files: audit events are for their owner only
+BLOCK = 1024 * 1024  # bytes read at once when looking for the last line break
+LONGEST_READ = 16 * 1024 * 1024  # bytes of a last line that is read whole; the largest events have some MiB
 PIPE_SLICE = 4096  # bytes that a pipe which is ready takes without blocking (PIPE_BUF of Linux, pipe(7))
 STOP_CHECK = 0.1  # seconds between looks whether to stop waiting for a reader
 
@@ -23,15 +24,17 @@ class LineFile:
     """One file that only this process appends to. Its methods block and may be called from any thread; all raise OSError.
 
     It is renamed to `<path>.1` (and `.1` to `.2`, up to `keep`) when it would grow beyond `max_bytes`, or when it was last written
-    in an earlier period of `max_age` seconds, counted from midnight UTC for a day; 0 means never.
+    in an earlier period of `max_age` seconds, counted from midnight UTC for a day; 0 means never. New files get `mode`.
     """
 
-    def __init__(self, path: Path, max_bytes: int = 0, max_age: float = 0.0, keep: int = 0) -> None:
+    def __init__(self, path: Path, max_bytes: int = 0, max_age: float = 0.0, keep: int = 0, mode: int = MODE) -> None:
         self._path = path
         self._max_bytes = max_bytes
         self._max_age = max_age
         self._keep = keep
+        self._mode = mode
         self._descriptor = -1
+        self._written = 0.0  # seconds since the epoch: by the file system's clock when it is opened, by ours from the first write on
         self._lock = threading.Lock()  # a cancelled delivery goes on in its thread while the next one starts
 
     def append(self, lines: bytes) -> None:
@@ -47,6 +50,7 @@ class LineFile:
             except OSError:
                 self._cut(status)
                 raise
+            self._written = time()
 
     def check(self) -> None:
         """Open the file, to find out whether that is possible."""
@@ -58,17 +62,18 @@ class LineFile:
             self._close()
 
     def _open(self) -> None:
-        """Open the file by its name, anew when it was moved away, and mend what a crash has left."""
+        """Open the file by its name, again when it was moved away, and repair what a crash has left."""
         if self._descriptor >= 0 and self._is_current():
             return
         self._close()
         if self._path.is_fifo():  # opened for reading too, a pipe would take lines that nobody reads
             raise OSError(errno.ESPIPE, "it is a pipe; write to standard output instead")
-        self._descriptor = os.open(self._path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, MODE)
+        self._descriptor = _open_or_create(self._path, self._mode)
         status = os.fstat(self._descriptor)
+        self._written = status.st_mtime
         if stat.S_ISREG(status.st_mode):
             try:
-                _mend(self._descriptor, status.st_size)
+                _repair(self._descriptor, status.st_size)
                 _sync_directory(self._path.parent)
             except OSError:
                 self._close()
@@ -91,7 +96,7 @@ class LineFile:
             return False
         if self._max_bytes and status.st_size + more > self._max_bytes:
             return True
-        return bool(self._max_age) and status.st_mtime // self._max_age < time() // self._max_age
+        return bool(self._max_age) and self._written // self._max_age < time() // self._max_age
 
     def _rotate(self) -> None:
         """Rename from the oldest on, so that a crash in between leaves a gap and never overwrites."""
@@ -105,7 +110,7 @@ class LineFile:
         return self._path.with_name(f"{self._path.name}.{number}")
 
     def _cut(self, before: os.stat_result) -> None:
-        """Take back what a failed write has left. Where even that fails, the next open mends it."""
+        """Take back what a failed write has left. Where even that fails, the next open repairs it."""
         if stat.S_ISREG(before.st_mode):
             try:
                 os.ftruncate(self._descriptor, before.st_size)
@@ -152,6 +157,17 @@ class LineStream:
                 raise TimeoutError(errno.ETIMEDOUT, "the reader takes nothing")
 
 
+def _open_or_create(path: Path, mode: int) -> int:
+    """A file that exists keeps its mode; a new one gets `mode` even where the umask of the process is narrower."""
+    flags = os.O_RDWR | os.O_APPEND | os.O_CLOEXEC
+    with contextlib.suppress(FileNotFoundError):
+        return os.open(path, flags)
+    descriptor = os.open(path, flags | os.O_CREAT, mode)
+    if os.fstat(descriptor).st_mode & mode != mode:
+        os.fchmod(descriptor, mode)
+    return descriptor
+
+
 def _rest_of_line(data: bytes, done: int) -> bytes:
     """What is missing of the line that was begun, "" when the last byte written ends one."""
     if done in (0, len(data)) or data[done - 1 : done] == b"\n":
@@ -179,24 +195,39 @@ def _sync_directory(directory: Path) -> None:
         os.close(descriptor)
 
 
-def _mend(descriptor: int, size: int) -> None:
+def _repair(descriptor: int, size: int) -> None:
     """Cut the torn line that a crash has left, for its event is sent again; end any other last line that has no line break.
 
     After a power cut a torn line may also be blocks of zeros that were never filled.
     """
-    end = size
-    tail = b""
-    while end and b"\n" not in tail:
-        start = max(0, end - BLOCK)
-        tail = os.pread(descriptor, end - start, start) + tail
-        end = start
-    torn = tail.rpartition(b"\n")[2]
-    if not torn:
+    begin = _last_line(descriptor, size)
+    if begin == size:
         return
-    if torn.startswith((b"{", b"\0")) and not _is_json(torn):
-        os.ftruncate(descriptor, size - len(torn))
+    if os.pread(descriptor, 1, begin) in (b"{", b"\0") and not _is_whole(descriptor, begin, size):
+        os.ftruncate(descriptor, begin)
     else:
         _write(descriptor, b"\n")
+
+
+def _last_line(descriptor: int, size: int) -> int:
+    """Where the last line begins, `size` when the file ends with a line break. Reads no more than one block at a time."""
+    end = size
+    while end:
+        start = max(0, end - BLOCK)
+        place = os.pread(descriptor, end - start, start).rfind(b"\n")
+        if place >= 0:
+            return start + place + 1
+        end = start
+    return 0
+
+
+def _is_whole(descriptor: int, begin: int, end: int) -> bool:
+    """Whether what is there is one JSON object: by its last byte where it is too long to be read."""
+    if os.pread(descriptor, 1, end - 1) != b"}":
+        return False
+    if end - begin > LONGEST_READ:
+        return True
+    return _is_json(os.pread(descriptor, end - begin, begin))
 
 
 def _is_json(text: bytes) -> bool:

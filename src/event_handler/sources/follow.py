@@ -5,24 +5,27 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
-from time import time
+from functools import partial
+from time import monotonic, time
 
 import structlog
 
-from event_handler.errors import ConfigurationError, ConnectError, CredentialsError, MalformedEventError, RpcError, StateError
+from event_handler.errors import ConfigurationError, ConnectError, CredentialsError, EventHandlerError, RpcError
 from event_handler.pipeline.delivery import backoff
 from event_handler.pipeline.engine import Pipeline
 from event_handler.sources.bulk import CLOSED_DAYS, FIRST_DAY, BulkSource, day_of, unfinished_since
-from event_handler.sources.locks import LoginGuard
 from event_handler.sources.recordings import RecordingSource
 from event_handler.sources.search import STREAM, SearchSource, read_position
 from event_handler.state.store import Commit, Store
+from event_handler.supervise import cause_of, supervise, tell
 from event_handler.teleport.client import Client, Cluster
 
 PROBE_AHEAD = 2 * 86400.0  # seconds; a day that has no events yet
 LONGEST_WAIT = 15.0  # seconds between tries to connect
 RIGHTS = "Give the role the rule: resources [event, session], verbs [list, read]."
 REMIND_EVERY = 60.0  # seconds between lines while the cluster cannot be reached
+STEADY = 60.0  # seconds; a connection that lasted so long was a good one, and the next try may be quick
+MOST_FAULTS = 5  # of our own code, after which a run with `exit_on_last_event` ends instead of trying for ever
 
 log = structlog.get_logger()
 
@@ -60,59 +63,66 @@ class Follower:
         recordings: Pipeline,
         store: Store,
         settings: FollowSettings,
-        guard: LoginGuard | None = None,
     ) -> None:
         self._connect = connect
         self._audit = audit
         self._recordings = recordings
         self._store = store
         self._settings = settings
-        self._guard = guard
         self._fetcher = RecordingSource(recordings, store, concurrency=settings.concurrency, missing_ttl=settings.missing_ttl)
         self._client: Client | None = None
         self._reached = False
-        self._first_try = time()
+        self._first_try = monotonic()
+        self._begun = monotonic()  # when the last try to connect was
+        self._delivered = 0  # events, when reading ended the last time
         self._attempt = 0
-        self._reminded = 0.0
+        self._faults = 0
+        self._told: dict[str, float] = {}  # errors and when they were told, since something was delivered
 
     async def run(self) -> None:
-        """Return when `exit_on_last_event` is set and all is delivered; otherwise run until cancelled.
+        """Return when `exit_on_last_event` is set and all is delivered; otherwise run until cancelled, whatever happens.
 
-        Raises ConnectError when the cluster was not reached within the startup timeout.
+        Raises ConnectError when the cluster was not reached within the startup timeout, ConfigurationError when it is another one.
+        With `exit_on_last_event` also what fails again and again because of our own code.
         """
         while True:
             try:
-                client = self._client = self._connect()
-                cluster = await client.ping()
-                self._check(cluster)
-                bulk = await client.has_bulk_export(time() + PROBE_AHEAD)
-                log.info("connected to Teleport", cluster=cluster.name, version=cluster.version, reading="bulk" if bulk else "search")
-                self._reached, self._attempt, self._reminded = True, 0, 0.0
-                await self._read(client, bulk)
+                await self._connect_and_read()
                 return
-            except* (RpcError, ConnectError, CredentialsError, MalformedEventError, StateError) as group:
-                await self._wait(group.exceptions[0])
+            except Exception as error:
+                failure = cause_of(error)
             finally:
                 if self._client is not None:
                     self._client.close()
                     self._client = None
             if (task := asyncio.current_task()) and task.cancelling():
                 raise asyncio.CancelledError  # the task group drops a wish to stop that comes while it is failing
+            await self._wait(failure)
             # What was read before is delivered first: the next source starts at the remembered positions, and its ledgers must
             # not move past events that are still in flight under the old ones. Recordings wait each for itself.
             await self._audit.drain_all()
+
+    async def _connect_and_read(self) -> None:
+        self._begun = monotonic()
+        client = self._client = self._connect()
+        cluster = await client.ping()
+        self._check(cluster)
+        bulk = await client.has_bulk_export(time() + PROBE_AHEAD)
+        log.info("connected to Teleport", cluster=cluster.name, version=cluster.version, reading="bulk" if bulk else "search")
+        self._reached = True
+        await self._read(client, bulk)
 
     async def drain(self) -> None:
         """Wait until everything that was read has been delivered and remembered."""
         await self._audit.drain_all()
         await self._recordings.drain_all()
 
-    async def renew(self) -> None:
-        """Move to a new connection, made from the newest credentials, without interrupting a call.
+    async def renew(self, fresh: Client) -> None:
+        """Move to a new connection without interrupting a call. `fresh` belongs to the follower from now on.
 
-        Raises ConnectError or RpcError when the new one does not get in; the old one stays then.
+        Raises ConnectError or RpcError when it does not get in; the old one stays then.
         """
-        old, fresh = self._client, self._connect()
+        old = self._client
         try:
             await fresh.ping()
             if old is not None and old is self._client:
@@ -131,30 +141,50 @@ class Follower:
         hint = "Correct teleport.addr, or make an identity in that cluster."
         raise ConnectError(message, hint, decisive=True) if self._reached else ConfigurationError(message, hint)
 
-    async def _wait(self, error: Exception) -> None:
-        while isinstance(error, ExceptionGroup):
-            error = error.exceptions[0]
-        now = time()
+    async def _wait(self, failure: Exception) -> None:
+        """Tell what failed and pause, longer with each failure since something was delivered. Raises what waiting does not repair."""
+        now = monotonic()
+        delivered = self._audit.counters.delivered + self._recordings.counters.delivered
+        if delivered != self._delivered or now - self._begun > STEADY:
+            self._attempt = 0
+            self._told.clear()
+        self._delivered = delivered
+        if isinstance(failure, ConfigurationError) and not self._reached:
+            raise failure
         limit = self._settings.startup_timeout
         if limit and not self._reached and now - self._first_try > limit:
-            raise ConnectError(f"Teleport was not reached within {limit:.0f} s ({error})")
-        if now - self._reminded > REMIND_EVERY:
-            refused = isinstance(error, RpcError) and error.code == "PERMISSION_DENIED"
-            say = log.error if refused else log.warning
-            say("cannot read now, will try again", error=str(error), next_step=RIGHTS if refused else "")
-            self._reminded = now
+            raise ConnectError(f"Teleport was not reached within {limit:.0f} s ({failure})")
+        if not isinstance(failure, EventHandlerError):
+            self._faults += 1
+            if self._settings.exit_on_last_event and self._faults >= MOST_FAULTS:
+                raise failure
+        self._tell(failure, now)
         self._attempt += 1
         await asyncio.sleep(0.2 + backoff(self._attempt, LONGEST_WAIT))
 
+    def _tell(self, failure: Exception, now: float) -> None:
+        text = f"{type(failure).__name__}: {failure}"
+        if now - self._told.get(text, now - REMIND_EVERY) < REMIND_EVERY:
+            return
+        self._told[text] = now
+        if not isinstance(failure, EventHandlerError):
+            tell("reading failed by a fault of the event handler, will try again", failure)
+            return
+        refused = isinstance(failure, RpcError) and failure.code == "PERMISSION_DENIED"
+        next_step = RIGHTS if refused else failure.hint
+        person_needed = refused or isinstance(failure, CredentialsError | ConfigurationError) or getattr(failure, "decisive", False)
+        say = log.error if person_needed else log.warning
+        say("cannot read now, will try again", error=failure.message, **({"next_step": next_step} if next_step else {}))
+
     async def _read(self, client: Client, bulk: bool) -> None:
         source = self._source(client, bulk)
+        most = int(self._settings.exit_on_last_event)  # then nobody waits for ever, and the whole reading is begun again
         async with asyncio.TaskGroup() as group:
-            fetching = group.create_task(self._fetcher.run(client)) if self._settings.recordings else None
-            guarding = group.create_task(self._guard.run(client)) if self._guard else None
+            fetching = None
+            if self._settings.recordings:
+                fetching = group.create_task(supervise("fetching recordings", partial(self._fetcher.run, client), most=most))
             await source.run()
             await self.drain()
-            if guarding is not None:
-                guarding.cancel()
             if fetching is not None:
                 missing = await self._fetcher.finish()
                 fetching.cancel()

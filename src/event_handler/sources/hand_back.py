@@ -18,6 +18,7 @@ from event_handler.state.go_plugin import CHUNK_NAME, Day, Missing, PluginState,
 from event_handler.state.go_plugin_write import write
 from event_handler.state.store import Store
 
+LATEST_TIME = 253_402_300_800.0  # seconds since the epoch, the end of the year 9999
 LAST_ATTEMPT = 3  # the plugin forgets a recording that is missing at its fourth try
 
 
@@ -42,8 +43,9 @@ def hand_back(store: Store, directory: Path, *, force: bool) -> tuple[PluginStat
 def as_plugin_state(store: Store) -> PluginState:
     """The position of `store` as the plugin holds one. Raises StateError before the first start."""
     begin = store.fact("start_time")
-    if not begin:
+    if not begin and store.is_new:
         raise StateError("this state has no position yet", "It has one after the first start of the event handler.")
+    begin = begin or str(store.begin(None))  # which raises
     text = store.fact(PLUGIN_START)
     state = PluginState(float(begin), text if parse_time(text) == float(begin) else rfc3339(float(begin)))
     if store.fact("mode") == "bulk":
@@ -52,7 +54,8 @@ def as_plugin_state(store: Store) -> PluginState:
         state.window = read_position(store)
     for item in store.due_recordings(inf, -1):  # -1: all of them
         if item.attempts and not item.next_index:
-            state.missing[item.session_id] = Missing(0, min(item.attempts, LAST_ATTEMPT), item.announced)
+            announced = item.announced if 0.0 < item.announced < LATEST_TIME else None  # as the event told it
+            state.missing[item.session_id] = Missing(0, min(item.attempts, LAST_ATTEMPT), announced)
         else:
             state.sessions[item.session_id] = item.next_index
     return state
@@ -72,7 +75,7 @@ def _days(store: Store, begin: date, warnings: list[str]) -> dict[date, Day]:
         day = date.fromisoformat(text)
         last = max(last, day)
         if not CHUNK_NAME.fullmatch(name):
-            warnings.append(f"the chunk {name!r} of {day} has a name that is no file name; the plugin will send it again")
+            warnings.append(f"the chunk {name!r} of {day} has a name that cannot be a file name; the plugin will send it again")
         elif cursor == DONE:
             completed[day].add(name)
         elif cursor:

@@ -1,12 +1,14 @@
 """Fetches announced session recordings, a few at once and apart from the audit log, until each has been delivered.
 
 Every call makes the cluster write an audit event, so tries are spaced: a recording that is not there yet is asked for ever less
-often, and given up after the missing-recording time only.
+often, and given up after the missing-recording time only. One is done when the end of its session was in it, or when a later look
+brings nothing new: a stream that ends well may be of a recording that is not there whole yet.
 """
 
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
 from time import time
 
 import orjson
@@ -18,7 +20,7 @@ from event_handler.pipeline.ledger import Ledger
 from event_handler.pipeline.letters import RECORDINGS
 from event_handler.state.store import Commit, DeadLetter, RecordingItem, Store
 from event_handler.teleport.client import Client
-from event_handler.teleport.decode import event_index
+from event_handler.teleport.decode import event_place
 
 LOOK_EVERY = 0.5  # seconds between looks at the queue, which is a local table
 LONGEST_WAIT = 21_600.0  # seconds
@@ -26,8 +28,45 @@ WAITS = (10.0, 60.0, 300.0, 1800.0, 7200.0, LONGEST_WAIT)  # seconds before the 
 LONGEST_PASSING_WAIT = 300.0  # seconds between tries while it is the cluster that fails; doubled from the first of WAITS
 PASSING = frozenset({"UNAVAILABLE", "RESOURCE_EXHAUSTED", "CANCELLED", "ABORTED"})  # of the cluster, not of one recording
 LARGEST_INDEX = 2**31 - 1  # start_index is an int32 on the wire; larger indexes are resumed by skipping here
+ENDS = frozenset({"session.end", "db.session.end", "windows.desktop.session.end", "app.session.end"})  # seldom the very last event
+EMPTY_LOOKS = 2  # looks without any event, ten seconds and a minute apart, before another one is believed
+MOST_AHEAD = 10_000  # indexes behind a gap that are remembered until it is filled; some recorders count nanoseconds
 
 log = structlog.get_logger()
+
+
+class Unbroken:
+    """How far the indexes of a recording are without a gap: every event below `index` was read, in whatever order they came."""
+
+    def __init__(self, begin: int) -> None:
+        self._begin = self._next = begin
+        self._ahead: set[int] = set()
+        self._repeated = False
+
+    def add(self, index: int) -> None:
+        if 0 <= index < self._next:
+            self._repeated = True
+        elif index > self._next and len(self._ahead) < MOST_AHEAD:
+            self._ahead.add(index)
+        elif index == self._next:
+            self._next += 1
+            while self._next in self._ahead:
+                self._ahead.remove(self._next)
+                self._next += 1
+
+    @property
+    def index(self) -> int:
+        """The last one itself is read again: another event may have it too. Where indexes repeat, they tell nothing."""
+        return 0 if self._repeated else max(self._begin, self._next - 1)
+
+
+@dataclass(slots=True)
+class _Look:
+    """What a stream that ended well has brought: no event at all, the end of the session, something new."""
+
+    empty: bool = True
+    ended: bool = False
+    grown: bool = False
 
 
 class RecordingSource:
@@ -51,6 +90,7 @@ class RecordingSource:
         self._running: set[str] = set()
         self._in_flight: dict[str, Ledger] = {}  # of what was begun, until it is delivered
         self._tries: dict[str, int] = {}  # in a row that the cluster failed or that were cut off, by session
+        self._asked: set[str] = set()  # sessions that were asked for by this process and are not done
 
     async def run(self, client: Client) -> None:
         async with asyncio.TaskGroup() as group:
@@ -62,13 +102,19 @@ class RecordingSource:
                 await asyncio.sleep(LOOK_EVERY)
 
     async def finish(self) -> int:
-        """Wait, while run() runs, until everything was tried; return how many recordings are still missing."""
-        self._store.recordings_due_now()
+        """Wait, while run() runs, until everything was tried; return how many recordings are still missing.
+
+        What an earlier process has looked at is looked at again, what this one has is left for the next.
+        """
+        self._store.recordings_due_now(self._to_look_at_again())
         while True:
             waiting, untried = self._store.waiting_recordings()
-            if not self._running and not untried:
+            if not self._running and not untried and not self._to_look_at_again():
                 return waiting
             await asyncio.sleep(0.05)
+
+    def _to_look_at_again(self) -> list[str]:
+        return [session_id for session_id in self._store.recordings_looked_at() if session_id not in self._asked]
 
     def _may_begin(self, session_id: str) -> bool:
         """One that was begun is read again when what is in flight of it is delivered: a new ledger must not move past that."""
@@ -78,12 +124,12 @@ class RecordingSource:
 
     async def _fetch(self, client: Client, item: RecordingItem) -> None:
         ledger = self._in_flight[item.session_id] = Ledger(f"recording/{item.session_id}")
+        self._asked.add(item.session_id)
         try:
             wait = self._space(item.session_id)
-            await self._stream(client, item, ledger)
-            self._store.recording_done(item.session_id)
+            look = await self._stream(client, item, ledger)
             self._tries.pop(item.session_id, None)
-            log.info("recording delivered", session=item.session_id)
+            self._looked(item, look)
         except (RpcError, ConnectError) as error:
             # The next try has a ledger of its own, which must not move past events that are still in flight under this one.
             await self._pipeline.drain(ledger)
@@ -100,14 +146,39 @@ class RecordingSource:
         self._store.recording_later(session_id, time() + wait, counted=False)
         return wait
 
-    async def _stream(self, client: Client, item: RecordingItem, ledger: Ledger) -> None:
+    async def _stream(self, client: Client, item: RecordingItem, ledger: Ledger) -> _Look:
+        """Read a recording to the end of the stream, until all of it is delivered."""
         start = item.next_index if item.next_index <= LARGEST_INDEX else 0
+        unbroken, look = Unbroken(item.next_index), _Look()
         async for wires in client.recording(item.session_id, start):
-            indexes = [event_index(wire) for wire in wires]
-            new = [wire for wire, index in zip(wires, indexes, strict=True) if index < 0 or index >= item.next_index]
-            after = max(item.next_index, *indexes)
-            await self._pipeline.put(ledger, new, str(after), item.session_id)
+            new = []
+            look.empty = look.empty and not wires
+            for wire in wires:
+                kind, index = event_place(wire)
+                look.ended = look.ended or kind in ENDS
+                if index < 0 or index >= item.next_index:
+                    new.append(wire)
+                    unbroken.add(index)
+            fresh = await self._pipeline.put(ledger, new, str(unbroken.index), item.session_id)
+            look.grown = look.grown or fresh > 0
         await self._pipeline.drain(ledger)
+        look.grown = look.grown or unbroken.index > item.next_index
+        return look
+
+    def _looked(self, item: RecordingItem, look: _Look) -> None:
+        """A stream has ended well: the recording is done, or is looked at again later."""
+        enough = not look.grown and item.looks >= (EMPTY_LOOKS if look.empty else 1)
+        if look.ended or enough or item.looks >= len(WAITS):
+            self._store.recording_done(item.session_id)
+            self._asked.discard(item.session_id)
+            if look.empty:
+                log.warning("the recording has no events to deliver", session=item.session_id, looks=item.looks + 1)
+            else:
+                log.info("recording delivered", session=item.session_id)
+            return
+        wait = WAITS[min(item.looks, len(WAITS) - 1)]
+        self._store.recording_looked(item.session_id, time() + wait)
+        log.info("recording without the end of its session, will look again", session=item.session_id, wait_s=wait)
 
     def _later(self, item: RecordingItem, error: RpcError | ConnectError, passing_wait: float) -> None:
         """Ask again, ever less often; what the cluster still refuses after the missing-recording time is given up, not forgotten."""
@@ -121,6 +192,7 @@ class RecordingSource:
             letter = DeadLetter(RECORDINGS, reason, "", item.session_id, item.session_id, body)
             self._store.commit(Commit(dead_letters=[letter]))
             self._store.recording_done(item.session_id)
+            self._asked.discard(item.session_id)
             log.error("recording given up; kept as dead letter", session=item.session_id, error=str(error))
             return
         wait = WAITS[min(item.attempts, len(WAITS) - 1)] if refused else passing_wait

@@ -38,7 +38,7 @@ class Standstill:
         self._due = self._begun + QUIET
 
     async def look(self) -> None:
-        """Raises ConnectError, so that the cluster is connected to anew, when it has events that a chunk should have brought."""
+        """Raises ConnectError, so that the cluster is connected to again, when it has events that a chunk should have brought."""
         if monotonic() < self._due:
             return
         self._due = monotonic() + self._pause
@@ -52,7 +52,7 @@ class Standstill:
             raise ConnectError(
                 f"bulk export has listed no new chunk for {(monotonic() - self._begun) / 60:.0f} minutes, though the log has"
                 f" {_what(events[0])}",
-                "Connecting anew. If this comes again, look for a cache between here and the cluster, and at the Auth servers' logs"
+                "Connecting again. If this comes again, look for a cache between here and the cluster, and at the Auth servers' logs"
                 " for errors of the Athena audit log.",
             )
 

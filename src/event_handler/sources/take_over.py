@@ -13,7 +13,7 @@ from time import time
 
 import structlog
 
-from event_handler.errors import StateError
+from event_handler.errors import StorageError
 from event_handler.sources.bulk import CLOSED_DAYS, DONE, FIRST_DAY, day_of
 from event_handler.sources.page_key import page_key_time
 from event_handler.sources.search import FLOOR, LAST_ID, STREAM
@@ -36,6 +36,8 @@ def take_over(store: Store, storage: Path, addresses: Sequence[tuple[str, int]],
     directories = [storage / f"{host}_{port}" for host, port in addresses]
     if store.fact("start_time"):
         _tell_when_newer(store, directories)
+        return
+    if not store.is_new:  # it was used and has lost its start time; the plugin's position is older than its own
         return
     for directory in directories:
         state = read(directory)
@@ -110,9 +112,9 @@ def _begin(state: PluginState, directory: Path, asked: datetime | None) -> float
     if state.start_time is not None:
         begin = float(int(state.start_time))
         if asked is not None and asked.timestamp() != begin:
-            raise StateError(
+            raise StorageError(
                 f"--start-time differs from the one that the Go plugin began with ({state.start_text} in {directory / START_TIME})",
-                f"Leave --start-time out to go on from the plugin's position, or move {directory} away to begin anew.",
+                f"Leave --start-time out to go on from the plugin's position, or move {directory} away to start over.",
             )
         return begin
     if asked is not None:
@@ -124,7 +126,7 @@ def _begin(state: PluginState, directory: Path, asked: datetime | None) -> float
         times = [t for t in (state.window, page_key_time(state.page_key)) if t is not None and t > 0]
         found = float(int(min(times))) if times else None
     if found is None:
-        raise StateError(
+        raise StorageError(
             f"{directory / START_TIME} is missing or damaged, and no other file of the Go plugin tells where it was",
             "Start once with --start-time at the last delivered event.",
         )

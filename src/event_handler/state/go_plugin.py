@@ -184,7 +184,7 @@ def _read(directory: Path) -> PluginState:
     state.start_text = _text(directory / START_TIME)
     state.start_time = parse_time(state.start_text)
     if state.start_time is None:
-        state.warnings.append(f"{directory / START_TIME} is missing, empty or no time")
+        state.warnings.append(f"{directory / START_TIME} is missing, empty or not a time")
     _read_search(directory, state)
     for path in _day_directories(directory):
         state.days[date.fromisoformat(path.name)] = _read_day(path, state.warnings)
@@ -249,7 +249,7 @@ def _read_missing(path: Path, state: PluginState) -> None:
         return
     missing = parse_missing(path.read_bytes())
     if missing is None:
-        state.warnings.append(f"{path} is damaged; the recording is asked for anew")
+        state.warnings.append(f"{path} is damaged; the recording is asked for again")
     state.missing[session] = missing or Missing()
 
 

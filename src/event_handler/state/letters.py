@@ -6,14 +6,17 @@ The handler itself writes letters with `Store`; SQLite keeps the two apart.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
-from event_handler.errors import StateError
+from event_handler.state.access import usable
+from event_handler.state.file import open_letters
 
 BUSY = 10.0  # seconds to wait for the handler's own transaction, which takes milliseconds
+AT_ONCE = 500  # letters changed in one transaction, for the handler waits for it
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,45 +43,61 @@ class Letters:
     def all(self) -> Iterator[Letter]:
         """One after the other, for all of them may be larger than the memory."""
         with self._open() as database:
-            for number in _numbers(database):
-                if (letter := _read(database, number)) is not None:  # dropped or delivered meanwhile
-                    yield letter
+            letter = _next(database, 0)
+            while letter is not None:
+                yield letter
+                letter = _next(database, letter.number)
 
-    def numbers(self) -> list[int]:
+    def numbers(self) -> Iterator[int]:
+        """The numbers of all letters that there are now."""
         with self._open() as database:
-            return _numbers(database)
+            last, number = _last(database), 0
+            while some := database.execute(
+                "SELECT number FROM dead_letters WHERE number > ? AND number <= ? ORDER BY number LIMIT ?", (number, last, AT_ONCE)
+            ).fetchall():
+                for (number,) in some:
+                    yield number
+
+    def any(self) -> bool:
+        with self._open() as database:
+            return _last(database) > 0
 
     def get(self, number: int) -> Letter | None:
         with self._open() as database:
-            return _read(database, number)
+            letter = _next(database, number - 1)
+            return letter if letter is not None and letter.number == number else None
 
-    def retry(self, numbers: Sequence[int]) -> None:
-        """Ask the event handler, running or started later, to send these again."""
-        self._each("UPDATE dead_letters SET retry = 1 WHERE number = ?", numbers)
+    def retry(self, numbers: Iterable[int]) -> int:
+        """Ask the event handler, running or started later, to send these again; return how many of them there are."""
+        return self._each("UPDATE dead_letters SET retry = 1 WHERE number = ?", numbers)
 
-    def drop(self, numbers: Sequence[int]) -> None:
-        """Forget these for good."""
-        self._each("DELETE FROM dead_letters WHERE number = ?", numbers)
+    def drop(self, numbers: Iterable[int]) -> int:
+        """Forget these for good, and return how many there were."""
+        return self._each("DELETE FROM dead_letters WHERE number = ?", numbers)
 
-    def _each(self, statement: str, numbers: Sequence[int]) -> None:
-        with self._open() as database, database:
-            database.executemany(statement, [(number,) for number in numbers])
+    def _each(self, statement: str, numbers: Iterable[int]) -> int:
+        changed, left = 0, iter(numbers)
+        with self._open() as database:
+            while some := list(islice(left, AT_ONCE)):
+                database.execute("BEGIN IMMEDIATE")
+                changed += database.executemany(statement, [(number,) for number in some]).rowcount
+                database.execute("COMMIT")
+        return changed
 
     @contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
-        try:
-            with closing(sqlite3.connect(f"{self._path.absolute().as_uri()}?mode=rw", uri=True, timeout=BUSY)) as database:
-                yield database
-        except sqlite3.Error as error:
-            raise StateError(f"the dead letters in {self._path} cannot be used ({error})", "Check the file's permissions.") from None
+        with closing(open_letters(self._path, BUSY)) as database, usable(self._path):
+            yield database
 
 
-def _numbers(database: sqlite3.Connection) -> list[int]:
-    return [row[0] for row in database.execute("SELECT number FROM dead_letters ORDER BY number")]
+def _last(database: sqlite3.Connection) -> int:
+    return int(database.execute("SELECT coalesce(max(number), 0) FROM dead_letters").fetchone()[0])
 
 
-def _read(database: sqlite3.Connection, number: int) -> Letter | None:
+def _next(database: sqlite3.Connection, after: int) -> Letter | None:
     row = database.execute(
-        "SELECT number, time, sink, reason, type, id, session_id, body, retry FROM dead_letters WHERE number = ?", (number,)
+        "SELECT number, time, sink, reason, type, id, session_id, body, retry FROM dead_letters"
+        " WHERE number > ? ORDER BY number LIMIT 1",
+        (after,),
     ).fetchone()
     return Letter(*row) if row else None

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
+import structlog
+
 from event_handler.errors import MalformedEventError, RpcError
 from event_handler.teleport import messages as m
 from event_handler.teleport.connection import Connection
@@ -13,6 +15,8 @@ from event_handler.teleport.decode import read_exported, read_page, read_text_fi
 _AUDIT = "/teleport.auditlog.v1.AuditLogService/"
 _AUTH = "/proto.AuthService/"
 RUN = 200  # events handed on at a time: large enough to spread the cost of a hand-over, small enough not to block for long
+
+log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,10 +28,11 @@ class Cluster:
 
 
 class Client:
-    """The audit log of one cluster. Every method raises RpcError or ConnectError."""
+    """The audit log of one cluster. Every method raises RpcError or ConnectError. `empty` counts events without a single byte."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
+        self.empty = 0
 
     def close(self) -> None:
         self._connection.close()
@@ -39,7 +44,10 @@ class Client:
 
     async def ping(self) -> Cluster:
         answer = await self._connection.unary(_AUTH + "Ping", b"", timeout=30.0)
-        return Cluster(read_text_field(answer, 1), read_text_field(answer, 2))
+        cluster = Cluster(read_text_field(answer, 1), read_text_field(answer, 2))
+        if not cluster.name:
+            raise RpcError("Ping", "INTERNAL", "the answer names no cluster")
+        return cluster
 
     async def has_bulk_export(self, probe_time: float) -> bool:
         """Ask for the chunks of a day without events: a back end without bulk export answers UNIMPLEMENTED."""
@@ -66,11 +74,12 @@ class Client:
                 events = []
                 for answer in answers[at : at + RUN]:
                     try:
-                        event, cursor = read_exported(answer)
+                        event, after = read_exported(answer)
+                        cursor = after or cursor  # an answer without one says nothing about the place
                     except MalformedEventError:
                         event = answer  # whoever selects from the events meets the same error and keeps the bytes
                     events.append(event)
-                yield events, cursor
+                yield self._events(events), cursor
 
     async def search(
         self,
@@ -94,7 +103,8 @@ class Client:
         )
         answer = await self._connection.unary(_AUDIT + "GetUnstructuredEvents", request)
         try:
-            return read_page(answer)
+            events, next_key = read_page(answer)
+            return self._events(events), next_key
         except MalformedEventError as error:
             raise RpcError("GetUnstructuredEvents", "DATA_LOSS", error.message) from None
 
@@ -110,4 +120,13 @@ class Client:
         request = m.write_text(1, session_id) + m.write_number(2, index)
         async for answers in self._connection.stream(_AUDIT + "StreamUnstructuredSessionEvents", request):
             for at in range(0, len(answers), RUN):
-                yield answers[at : at + RUN]
+                yield self._events(answers[at : at + RUN])
+
+    def _events(self, answers: list[bytes]) -> list[bytes]:
+        """Without the empty ones, in which there is nothing to deliver or to keep; the first of a connection is told."""
+        events = [answer for answer in answers if answer]
+        if len(events) < len(answers):
+            if not self.empty:
+                log.warning("the cluster answers with events that are empty; they are left out")
+            self.empty += len(answers) - len(events)
+        return events

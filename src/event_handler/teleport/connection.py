@@ -8,17 +8,19 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, cast
 
+import h2.events
 from grpclib import client
-from grpclib.client import Channel, UnaryStreamMethod, UnaryUnaryMethod
+from grpclib.client import Channel, Stream, UnaryStreamMethod, UnaryUnaryMethod
 from grpclib.config import Configuration
 from grpclib.encoding.base import CodecBase
 from grpclib.exceptions import GRPCError, StreamTerminatedError
-from grpclib.protocol import H2Protocol
+from grpclib.protocol import EventsProcessor, H2Protocol
 
 from event_handler import about
-from event_handler.errors import ConnectError, RpcError
+from event_handler.errors import ConnectError, EventHandlerError, RpcError
 from event_handler.teleport.entrance import SERVER_NAME, Entrance, explain_tls
 from event_handler.teleport.frames import PREFIX, FrameJoiner, split_messages
+from event_handler.teleport.tls import ClientContext
 
 KEEPALIVE = 61.0  # seconds; servers close connections that ping more often than once a minute
 KEEPALIVE_TIMEOUT = 180.0  # seconds, as Teleport's own clients wait
@@ -27,6 +29,15 @@ STREAMS = 128  # at a time: 100 recordings, the most that may be asked for, with
 CONNECTION_WINDOW = STREAMS * STREAM_WINDOW  # bytes; streams that nobody reads at the moment must not stop the others
 UNARY_TIMEOUT = 90.0  # seconds; Athena's own query limit is 60
 STALL_TIMEOUT = 120.0  # seconds without a message after which a stream counts as hung
+LARGEST_MESSAGE = 256 * 1024 * 1024  # bytes; a larger one would take more memory than a service is given. Search shortens such events
+IGNORED = (  # RFC 9113 allows a server to send them at any time, and gRPC has no use for them
+    h2.events.AlternativeServiceAvailable,
+    h2.events.InformationalResponseReceived,
+    h2.events.UnknownFrameReceived,
+)
+
+LOST = "It is connected to again; if that happens often, look at the Auth servers' logs and at what is on the way."
+NOT_HTTP2 = "the server has ended it, or does not keep to HTTP/2"  # the library does not tell one from the other
 
 
 class _RawCodec(CodecBase):
@@ -41,27 +52,67 @@ class _RawCodec(CodecBase):
         return data
 
 
+class _Processor(EventsProcessor):
+    """Knows a stream that ended without the status that gRPC demands; grpclib itself would wait for that until the time is up."""
+
+    tell: Callable[[BaseException], None]
+
+    def process(self, event: h2.events.Event) -> None:
+        if not isinstance(event, IGNORED):
+            super().process(event)
+
+    def process_stream_ended(self, event: h2.events.StreamEnded) -> None:
+        super().process_stream_ended(event)
+        stream = self.streams.get(event.stream_id)
+        if stream is not None and stream.trailers is None and "grpc-status" not in dict(stream.headers or ()):
+            stream.__terminated__("the answer ended without a status")
+
+    def process_connection_terminated(self, event: h2.events.ConnectionTerminated) -> None:
+        self.tell(ConnectionError(f"the server ended it with GOAWAY, code {int(event.error_code or 0)}"))
+        super().process_connection_terminated(event)
+
+
 class _Protocol(H2Protocol):
     """Tells why the connection was lost, which grpclib itself forgets: with TLS 1.3 a refused certificate shows up only here.
 
-    Frames are joined before the library sees them.
+    Frames are joined before the library sees them. Whatever it raises over them ends the connection, as an error of the protocol does.
     """
 
     def __init__(self, like: H2Protocol, tell: Callable[[BaseException | None], None]) -> None:
         super().__init__(like.handler, like.config, like.h2_config)
         self._tell = tell
         self._joiner = FrameJoiner()
+        self._ended = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self.processor = _Processor(self.handler, self.connection)
+        self.processor.tell = self._end
 
     def data_received(self, data: bytes) -> None:
-        super().data_received(self._joiner.join(data))
+        if self._ended:
+            return  # the library has let the connection go, and fails over what still arrives
+        try:
+            super().data_received(self._joiner.join(data))
+        except Exception as error:
+            if not self._ended:
+                self._end(error)
+                self.processor.close(NOT_HTTP2)
+        if not self._ended and self.connection.is_closing():
+            self._end(ConnectionError(NOT_HTTP2))
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        self._tell(exc)
+        if not self._ended:
+            self._end(exc)
         super().connection_lost(exc)
+
+    def _end(self, reason: BaseException | None) -> None:
+        self._ended = True
+        self._tell(reason)
 
 
 class _EnteredChannel(Channel):
-    def __init__(self, entrance: Entrance, context: ssl.SSLContext) -> None:
+    def __init__(self, entrance: Entrance, context: ClientContext) -> None:
         super().__init__(
             host=SERVER_NAME,
             port=443,
@@ -78,22 +129,27 @@ class _EnteredChannel(Channel):
         self._scheme = "https"
         client.USER_AGENT = about.user_agent()  # type: ignore[attr-defined] # grpclib has no option for it
         self._entrance = entrance
-        self._context = context
+        self.context = context
         self.lost: BaseException | None = None
+
+    @property
+    def in_use(self) -> bool:
+        """Whether there is a connection that nobody has ended."""
+        return self._connected
 
     def _lost(self, reason: BaseException | None) -> None:
         self.lost = reason
 
     async def _create_connection(self) -> H2Protocol:
         self.lost = None
-        protocol = await self._entrance.enter(lambda: _Protocol(self._protocol_factory(), self._lost), self._context)
+        protocol = await self._entrance.enter(lambda: _Protocol(self._protocol_factory(), self._lost), self.context)
         return cast(H2Protocol, protocol)
 
 
 class Connection:
     """Calls over one connection. It reconnects by itself on the next call after it was lost."""
 
-    def __init__(self, entrance: Entrance, context: ssl.SSLContext) -> None:
+    def __init__(self, entrance: Entrance, context: ClientContext) -> None:
         self._entrance = entrance
         self._channel = _EnteredChannel(entrance, context)
         self._calls = 0
@@ -108,11 +164,20 @@ class Connection:
         if not self._calls:
             self.close()
 
-    async def unary(self, method: str, request: bytes, timeout: float = UNARY_TIMEOUT) -> bytes:
-        """Call a unary method. Raises RpcError (the server's answer) or ConnectError (no way in, connection lost)."""
+    async def unary(self, method: str, request: bytes, timeout: float = 0.0) -> bytes:
+        """Call a unary method; `timeout` is in seconds, 0 = UNARY_TIMEOUT.
+
+        Raises RpcError (the server's answer, or one that is no gRPC) or ConnectError (no way in, connection lost).
+        """
         call: UnaryUnaryMethod[bytes, bytes] = UnaryUnaryMethod(self._channel, method, bytes, bytes)
         with self._explained(method):
-            return await call(request, timeout=timeout)
+            async with call.open(timeout=timeout or UNARY_TIMEOUT) as stream:
+                await stream.send_message(request, end=True)
+                answer = await self._receive(stream, method)
+                more = answer is not None and await self._receive(stream, method) is not None
+            if answer is None or more:
+                raise RpcError(_name(method), "INTERNAL", f"the answer has {'more than one' if more else 'no'} message")
+            return answer
 
     async def stream(self, method: str, request: bytes) -> AsyncIterator[list[bytes]]:
         """Call a server-streaming method and yield its messages as they arrive, one or many at a time.
@@ -126,12 +191,30 @@ class Connection:
                     await stream.send_message(request, end=True)
                 while True:
                     async with asyncio.timeout(STALL_TIMEOUT):
-                        first = await stream.recv_message()
+                        first = await self._receive(stream, method)
                     if first is None:
                         break
                     yield [first, *take_arrived(stream._stream.buffer)]
                 async with asyncio.timeout(STALL_TIMEOUT):
                     await stream.recv_trailing_metadata()
+
+    async def _receive(self, stream: Stream[bytes, bytes], method: str) -> bytes | None:
+        """The next message, None at the end. grpclib's own reader believes any length, and fails by an assertion."""
+        if stream.initial_metadata is None:
+            await stream.recv_initial_metadata()
+        with stream._wrapper:
+            try:
+                prefix = await stream._stream.recv_data(PREFIX)
+                if not prefix:
+                    return None
+                size = int.from_bytes(prefix[1:])
+                if prefix[0]:
+                    raise RpcError(_name(method), "INTERNAL", "a message is compressed, which was not offered")
+                if size > LARGEST_MESSAGE:
+                    raise RpcError(_name(method), "INTERNAL", f"a message has {size} bytes, more than {LARGEST_MESSAGE}")
+                return await stream._stream.recv_data(size)
+            except AssertionError:
+                raise RpcError(_name(method), "INTERNAL", "the answer ends inside a message") from None
 
     @contextmanager
     def _explained(self, method: str) -> Iterator[None]:
@@ -148,24 +231,37 @@ class Connection:
         except Exception as error:
             if task and task.cancelling() > before and task.uncancel() > before:
                 raise asyncio.CancelledError from None  # somebody else wants the task to stop as well
-            raise self._explain(method.rpartition("/")[2], error) from None
+            raise self._explain(_name(method), error) from None
         finally:
             self._calls -= 1
             if self._retired and not self._calls:
                 self.close()
 
-    def _explain(self, call: str, error: Exception) -> Exception:
+    def _explain(self, call: str, error: Exception) -> EventHandlerError:
+        """All that runs inside a call is grpclib and what it was sent: whatever it raises comes from outside."""
+        if isinstance(error, EventHandlerError):
+            return error
         if isinstance(error, GRPCError):
-            return RpcError(call, error.status.name, error.message or "no details")
+            return RpcError(call, error.status.name, _one_line(error.message or "no details"))
         if isinstance(error, TimeoutError):
             return RpcError(call, "DEADLINE_EXCEEDED", "no answer in time")
-        if isinstance(error, StreamTerminatedError | OSError):
-            if isinstance(self._channel.lost, ssl.SSLError):
-                return explain_tls(self._channel.lost, self._entrance.address)
-            reason = self._channel.lost or error
-            text = str(reason) or type(reason).__name__
-            return ConnectError(f"the connection to Teleport at {self._entrance.address} was lost during {call} ({text})")
-        return error
+        lost = self._channel.lost
+        if isinstance(lost, ssl.SSLError):
+            return explain_tls(lost, self._entrance.address, self._channel.context.credentials)
+        text = _one_line(str(lost or error)) or type(lost or error).__name__
+        if self._channel.in_use and isinstance(error, StreamTerminatedError):
+            return RpcError(call, "UNAVAILABLE", text)
+        if self._channel.in_use and not isinstance(error, OSError):
+            return RpcError(call, "INTERNAL", f"the answer cannot be read ({text})")
+        return ConnectError(f"the connection to Teleport at {self._entrance.address} was lost during {call} ({text})", LOST)
+
+
+def _name(method: str) -> str:
+    return method.rpartition("/")[2]
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
 
 
 def take_arrived(buffer: Any) -> list[bytes]:

@@ -7,6 +7,8 @@ further one an authority. Source: Teleport's api/identityfile, as restated in it
 from __future__ import annotations
 
 import base64
+import codecs
+import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -34,6 +36,7 @@ LONGEST_LINE = 65_536  # bytes; Go's reader refuses longer lines, so no writer m
 CLUSTER_OF_IDENTITY = x509.ObjectIdentifier("1.3.9999.1.7")
 CLUSTER_OF_AUTHORITY = x509.ObjectIdentifier("1.3.9999.4.1")
 _SSH_CERTIFICATE = re.compile(r"[a-z0-9-]+-cert-v[0-9]{2}@openssh\.com")
+TIME = "%Y-%m-%d %H:%M:%S UTC"
 RENEW = "Renew it with tbot, or with `tctl auth sign --user=teleport-event-handler --out=identity --ttl=…`."
 
 
@@ -41,7 +44,8 @@ RENEW = "Renew it with tbot, or with `tctl auth sign --user=teleport-event-handl
 class Credentials:
     """Everything needed to sign in.
 
-    `not_before` and `not_after` are those of the TLS certificate, `source` names the file for messages.
+    `not_before` and `not_after` are those of the TLS certificate. For messages, `source` names the file of certificate and key,
+    `authorities_source` that of the authorities.
     """
 
     key_pem: bytes
@@ -53,11 +57,15 @@ class Credentials:
     not_before: datetime
     not_after: datetime
     source: str
+    authorities_source: str
 
     def check_not_expired(self, now: datetime | None = None) -> None:
-        """Raise CredentialsError when the certificate has expired."""
+        """Raise CredentialsError when the certificate has expired by this machine's clock."""
         if self.not_after <= (now or datetime.now(UTC)):
-            raise CredentialsError(f"the certificate in {self.source} expired at {self.not_after:%Y-%m-%d %H:%M:%S} UTC", RENEW)
+            raise CredentialsError(
+                f"by this machine's clock the certificate in {self.source} expired at {self.not_after:{TIME}}",
+                f"{RENEW} Or set the clock, if it is ahead.",
+            )
 
 
 def load(identity: str, cert: str, key: str, ca: str) -> Credentials:
@@ -70,7 +78,7 @@ def load(identity: str, cert: str, key: str, ca: str) -> Credentials:
             "Keep either the identity file, or the three of teleport.cert, teleport.key and teleport.ca.",
         )
     if identity:
-        return read_identity(identity)
+        return read_identity(_as_meant(identity))
     if not given:
         raise ConfigurationError(
             "neither identity file nor cert, key and ca files configured",
@@ -79,12 +87,17 @@ def load(identity: str, cert: str, key: str, ca: str) -> Credentials:
     if len(given) < 3:
         missing = [name for name in three if name not in given]
         raise ConfigurationError(f"of the three TLS files {', '.join(given)} is set and {', '.join(missing)} is missing", "Set all.")
-    return read_key_pair(cert, key, ca)
+    return read_key_pair(*map(_as_meant, (cert, key, ca)))
+
+
+def _as_meant(path: str) -> str:
+    """A path without the blanks or the carriage return that an editor left at its end, unless there is a file of that name."""
+    return path if os.path.lexists(path) else path.strip()
 
 
 def read_identity(path: str) -> Credentials:
     """Read an identity file, or the one in a directory that tbot writes. Raises CredentialsError."""
-    if Path(path).is_dir():
+    if _is(Path.is_dir, path):
         path = str(Path(path) / "identity")
     blocks: list[list[str]] = []
     open_block: list[str] | None = None
@@ -92,7 +105,9 @@ def read_identity(path: str) -> Credentials:
     ssh_authorities: list[str] = []
     for raw in _read(path).splitlines():
         if len(raw) >= LONGEST_LINE:
-            raise CredentialsError(f"{path} has a line of over 64 KiB", "It is no identity file. Make it anew with `tctl auth sign`.")
+            raise CredentialsError(
+                f"{path} has a line of over 64 KiB", "It is no identity file. Make one with `tctl auth sign`.", lasting=True
+            )
         line = raw.strip()
         if open_block is not None:
             open_block.append(line)
@@ -106,30 +121,30 @@ def read_identity(path: str) -> Credentials:
         elif _SSH_CERTIFICATE.fullmatch(line.partition(" ")[0]):
             ssh_certificate = line
     if open_block is not None:
-        raise CredentialsError(f"{path} ends inside a PEM block", "The file is cut off: was it just being written? Make it anew.")
+        raise CredentialsError(f"{path} ends inside a PEM block", "The file is cut off: was it just being written? Make it again.")
     if len(blocks) < 3:
         raise CredentialsError(
             f"{path} is no identity file: it has {len(blocks)} PEM blocks, a key, a certificate and an authority are needed",
             "Make it with tbot (service type identity) or `tctl auth sign --format=file`.",
         )
     pem = ["\n".join(block).encode() + b"\n" for block in blocks]
-    companion = Path(f"{path}-cert.pub")
-    if not ssh_certificate and companion.is_file():
-        ssh_certificate = _read(str(companion)).strip()
-    return _assemble(path, pem[0], pem[1], b"".join(pem[2:]), ssh_certificate, tuple(ssh_authorities))
+    companion = f"{path}-cert.pub"
+    if not ssh_certificate and _is(Path.is_file, companion):
+        ssh_certificate = _read(companion).strip()
+    return _assemble(path, path, pem[0], pem[1], b"".join(pem[2:]), ssh_certificate, tuple(ssh_authorities))
 
 
 def read_key_pair(cert: str, key: str, ca: str) -> Credentials:
     """Read certificate, key and CA from three PEM files. Raises CredentialsError."""
-    return _assemble(f"{cert} and {key}", _read_pem(key), _read_pem(cert), _read_pem(ca), "", ())
+    return _assemble(f"{cert} and {key}", ca, _read_pem(key), _read_pem(cert), _read_pem(ca), "", ())
 
 
 def _read_pem(path: str) -> bytes:
     data = _read(path)
     if "-----BEGIN" not in data:
-        raise CredentialsError(f"there is no PEM block in {path}", "Is it another file, or a binary (DER) one? Make it anew.")
+        raise CredentialsError(f"there is no PEM block in {path}", "Is it another file, or a binary (DER) one? Make it again.")
     if data.rfind("-----END") < data.rfind("-----BEGIN"):
-        raise CredentialsError(f"{path} ends inside a PEM block", "The file is cut off: was it just being written? Make it anew.")
+        raise CredentialsError(f"{path} ends inside a PEM block", "The file is cut off: was it just being written? Make it again.")
     return data.encode()
 
 
@@ -140,26 +155,43 @@ def _read(path: str) -> str:
     except FileNotFoundError:
         raise CredentialsError(f"there is no file {path}", "Make it with tbot or `tctl auth sign`, or correct the path.") from None
     except OSError as error:
-        raise CredentialsError(f"{path} cannot be read ({error.strerror})", "Check the path and its permissions.") from None
+        raise _unreadable(path, error) from None
     except ValueError as error:
-        raise CredentialsError(f"{path!r} is no path ({error})", "Correct the path.") from None
+        raise CredentialsError(f"{path!r} cannot be the path of a file ({error})", "Correct the path.", lasting=True) from None
     if len(data) > LARGEST_FILE:
-        raise CredentialsError(f"{path} is larger than 1 MiB", "It is no credentials file: correct the path.")
-    return data.decode("utf-8", "replace")
+        raise CredentialsError(f"{path} is larger than 1 MiB", "It is no credentials file: correct the path.", lasting=True)
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):  # what PowerShell makes of the output of a program
+        return data.decode("utf-16", "replace")
+    return data.decode("utf-8-sig", "replace")
 
 
-def _assemble(source: str, key: bytes, certificate: bytes, authorities: bytes, ssh: str, ssh_cas: tuple[str, ...]) -> Credentials:
+def _is(kind: Callable[[Path], bool], path: str) -> bool:
+    """`Path.is_dir` and `Path.is_file` answer no for most that is wrong, and raise for the rest."""
+    try:
+        return kind(Path(path))
+    except OSError as error:
+        raise _unreadable(path, error) from None
+
+
+def _unreadable(path: str, error: OSError) -> CredentialsError:
+    lasting = isinstance(error, PermissionError)
+    return CredentialsError(f"{path} cannot be read ({error.strerror})", "Check the path and its permissions.", lasting=lasting)
+
+
+def _assemble(
+    source: str, ca: str, key: bytes, certificate: bytes, authorities: bytes, ssh: str, ssh_cas: tuple[str, ...]
+) -> Credentials:
     key_pem, public = _private_key(source, key)
     try:
         leaf = x509.load_pem_x509_certificate(certificate)
-        # Written anew, so that comments in the file (in any alphabet) never reach OpenSSL.
+        # Written again, so that comments in the file (in any alphabet) never reach OpenSSL.
         trusted = b"".join(authority.public_bytes(Encoding.PEM) for authority in x509.load_pem_x509_certificates(authorities))
         matches = leaf.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo) == public
         cluster = _cluster(leaf)
     except Exception as error:  # cryptography raises many kinds for odd certificates
-        raise CredentialsError(f"a certificate in {source} cannot be read ({error})", "Make the file anew.") from None
+        raise CredentialsError(f"a certificate in {source} cannot be read ({error})", "Make the file again.") from None
     if not matches:
-        raise CredentialsError(f"key and certificate in {source} do not belong to each other", "Make the files anew, together.")
+        raise CredentialsError(f"key and certificate in {source} do not belong to each other", "Make both again, together.")
     return Credentials(
         key_pem,
         leaf.public_bytes(Encoding.PEM),
@@ -170,6 +202,7 @@ def _assemble(source: str, key: bytes, certificate: bytes, authorities: bytes, s
         leaf.not_valid_before_utc,
         leaf.not_valid_after_utc,
         source,
+        ca,
     )
 
 
@@ -179,6 +212,7 @@ def _private_key(source: str, pem: bytes) -> tuple[bytes, bytes]:
         raise CredentialsError(
             f"the key in {source} lives on a hardware token (PIV YUBIKEY PRIVATE KEY)",
             "A service cannot use it: make an identity with tbot or `tctl auth sign`.",
+            lasting=True,
         )
     loaders: tuple[Callable[[], PrivateKeyTypes], ...]
     loaders = (partial(load_pem_private_key, pem, None), partial(_wrongly_labelled_key, pem))

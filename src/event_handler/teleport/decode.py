@@ -181,12 +181,13 @@ def event_id(wire: bytes) -> str:
         return ""
 
 
-def event_index(wire: bytes) -> int:
-    """The index of an EventUnstructured within its session, -1 when the message is malformed."""
+def event_place(wire: bytes) -> tuple[str, int]:
+    """The type of an EventUnstructured and its index within its session, "" and -1 when the message is malformed."""
     try:
-        return read_event(wire).index
+        event = read_event(wire)
+        return event.type, event.index
     except MalformedEventError:
-        return -1
+        return "", -1
 
 
 def read_exported(wire: bytes) -> tuple[bytes, str]:
@@ -235,10 +236,12 @@ def read_text_field(wire: bytes, wanted: int) -> str:
 def convert(wire: bytes) -> tuple[bytes, str]:
     """Return the JSON text of the Struct in `wire` and the event's uid, "" where it has none.
 
-    Raises MalformedEventError when the bytes are no Struct.
+    Raises MalformedEventError when the bytes are no Struct, or one without a single field: no event is like that.
     """
     try:
         fields = _struct(wire, 0, len(wire), 0)
+        if not fields:
+            raise ValueError("it is empty")
         # orjson's own bytes keep the 8 KiB that it began with; a copy has the size that it shows.
         body = bytes(memoryview(orjson.dumps(fields, option=orjson.OPT_SORT_KEYS)))
     except (IndexError, ValueError, struct.error, orjson.JSONEncodeError) as error:

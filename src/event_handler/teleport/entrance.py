@@ -8,15 +8,17 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import Awaitable, Callable, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 import structlog
 
-from event_handler.errors import ConnectError
-from event_handler.teleport.credentials import RENEW
+from event_handler.errors import ConnectError, EventHandlerError
+from event_handler.teleport.credentials import RENEW, TIME, Credentials
 from event_handler.teleport.dial import Way
 from event_handler.teleport.dial.base import within
 from event_handler.teleport.dial.tls_stream import reason_of
+from event_handler.teleport.tls import ClientContext
 
 SERVER_NAME = "teleport.cluster.local"  # the name in every certificate of an Auth server, whatever its address
 HEAD_START = 1.0  # seconds before the next way is tried beside one that neither got through nor failed
@@ -24,33 +26,36 @@ TLS_TIMEOUT = 15.0  # seconds; the Proxy's own limit for a handshake
 HOSTNAME_MISMATCH = 62  # OpenSSL's X509_V_ERR_HOSTNAME_MISMATCH
 OUT_OF_TIME = (9, 10)  # X509_V_ERR_CERT_NOT_YET_VALID and _HAS_EXPIRED
 REFUSALS = ("certificate", "unknown ca", "access denied", "decrypt error")  # alerts about our certificate; others are about TLS itself
+CHECK_ADDRESS = "Check teleport.addr, the servers behind it, and firewalls between."
+CHECK_CLOCKS = "Compare the clocks of this machine and of the cluster (`date -u`, NTP)."
 
 log = structlog.get_logger()
 
 
-def always(*ways: Way) -> Callable[[], Awaitable[Sequence[Way]]]:
+def always(*ways: Way) -> Callable[[Credentials], Awaitable[Sequence[Way]]]:
     """What an Entrance wants, for ways that never change."""
 
-    async def listed() -> Sequence[Way]:
+    async def listed(_: Credentials) -> Sequence[Way]:
         return ways
 
     return listed
 
 
 class Entrance:
-    """The ways into one cluster; `ways` lists them anew for each entry, from the newest credentials and the newest answer of DNS.
+    """The ways into one cluster; `ways` lists them again for each entry, from its credentials and the newest answer of DNS.
 
     The one that worked is remembered and tried first the next time.
     """
 
-    def __init__(self, ways: Callable[[], Awaitable[Sequence[Way]]]) -> None:
+    def __init__(self, ways: Callable[[Credentials], Awaitable[Sequence[Way]]]) -> None:
         self._list = ways
+        self._told: set[tuple[str, str]] = set()  # name and address of ways that a log line has named
         self._best: tuple[str, str] | None = None  # name and address
         self.address = ""  # by which the last entry was made
 
-    async def enter(self, make_protocol: Callable[[], Any], context: ssl.SSLContext) -> Any:
+    async def enter(self, make_protocol: Callable[[], Any], context: ClientContext) -> Any:
         """Return a connected protocol made by `make_protocol`, or raise ConnectError, which says why each way failed."""
-        ways = list(enumerate(await self._list()))
+        ways = list(enumerate(await self._list(context.credentials)))
         ways.sort(key=lambda numbered: (numbered[1].name, numbered[1].address) != self._best)
         trying: dict[asyncio.Task[Any], tuple[int, Way]] = {}
         failed: dict[int, tuple[Way, ConnectError]] = {}
@@ -59,6 +64,7 @@ class Entrance:
                 started = bool(ways)
                 if ways:
                     number, way = ways.pop(0)
+                    self._tell(way)
                     trying[asyncio.create_task(_through(way, make_protocol, context))] = number, way
                 elif not trying:
                     raise explain([failed[number] for number in sorted(failed)])
@@ -70,9 +76,7 @@ class Entrance:
                         self._prefer(way, first=number == 0)
                         self.address = way.address
                         return task.result()[1]
-                    if not isinstance(error, ConnectError):
-                        raise error
-                    failed[number] = way, error
+                    failed[number] = way, _as_connect_error(way, error)
                     log.debug("no way in", way=way.name, error=str(error))
         finally:
             for task in trying:
@@ -81,25 +85,41 @@ class Entrance:
                 if not isinstance(late, BaseException):
                     late[0].close()
 
+    def _tell(self, way: Way) -> None:
+        """Before the first try of each way: one that is not answered takes its time."""
+        if (way.name, way.address) not in self._told:
+            self._told.add((way.name, way.address))
+            log.info("connecting to Teleport", address=way.address, way=way.name)
+
     def _prefer(self, way: Way, *, first: bool) -> None:
         known, self._best = self._best, (way.name, way.address)
         if known != self._best and (known or not first):
             log.info("found another way into the cluster", way=way.name, address=way.address)
 
 
-async def _through(way: Way, make_protocol: Callable[[], Any], context: ssl.SSLContext) -> tuple[asyncio.Transport, Any]:
+async def _through(way: Way, make_protocol: Callable[[], Any], context: ClientContext) -> tuple[asyncio.Transport, Any]:
     stream = await way.dial()
     failure = f"no answer from {way.address} in the TLS handshake"
     try:
-        async with within(TLS_TIMEOUT, failure, "Check teleport.addr, the servers behind it, and firewalls between."):
+        async with within(TLS_TIMEOUT, failure, CHECK_ADDRESS):
             return await asyncio.get_running_loop().create_connection(
                 make_protocol, sock=stream, ssl=context, server_hostname=SERVER_NAME
             )
     except BaseException as error:
         stream.close()
         if isinstance(error, OSError):
-            raise explain_tls(error, way.address) from None
+            raise explain_tls(error, way.address, context.credentials) from None
         raise
+
+
+def _as_connect_error(way: Way, error: BaseException) -> ConnectError:
+    """Whatever makes one way fail leaves the others to be tried."""
+    if isinstance(error, ConnectError):
+        return error
+    if isinstance(error, EventHandlerError):
+        return ConnectError(error.message, error.hint)
+    reason = " ".join(str(error).split()) or type(error).__name__
+    return ConnectError(f"{way.address} cannot be reached by the way {way.name} ({type(error).__name__}: {reason})", CHECK_ADDRESS)
 
 
 def explain(failed: Sequence[tuple[Way, ConnectError]]) -> ConnectError:
@@ -108,21 +128,21 @@ def explain(failed: Sequence[tuple[Way, ConnectError]]) -> ConnectError:
     first = ranked[0][1]
     if len({error.message for _, error in failed}) == 1:
         return first
-    lines = "".join(f"\n  {way.name}: {error.message}" for way, error in ranked)
-    return ConnectError(f"no way into the cluster:{lines}", first.hint, decisive=first.decisive)
+    causes = "; ".join(f"{way.name}: {error.message}" for way, error in ranked)
+    return ConnectError(f"no way into the cluster: {causes}", first.hint, decisive=first.decisive)
 
 
-def explain_tls(error: OSError, address: str) -> ConnectError:
+def explain_tls(error: OSError, address: str, ours: Credentials) -> ConnectError:
     """Turn a TLS session with Auth by way of `address` that failed, in the handshake or later, into words and a next step."""
     text = str(error).lower().replace("_", " ")
     if isinstance(error, ssl.SSLCertVerificationError):
-        return _explain_certificate(error, address)
+        return _explain_certificate(error, address, ours)
     if "expired" in text:
-        return ConnectError(f"Teleport at {address} refused our certificate: it has expired", RENEW, decisive=True)
+        return _explain_expired(address, ours)
     if any(words in text for words in REFUSALS):
         return ConnectError(
-            f"Teleport at {address} refused our certificate{reason_of(error)}",
-            "Check that the identity belongs to this cluster, and issue it anew if the cluster's authority was rotated.",
+            f"Teleport at {address} refused our certificate{reason_of(error)} from {ours.source}",
+            "Check that the identity belongs to this cluster, and make it again if the cluster's authority was rotated.",
             decisive=True,
         )
     if isinstance(error, ConnectionError) or "eof" in text:
@@ -136,7 +156,23 @@ def explain_tls(error: OSError, address: str) -> ConnectError:
     )
 
 
-def _explain_certificate(error: ssl.SSLCertVerificationError, address: str) -> ConnectError:
+def _explain_expired(address: str, ours: Credentials) -> ConnectError:
+    """The same alert says that a certificate has expired and that it is not valid yet, by the cluster's clock."""
+    if datetime.now(UTC) >= ours.not_after:
+        return ConnectError(
+            f"Teleport at {address} refused our certificate: it has expired ({ours.source}, at {ours.not_after:{TIME}})",
+            RENEW,
+            decisive=True,
+        )
+    return ConnectError(
+        f"Teleport at {address} refused our certificate: it has expired or is not valid yet by the cluster's clock, though by this"
+        f" machine's it is valid from {ours.not_before:{TIME}} to {ours.not_after:{TIME}} ({ours.source})",
+        CHECK_CLOCKS,
+        decisive=True,
+    )
+
+
+def _explain_certificate(error: ssl.SSLCertVerificationError, address: str, ours: Credentials) -> ConnectError:
     if error.verify_code == HOSTNAME_MISMATCH:
         return ConnectError(
             f"the server that {address} leads to is of this cluster, but not Auth: its certificate is not for {SERVER_NAME}",
@@ -144,11 +180,12 @@ def _explain_certificate(error: ssl.SSLCertVerificationError, address: str) -> C
         )
     if error.verify_code in OUT_OF_TIME:
         return ConnectError(
-            f"the certificate of the server at {address} is not valid at this time ({error.verify_message})",
-            "Check the clocks of this machine and of the cluster.",
+            f"by this machine's clock the certificate of the server at {address} is not valid at this time ({error.verify_message})",
+            f"{CHECK_CLOCKS} If both are right, look at the certificates of the cluster.",
         )
     return ConnectError(
-        f"the certificate of the server at {address} is not trusted ({error.verify_message})",
+        f"the certificate of the server at {address} is not trusted ({error.verify_message}, by the authorities in"
+        f" {ours.authorities_source})",
         "The address belongs to another cluster than the identity, or a load balancer ends TLS in front of Teleport: check "
-        "teleport.addr, and issue the identity anew if the cluster's authority was rotated.",
+        "teleport.addr, and make the identity again if the cluster's authority was rotated.",
     )

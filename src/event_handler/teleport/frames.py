@@ -23,6 +23,7 @@ class FrameJoiner:
         """Return whole frames with the same meaning as those that arrived; the beginning of one that is cut off is kept back.
 
         Data of several streams that arrived in turns is joined stream by stream; all other frames keep their place among it.
+        Raises ValueError for a frame that is too large: the library would collect up to 16 MiB before it refuses that.
         """
         wire = self._rest + arrived if self._rest else arrived
         joined: list[bytes] = []
@@ -33,10 +34,10 @@ class FrameJoiner:
             size = wire[at] << 16 | wire[at + 1] << 8 | wire[at + 2]
             stop = at + HEAD + size
             if size > MAX_FRAME:
-                stop = end  # not allowed: the library shall see and refuse it
-            elif stop > end:
+                raise ValueError(f"a frame of {size} bytes, more than {MAX_FRAME}")
+            if stop > end:
                 break
-            if wire[at + 3] == DATA and wire[at + 4] == 0 and size <= MAX_FRAME:  # no flags: neither padding nor the end of the stream
+            if wire[at + 3] == DATA and wire[at + 4] == 0:  # no flags: neither padding nor the end of the stream
                 stream = wire[at + 5 : at + HEAD]
                 if stream not in held:
                     held[stream], sizes[stream] = [], 0

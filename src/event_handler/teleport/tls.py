@@ -14,15 +14,23 @@ from event_handler.errors import CredentialsError
 from event_handler.teleport.credentials import Credentials
 
 
-def client_context(credentials: Credentials) -> ssl.SSLContext:
+class ClientContext(ssl.SSLContext):
+    """TLS settings that know the credentials they were made of, for messages and for the layers below."""
+
+    credentials: Credentials
+
+
+def client_context(credentials: Credentials) -> ClientContext:
     """TLS 1.2 or newer, trusting only the authorities in `credentials`.
 
     A Proxy with TLS routing takes the first protocol name as the way to Auth; Auth itself picks h2. Raises CredentialsError.
     """
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context = ClientContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.credentials = credentials
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     # Certificates of long-lived clusters may lack extensions that strict mode demands.
     context.verify_flags &= ~ssl.VERIFY_X509_STRICT
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # as a Go client: whatever certificate is in the file is trusted
     route = f"teleport-auth@{credentials.cluster.encode().hex()}.teleport.cluster.local"
     context.set_alpn_protocols([route, "h2"] if len(route) < 256 else ["h2"])
     try:
@@ -30,7 +38,7 @@ def client_context(credentials: Credentials) -> ssl.SSLContext:
         with _secret_file(credentials.certificate_pem + credentials.key_pem) as path:
             context.load_cert_chain(path)
     except (ssl.SSLError, OSError, ValueError) as error:
-        raise CredentialsError(f"TLS cannot use the credentials in {credentials.source} ({error})", "Make them anew.") from None
+        raise CredentialsError(f"TLS cannot use the credentials in {credentials.source} ({error})", "Make them again.") from None
     return context
 
 

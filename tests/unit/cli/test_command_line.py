@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import platform
 import re
 import subprocess
@@ -51,20 +52,20 @@ USAGE: list[tuple[list[str], str]] = [
     (["start", "--dry-run", "true"], "Got unexpected extra argument (true)"),
     (["version", "more"], "Got unexpected extra argument (more)"),
     (["configure"], "Missing argument 'OUT'."),
-    (["configure", ".", "--ttl=5"], "--ttl: '5' is no duration"),
+    (["configure", ".", "--ttl=5"], "--ttl: expected a duration with its unit"),
     (["configure", ".", "--output=splunk"], "Invalid value for '--output': 'splunk' is not one of"),
 ]
 PROBLEMS: list[tuple[list[str], dict[str, str], int, str]] = [
     (["configure", ".", "--length=2000"], {}, 80, '--length must be one of "1024","2048","4096" but got "2000"'),
-    (["configure", ".", "--ip=1.2.3"], {}, 80, "'1.2.3' is no IP address"),
-    (["configure", "absent"], {}, 80, "absent is no directory"),
+    (["configure", ".", "--ip=1.2.3"], {}, 80, "expected an IP address, got '1.2.3'"),
+    (["configure", "absent"], {}, 80, "expected a directory, got absent"),
     (["start"], {}, 80, "missing flags: --fluentd-session-url=STRING, --fluentd-url=STRING, --storage=STRING"),
     ([*START, "--fluentd-ca=absent"], {}, 80, "--fluentd-ca: "),
-    ([*START, "--batch=abc"], {}, 80, "--batch: 'abc' is no whole number"),
-    (START, {"FDFWD_FLUENTD_CA": "absent"}, 1, "FDFWD_FLUENTD_CA: "),
-    (START, {"FDFWD_BATCH": "abc"}, 1, "FDFWD_BATCH: 'abc' is no whole number"),
-    ([*START, "--config=broken.toml"], {}, 1, "broken.toml is not TOML"),
-    (["-cbroken.toml", *START], {}, 1, "broken.toml is not TOML"),
+    ([*START, "--batch=abc"], {}, 80, "--batch: expected a whole number, got 'abc'"),
+    (START, {"FDFWD_FLUENTD_CA": "absent"}, 80, "FDFWD_FLUENTD_CA: "),
+    (START, {"FDFWD_BATCH": "abc"}, 80, "FDFWD_BATCH: expected a whole number, got 'abc'"),
+    ([*START, "--config=broken.toml"], {}, 80, "broken.toml is not TOML"),
+    (["-cbroken.toml", *START], {}, 80, "broken.toml is not TOML"),
     (["--config=absent.toml", *START], {}, 80, "the file absent.toml cannot be read"),
     (START, {}, 80, "neither "),
     ([*START, "--fluentd-url=https://u:hunter2@c/ /", "--teleport-cert=broken.toml"], {}, 80, ""),
@@ -128,6 +129,48 @@ def test_debug_before_the_command_reaches_start(call: Run, tmp_path: Path, monke
         assert call(*before, *START)[0] == 0
     assert call("--debug", *START, "--debug=false")[0] == 0
     assert seen == [(True, 0), (True, 0), (True, 0), (True, 7), (False, 0)]
+
+
+def fail_with(error: BaseException) -> Callable[..., None]:
+    def run(*_: object) -> None:
+        raise error
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        (LookupError("https://u:hunter2@c/x"), 1, "this is a fault of the program: LookupError: https://c in test_command_line.py"),
+        (ExceptionGroup("several", [ExceptionGroup("x", [ZeroDivisionError("z")])]), 1, "ZeroDivisionError: z"),
+        (OSError(errno.ENOSPC, "No space left on device", "/var/x"), 1, "/var/x: No space left on device. Check that"),
+        (OSError(errno.ENOSPC, "No space left on device"), 1, "standard output: No space left on device."),
+        (PermissionError(errno.EACCES, "Permission denied", "/var/x"), 80, "/var/x: Permission denied."),
+        (RecursionError("too deep"), 1, "RecursionError: too deep"),
+    ],
+)
+def test_an_error_that_nobody_foresaw_is_one_sentence_and_a_traceback_with_debug_only(
+    call: Run, monkeypatch: pytest.MonkeyPatch, error: BaseException, code: int, said: str
+) -> None:
+    monkeypatch.setattr("event_handler.cli.run", fail_with(error))
+    found, _, err = call(*START)
+    assert (found, err.count("\n")) == (code, 1)
+    assert said in err
+    for debug in (["-d", *START], [*START, "--debug"]):
+        _, _, err = call(*debug)
+        assert "Traceback (most recent call last)" in err
+        assert said in err
+        assert "hunter2" not in err
+
+
+def test_a_key_that_is_not_known_is_told_before_the_error_it_led_to(call: Run, tmp_path: Path) -> None:
+    (tmp_path / "a.toml").write_text("stroage = 'x'\n[forward.fluentd]\nurl = 'x'\nsession-url = 'y'\n")
+    code, _, err = call("start", "-ca.toml")
+    assert code == 80
+    assert err.splitlines() == [
+        "teleport-event-handler: warning: a.toml: the key stroage is not known; did you mean storage?",
+        "teleport-event-handler: error: missing flags: --storage=STRING. Set them.",
+    ]
 
 
 @pytest.fixture

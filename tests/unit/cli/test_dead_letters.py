@@ -131,12 +131,12 @@ async def tried_once(sink: Sink, store: Store) -> None:
     """As at the end of a run to the last event."""
     end = asyncio.Event()
     end.set()
-    await retry_letters(sink, store, end)
+    await retry_letters(sink, store, end, lambda event: None)
 
 
 async def retried(sink: Sink, store: Store) -> None:
     """Run until nothing is to be sent again."""
-    running = asyncio.create_task(retry_letters(sink, store, asyncio.Event()))
+    running = asyncio.create_task(retry_letters(sink, store, asyncio.Event(), lambda event: None))
     async with asyncio.timeout(20):
         while store.letters_to_retry():
             await asyncio.sleep(0.005)
@@ -167,7 +167,7 @@ async def test_a_collector_that_fails_is_not_flooded_with_letters(storage: Path,
     store = Store(storage / "example.test" / "fluentd")
     call(storage, "retry", "--sink=fluentd", "--all")
     sink = Sink(*[Retry("away")] * 100)
-    running = asyncio.create_task(retry_letters(sink, store, asyncio.Event()))
+    running = asyncio.create_task(retry_letters(sink, store, asyncio.Event(), lambda event: None))
     await asyncio.sleep(0.2)
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
@@ -214,7 +214,7 @@ async def test_a_sink_that_fails_by_itself_does_not_end_the_retries(storage: Pat
     store = Store(storage / "example.test" / "file")
     call(storage, "retry", "file/1")
     sink = Sink()  # it has no verdict: an IndexError
-    running = asyncio.create_task(retry_letters(sink, store, asyncio.Event()))
+    running = asyncio.create_task(retry_letters(sink, store, asyncio.Event(), lambda event: None))
     await asyncio.sleep(0.05)
     sink.verdicts.append(Delivered())
     async with asyncio.timeout(20):
@@ -228,7 +228,7 @@ async def test_a_sink_that_fails_by_itself_does_not_end_the_retries(storage: Pat
 async def test_letters_that_are_asked_for_while_a_run_goes_on_are_tried_before_it_ends(storage: Path) -> None:
     store = Store(storage / "example.test" / "fluentd")
     sink, end = Sink(Delivered(), Delivered()), asyncio.Event()
-    running = asyncio.create_task(retry_letters(sink, store, end))
+    running = asyncio.create_task(retry_letters(sink, store, end, lambda event: None))
     await asyncio.sleep(0.02)
     call(storage, "retry", "--sink=fluentd", "--all")
     end.set()
@@ -251,11 +251,87 @@ async def test_letters_behind_many_that_the_sink_takes_not_now_are_tried_as_well
 async def test_bytes_that_can_be_decoded_by_now_are_sent_and_others_stay(storage: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(letters_module, "LOOK_EVERY", 0.02)
     store = Store(storage / "example.test" / "odd")
-    bodies = [b'{"undecodable":"CgpsYXRlci50eXBl"}', b'{"undecodable":"//8="}', b'{"undecodable":"?"}']
+    bodies = [b'{"undecodable":"CgpsYXRlci50eXBlKgkKBwoBbhICCAA="}', b'{"undecodable":"//8="}', b'{"undecodable":"?"}']
     store.commit(Commit(dead_letters=[DeadLetter("fluentd", "odd", "", str(n), "", body) for n, body in enumerate(bodies)]))
     call(storage, "retry", "--sink=odd", "--all")
     sink = Sink(Delivered())
     await retried(sink, store)
-    assert [(event.type, event.body) for event in sink.sent] == [("later.type", b"{}")]
+    assert [(event.type, event.body) for event in sink.sent] == [("later.type", b'{"n":null}')]
     assert [line.split()[0] for line in call(storage, "list", "--sink=odd").splitlines()] == [f"example.test/odd/{n}" for n in (2, 3)]
     store.close()
+
+
+def letter_of(body: bytes, time: float | None = None, index: int = 0, session_id: str = "") -> DeadLetter:
+    return DeadLetter("fluentd", "refused", "t", "u", session_id, body, time, index)
+
+
+@pytest.mark.parametrize(
+    ("letter", "time", "index"),
+    [
+        (letter_of(b'{"time":"2026-11-21T10:20:30Z","ei":9}', 5.25, 3, "s"), 5.25, 3),
+        (letter_of(b'{"time":"2026-11-21T10:20:30Z","ei":9}', 0.0), 0.0, 0),
+        (letter_of(b'{"time":"2026-11-21T10:20:30Z","ei":9}', session_id="s"), 1_795_256_430.0, 9),
+        (letter_of(b'{"time":"2026-11-21T10:20:30.5Z"}'), 1_795_256_430 + 500_000_000 / 1e9, 0),
+        (letter_of(b'{"time":"2026-11-21T10:20:30.123456789Z"}'), 1_795_256_430 + 123_456_789 / 1e9, 0),
+        (letter_of(b'{"time":"2026-11-21T10:20:30.1234567891234Z"}'), 1_795_256_430 + 123_456_789 / 1e9, 0),
+        (letter_of(b'{"time":"2026-11-21T11:20:30.25+01:00","ei":2}'), 1_795_256_430.25, 2),
+        (letter_of(b'{"time":"0001-01-01T00:00:00Z"}'), -62_135_596_800.0, 0),
+        (letter_of(b'{"time":"yesterday","ei":"x"}'), 0.0, 0),
+        (letter_of(b'{"time":5,"ei":null}'), 0.0, 0),
+        (letter_of(b'{"time":"2026-13-45T10:20:30Z"}'), 0.0, 0),
+        (letter_of(b"{}"), 0.0, 0),
+    ],
+)
+async def test_a_letter_is_sent_again_with_the_time_and_the_place_of_its_event(
+    tmp_path: Path, letter: DeadLetter, time: float, index: int
+) -> None:
+    store = Store(tmp_path)
+    store.commit(Commit(dead_letters=[letter]))
+    Letters(tmp_path / "state.db").retry([1])
+    sink = Sink(Delivered())
+    await tried_once(sink, store)
+    assert [(event.time, event.index, event.session_id) for event in sink.sent] == [(time, index, letter.session_id)]
+    store.close()
+
+
+async def test_letters_that_are_delivered_are_counted_where_their_events_belong(storage: Path) -> None:
+    store = Store(storage / "example.test" / "fluentd")
+    call(storage, "retry", "--sink=fluentd", "--all")
+    told: list[str] = []
+    end = asyncio.Event()
+    end.set()
+    await retry_letters(Sink(Delivered(), Reject("still no")), store, end, lambda event: told.append(event.id))
+    assert told == ["u1"]
+    assert store.letter_totals() == (1, len(OTHER.body))
+    store.close()
+
+
+def test_a_look_for_letters_and_their_totals_cost_the_same_however_many_there_are(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.commit(Commit(dead_letters=[REFUSED] * 20_000))
+    Letters(tmp_path / "state.db").retry([19_999])
+    steps: list[None] = []
+    store._db.set_progress_handler(lambda: steps.append(None), 100)  # every hundred instructions of SQLite's
+    assert [number for number, _ in store.letters_to_retry()] == [19_999]
+    assert store.letter_totals() == (20_000, 20_000 * len(REFUSED.body))
+    assert len(steps) < 5
+    Letters(tmp_path / "state.db").drop(range(1, 10_001))
+    assert store.letter_totals() == (10_000, 10_000 * len(REFUSED.body))
+    store.close()
+
+
+def test_letters_that_come_while_all_are_dropped_stay(storage: Path) -> None:
+    store = Store(storage / "example.test" / "fluentd")
+    letters = Letters(storage / "example.test" / "fluentd" / "state.db")
+    numbers = letters.numbers()
+    first = next(numbers)
+    store.commit(Commit(dead_letters=[REFUSED]))
+    assert letters.drop([first, *numbers]) == 2
+    assert [line.split()[0] for line in call(storage, "list", "--sink=fluentd").splitlines()] == ["example.test/fluentd/3"]
+    store.close()
+
+
+def test_what_is_gone_meanwhile_is_not_counted(storage: Path) -> None:
+    letters = Letters(storage / "example.test" / "fluentd" / "state.db")
+    assert letters.retry([1, 77]) == 1
+    assert letters.drop([1, 1, 77]) == 1

@@ -114,5 +114,5 @@ def test_a_storage_without_state_and_a_damaged_state_are_named(tmp_path: Path) -
     directory = tmp_path / "example.test" / "fluentd"
     directory.mkdir(parents=True)
     (directory / "state.db").write_bytes(b"no database" * 1000)
-    with pytest.raises(StateError, match=r"fluentd/state\.db is not usable"):
+    with pytest.raises(StateError, match=r"the state in .*fluentd/state\.db is damaged"):
         run("show", f"--storage={tmp_path}")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import shlex
+import shutil
 import socket
 import ssl
 import subprocess
@@ -10,6 +12,7 @@ import threading
 import tomllib
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -163,8 +166,10 @@ def test_the_settings_file(made: Path) -> None:
         "session-url": "https://localhost:8888/session",
         "format": "array",
     }
-    assert found["teleport"] == {"addr": "example.test:443", "identity": "identity", "refresh": {"enabled": True}}
-    assert (found["storage"], found["timeout"], found["batch"]) == ("./storage", "10s", 500)
+    identity = str(made / "identity")
+    assert found["teleport"] == {"addr": "example.test:443", "identity": identity, "refresh": {"enabled": True}}
+    assert (found["storage"], found["timeout"]) == (str(made / "storage"), "10s")
+    assert "batch" not in found, "the largest page is the best, and what start takes by itself"
 
 
 def test_the_collectors_file(made: Path) -> None:
@@ -172,7 +177,7 @@ def test_the_collectors_file(made: Path) -> None:
     assert 'private_key_passphrase "a\\"b\\\\c\\#{exit} ü"\n' in text
     assert "keep_time_key true" in text
     assert "time_type string" in text
-    assert "time_format %Y-%m-%dT%H:%M:%S.%L%z\n" in text
+    assert "time_format %iso8601\n" in text
     source, *matches = text.split("<match ")
     assert "<buffer>" not in source
     assert [part.count("<buffer>") for part in matches] == [1, 1]
@@ -198,8 +203,9 @@ def test_any_passphrase_survives_the_collectors_quoting(passphrase: str) -> None
 
 @given(st.text(), st.text())
 def test_any_path_and_address_survive_the_quoting_of_toml(path: str, addr: str) -> None:
-    found = tomllib.loads(templates.toml(path, path, path, addr))
+    found = tomllib.loads(templates.toml(path, path, path, addr, path, path))
     assert (found["forward"]["fluentd"]["ca"], found["teleport"]["addr"]) == (path, addr)
+    assert (found["storage"], found["teleport"]["identity"]) == (path, path)
 
 
 def test_a_group_knows_which_of_its_files_exist(tmp_path: Path) -> None:
@@ -239,28 +245,28 @@ def test_a_directory_in_the_way_stops_everything(tmp_path: Path) -> None:
 
 
 WRONG: list[tuple[dict[str, Any], str]] = [
-    ({"ips": ["300.1.1.1"]}, "'300.1.1.1' is no IP address"),
-    ({"ips": ["fe80::1%eth0"]}, "is no IP address"),
-    ({"dns_names": ["not a name"]}, "'not a name' is no DNS name"),
-    ({"dns_names": ["münchen.test"]}, "is no DNS name"),
+    ({"ips": ["300.1.1.1"]}, "expected an IP address, got '300.1.1.1'"),
+    ({"ips": ["fe80::1%eth0"]}, "expected an IP address"),
+    ({"dns_names": ["not a name"]}, "expected a DNS name, got 'not a name'"),
+    ({"dns_names": ["münchen.test"]}, "expected a DNS name"),
     ({"dns_names": [], "ips": []}, "needs a DNS name or an IP address"),
     ({"ttl": timedelta(0)}, "at least a second"),
     ({"ttl": timedelta.max}, "year 9999"),
     ({"length": 2000}, 'must be one of "1024","2048","4096" but got "2000"'),
     ({"passphrase": ""}, "has 0 bytes"),
     ({"passphrase": "ü" * 512}, "has 1024 bytes"),
-    ({"passphrase": "\udc80"}, "no valid text"),
-    ({"addr": ""}, "no address"),
-    ({"addr": "a\nb"}, "no address"),
+    ({"passphrase": "\udc80"}, "not valid UTF-8 text"),
+    ({"addr": ""}, "expected the address of Teleport, got ''"),
+    ({"addr": "a\nb"}, "expected the address of Teleport"),
     ({"output": "logstash", "key_type": "ed25519"}, "logstash reads no ed25519 keys. Choose --key-type rsa or ecdsa"),
     ({"output": "logstash", "passphrase": 'with "quotes"'}, 'Logstash cannot hold a passphrase with "'),
     ({"output": "fluent-bit", "passphrase": "${HOME}"}, r"Fluent Bit cannot hold a passphrase with \$\{"),
     ({"output": "fluent-bit", "passphrase": "a\tb"}, "control characters"),
     ({"ca_name": "x", "server_name": "x"}, "the same name"),
-    ({"ca_name": "../x"}, "no name for a certificate"),
-    ({"ca_name": "/x"}, "no name for a certificate"),
-    ({"ca_name": ""}, "no name for a certificate"),
-    ({"ca_name": "absent/x"}, "is no directory"),
+    ({"ca_name": "../x"}, "expected a name for a certificate"),
+    ({"ca_name": "/x"}, "expected a name for a certificate"),
+    ({"ca_name": ""}, "expected a name for a certificate"),
+    ({"ca_name": "absent/x"}, "absent does not exist"),
 ]
 
 
@@ -272,7 +278,7 @@ def test_what_makes_no_sense_is_refused_and_nothing_written(tmp_path: Path, chan
 
 
 def test_a_missing_directory_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match="absent is no directory"):
+    with pytest.raises(ConfigurationError, match=r"expected a directory, got .*absent"):
         run(tmp_path / "absent")
 
 
@@ -296,7 +302,7 @@ def test_a_name_may_lie_in_a_directory_that_exists(tmp_path: Path) -> None:
 def test_start_loads_the_settings_file_and_knows_every_key_also_those_in_comments(tmp_path: Path, output: str, lock: bool) -> None:
     run(tmp_path, "plain", output=output, lock=lock)
     path = tmp_path / "teleport-event-handler.toml"
-    text = path.read_text().replace('identity = "identity"', f'identity = "{tmp_path}/identity"')
+    text = path.read_text()
     (tmp_path / "identity").write_text("x")
     path.write_text(text)
     loaded = load({}, {}, str(path))
@@ -330,6 +336,8 @@ def test_the_helm_values(lock: bool) -> None:
     text = templates.helm_values("a.test:443", lock=lock)
     assert '  address: "a.test:443"\n' in text
     assert ':8888/session"\n' in text
+    assert '  storagePath: "/' in text, "a volume is mounted there"
+    assert "  batch: 10000\n" in text, "without it the chart writes 20"
     assert ("  lock:\n    enabled: true\n" in text) is lock
 
 
@@ -370,16 +378,92 @@ def test_systemd_gets_a_unit_for_this_directory(tmp_path: Path) -> None:
     assert settings["teleport"]["identity"] == str(out / "identity")
 
 
-@pytest.mark.parametrize(
-    ("output", "command"),
-    [
-        ("fluentd", "docker run -u 0 -p 8888:8888 -v {out}:/keys -v {out}/fluent.conf:/fluentd/etc/fluent.conf fluent/fluentd:edge"),
-        ("helm", "kubectl create secret generic teleport-event-handler-identity --from-file=identity=identity"),
-        ("systemd", "tctl auth sign --user=teleport-event-handler --out={out}/identity"),
-        ("vector", "teleport-event-handler start --config={out}/teleport-event-handler.toml"),
-    ],
-)
+COMMANDS = [
+    ("fluentd", "teleport-event-handler start --config={out}/teleport-event-handler.toml"),
+    ("helm", "kubectl create secret generic teleport-event-handler-identity --from-file=identity={out}/identity"),
+    ("helm", "helm repo add teleport https://charts.releases.teleport.dev"),
+    ("systemd", "systemctl enable --now teleport-event-handler.service"),
+]
+
+
+@pytest.mark.parametrize(("output", "command"), COMMANDS)
 def test_the_next_commands_name_the_files_that_were_made(tmp_path: Path, output: str, command: str) -> None:
     text = steps.render(request(tmp_path, output=output))
-    assert command.format(out=tmp_path) in text
-    assert f"tctl create -f {tmp_path}/teleport-event-handler-role.yaml" in text
+    assert f"     {command.format(out=tmp_path)}\n" in text
+    assert f"tctl create -f {tmp_path}/teleport-event-handler-role.yaml\n" in text
+
+
+@pytest.mark.parametrize("output", sorted(collectors.COLLECTORS))
+def test_the_collector_is_handed_its_own_files_and_no_other(tmp_path: Path, output: str) -> None:
+    run(tmp_path, "plain", output=output)
+    text = steps.render(request(tmp_path, output=output)).replace("\\\n", "")
+    command = shlex.split(next(line for line in text.splitlines() if "docker run" in line))
+    mounted = [value for flag, value in pairwise(command) if flag == "-v"]
+    of_directory = {value.split(":")[0] for value in mounted if value.endswith(":ro")}
+    config = str(tmp_path / collectors.COLLECTORS[output].file)
+    assert of_directory == {config, *(str(tmp_path / name) for name in ("ca.crt", "server.crt", "server.key"))}
+    volumes = [value.partition(":")[2] for value in mounted if not value.endswith(":ro")]
+    assert volumes == ([] if output == "vector" else [collectors.COLLECTORS[output].container.buffer])
+    inside = {value.split(":")[1] for value in mounted}
+    assert set(re.findall(r"/keys/[\w.]+", Path(config).read_text())) <= inside, "what the file names is there"
+
+
+@pytest.mark.parametrize("output", ["fluentd", "fluent-bit"])
+def test_the_buffer_that_the_file_names_lies_on_the_volume(output: str) -> None:
+    collector = collectors.COLLECTORS[output]
+    assert collector.container.buffer in collector.render("a", "b", "c", "secret")
+
+
+def test_a_signed_identity_says_how_long_it_lives_and_tbot_comes_first(tmp_path: Path) -> None:
+    text = steps.render(request(tmp_path))
+    assert text.index("tbot start identity") < text.index("tctl auth sign")
+    assert f"tctl auth sign --user=teleport-event-handler --out={tmp_path}/identity --ttl=8760h\n" in text
+    impersonated = steps.render(request(tmp_path, impersonator=True))
+    assert "--ttl=10h\n" in impersonated
+    assert "8760h" not in impersonated, "its max_session_ttl allows no more"
+
+
+@pytest.mark.parametrize(("addr", "flag"), [("a.test:443", "--proxy-server=a.test:443"), ("a.test:3025", "--auth-server=a.test:3025")])
+def test_tbot_is_led_to_the_address_of_the_settings(tmp_path: Path, addr: str, flag: str) -> None:
+    assert flag in steps.render(request(tmp_path, addr=addr))
+
+
+def test_the_chart_is_told_to_run_the_plugin_of_teleport(tmp_path: Path) -> None:
+    text = steps.render(request(tmp_path, output="helm"))
+    assert "it runs Teleport's own plugin" in text
+    assert text.index("helm repo add") < text.index("helm install")
+
+
+@pytest.mark.parametrize("output", OUTPUTS)
+def test_no_path_of_the_settings_depends_on_where_start_is_called(
+    tmp_path: Path, output: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also when `configure` itself is given a relative path."""
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path)
+    run(Path("here"), "plain", output=output)
+    found = tomllib.loads((tmp_path / "here" / "teleport-event-handler.toml").read_text())
+    fluentd = found["forward"]["fluentd"]
+    for path in (found["storage"], found["teleport"]["identity"], fluentd["ca"], fluentd["cert"], fluentd["key"]):
+        assert Path(path).is_absolute()
+
+
+def test_systemd_never_gives_up_except_on_what_a_person_must_correct() -> None:
+    unit = templates.systemd_unit("root", "/opt/bin/teleport-event-handler", "/srv", "/srv/teleport-event-handler.toml")
+    begin, service = unit.split("[Service]")
+    assert "StartLimitIntervalSec=0\n" in begin
+    assert "Restart=always\n" in service
+    assert "RestartPreventExitStatus=80\n" in service
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")
+def test_systemd_finds_no_fault_in_the_unit_and_little_exposure(tmp_path: Path) -> None:
+    program = shutil.which("true")
+    assert program is not None
+    unit = tmp_path / "teleport-event-handler.service"
+    unit.write_text(templates.systemd_unit("root", program, str(tmp_path), str(tmp_path / "some.toml")))
+    verified = subprocess.run(["systemd-analyze", "verify", str(unit)], capture_output=True, text=True, check=False)
+    assert (verified.returncode, verified.stderr) == (0, "")
+    command = ["systemd-analyze", "security", "--offline=true", "--threshold=25", str(unit)]  # tenths; above it the command fails
+    exposure = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert exposure.returncode == 0, exposure.stdout[-500:]

@@ -12,7 +12,7 @@ import structlog
 
 from event_handler import logs
 from event_handler.logs.repeats import AT_MOST, MOST_KEYS, SPAN, SUMMARY, Repeats
-from event_handler.logs.secrets import without_secrets
+from event_handler.redact import without_secrets
 
 
 @pytest.fixture
@@ -59,6 +59,42 @@ def test_tracebacks_only_with_debug(stderr: Callable[[], str], fmt: logs.Format)
     assert "Traceback" in stderr()
 
 
+@pytest.mark.parametrize("fmt", ["console", "json"])
+def test_a_next_step_that_is_empty_is_left_out_and_a_terminal_gets_one_line(stderr: Callable[[], str], fmt: logs.Format) -> None:
+    logs.configure(False, fmt)
+    text = "no way into the cluster:\n  direct: refused\n  tunnel: no port.\nCheck the address"
+    structlog.get_logger().warning("cannot read", error=text, next_step="", reason="")
+    structlog.get_logger().warning(text, next_step="read on")
+    empty, told = stderr().splitlines()
+    assert "next_step" not in empty
+    assert "reason" in empty
+    assert "read on" in told
+    if fmt == "console":
+        assert "\\n" not in empty + told
+        assert empty.count("no way into the cluster: direct: refused; tunnel: no port. Check the address") == 1
+    else:
+        assert json.loads(empty)["error"] == text
+
+
+def test_a_line_of_json_begins_with_time_level_and_event(stderr: Callable[[], str]) -> None:
+    logs.configure(False, "json")
+    structlog.get_logger().info("hello", alpha=1, event_kind="x")
+    logging.getLogger("some.library").warning("of a library")
+    try:
+        raise OSError("no route")
+    except OSError:
+        structlog.get_logger().exception("failed", a=1)
+    for line in stderr().splitlines():
+        assert list(json.loads(line))[:3] == ["timestamp", "level", "event"]
+
+
+def test_a_standard_error_that_was_closed_stops_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stderr", None)
+    logs.configure(False)
+    structlog.get_logger().info("nowhere")
+    logs.say("nowhere")
+
+
 def test_configuring_twice_writes_each_line_once(stderr: Callable[[], str]) -> None:
     logs.configure(False)
     logs.configure(False)
@@ -94,10 +130,10 @@ def test_debug_wins_over_the_level(stderr: Callable[[], str]) -> None:
 
 EVENT = '{"cluster_name": "c", "event": "user.login", "uid": "u", "user": "alice"}'
 SECRETS = [
-    ("https://bob:hunter2@collector:8888/test.log", "hunter2", "https://collector:8888/test.log"),
+    ("https://bob:hunter2@collector:8888/test.log", "hunter2", "https://collector:8888"),
     ("cannot reach http://hunter2@proxy:3128, or socks5://a:hunter2@b:1", "hunter2", "http://proxy:3128, or socks5://b:1"),
-    ("postgres://u:p@ss@hunter2@db/x", "hunter2", "postgres://db/x"),
-    ("https://c/in?token=hunter2&x=1", "hunter2", "x=1"),
+    ("postgres://u:p@ss@hunter2@db/x", "hunter2", "postgres://db"),
+    ("https://c/in?token=hunter2&x=1", "hunter2", "https://c"),
     ("Authorization: Bearer hunter2.hunter2", "hunter2", "Authorization: ***"),
     ('{"authorization": "Splunk hunter2"}', "hunter2", "***"),
     ("refused bearer hunter2hunter2", "hunter2", "refused bearer ***"),
@@ -142,7 +178,7 @@ def test_a_field_that_is_a_secret_by_its_name(stderr: Callable[[], str]) -> None
         "the bearer of bad news",
         'the receiver answered 403 {"text":"Invalid token","code":4}',
         "mail to someone@example.test",
-        "https://collector:8888/a@b",
+        "https://collector:8888, a@b",
     ],
 )
 def test_what_is_no_secret_stays(text: str) -> None:

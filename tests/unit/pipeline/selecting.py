@@ -14,11 +14,9 @@ from event_handler.pipeline.duplicates import DuplicateWindow
 def selected(order: dict[str, Any]) -> list[Any]:
     """What a new selector makes of the `runs` of an order, each a session id ("" = none) and events in base64.
 
-    `lists` are the filters, `watched` event types that are watched, `kept` the size of the window of delivered ids.
+    `lists` are the filters, `kept` is the size of the window of delivered ids.
     """
-    seen: list[Any] = []
-    watchers = {kind: lambda uid, body, time: seen.append([uid, body.decode(), time]) for kind in order["watched"]}
-    selector = select.Selector("desk", DuplicateWindow(1, order["kept"]), watchers=watchers, **order["lists"])
+    selector = select.Selector("desk", DuplicateWindow(1, order["kept"]), **order["lists"])
     made = []
     for session_id, wires in order["runs"]:
         chosen = selector.select([b64decode(wire) for wire in wires], session_id)
@@ -29,7 +27,7 @@ def selected(order: dict[str, Any]) -> list[Any]:
         letters = [[letter.sink, letter.reason, letter.type, letter.id, letter.body.decode()] for letter in chosen.dead]
         announced = [[recording.session_id, recording.time, recording.uploaded] for recording in chosen.announcements]
         made.append([events, letters, announced])
-    return [made, seen, selector.duplicates]
+    return [made, selector.duplicates]
 
 
 def main() -> None:

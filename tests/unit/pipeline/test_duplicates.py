@@ -8,7 +8,8 @@ from collections import deque
 from hypothesis import given
 from hypothesis import strategies as st
 
-from event_handler.pipeline.duplicates import DuplicateWindow, fingerprint
+from event_handler.pipeline.duplicates import BUCKETS, DuplicateWindow, fingerprint
+from event_handler.state.store import REMEMBERED_IDS
 
 KEPT = 4
 
@@ -38,14 +39,15 @@ def test_what_was_remembered_is_loaded_oldest_first() -> None:
     assert [number for number in range(6) if fingerprint(str(number)) in window] == [2, 3, 4, 5]
 
 
-def test_the_newest_half_million_ids_are_known_in_eleven_megabytes() -> None:
-    marks = [fingerprint(str(number)) for number in range(1_200_000)]
+def test_the_newest_two_million_ids_are_known_in_forty_megabytes() -> None:
+    """Of an eighth of the window, which fills it as the whole window would be."""
+    marks = [fingerprint(str(number)) for number in range(600_000)]
     tracemalloc.start()
     try:
-        window = DuplicateWindow()
+        window = DuplicateWindow(BUCKETS // 8)
         window.load([b"".join(marks)])
-        assert tracemalloc.get_traced_memory()[0] < 11_000_000
+        assert tracemalloc.get_traced_memory()[0] < 44_000_000 / 8
     finally:
         tracemalloc.stop()
-    assert all(mark in window for mark in marks[-500_000:])
+    assert all(mark in window for mark in marks[-REMEMBERED_IDS // 8 :])
     assert marks[0] not in window

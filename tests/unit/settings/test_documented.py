@@ -16,7 +16,14 @@ REQUIRED = {"fluentd_url": "https://c/a", "fluentd_session_url": "https://c/s", 
 
 
 def test_there_are_pieces_to_look_at() -> None:
-    assert {page.name for page, _ in PIECES} >= {"connect.md", "filters.md", "locks.md"}
+    assert {page.name for page, _ in PIECES} >= {"connect.md", "filters.md", "locks.md", "sinks.md"}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_no_setting_stands_outside_of_such_a_piece(page: Path) -> None:
+    """Where no test would load it."""
+    rest = re.sub(r"^```toml\n.*?^```", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+    assert re.findall(r'^ *[a-z][a-z.-]* = ["\[\dtf].*$', rest, re.MULTILINE) == []
 
 
 @pytest.mark.parametrize(("page", "piece"), PIECES, ids=[f"{page.name} {number}" for number, (page, _) in enumerate(PIECES)])

@@ -38,7 +38,7 @@ def test_what_go_accepts(text: str, seconds: float) -> None:
 
 @pytest.mark.parametrize("text", ["", "s", "1d", "5", "1 s", "+-5s", "1e3s", "10S", "1s5", ".s", "٣s", "-", "1s "])
 def test_what_go_refuses(text: str) -> None:
-    with pytest.raises(ValueError, match="is no duration"):
+    with pytest.raises(ValueError, match="expected a duration"):
         durations.parse(text)
 
 
@@ -49,7 +49,7 @@ def test_a_bare_number_shows_the_right_spelling() -> None:
 
 def test_longer_than_go_can_hold() -> None:
     assert durations.nanoseconds("9223372036854775807ns") == durations.LONGEST
-    with pytest.raises(ValueError, match="longest duration"):
+    with pytest.raises(ValueError, match="expected a duration of at most"):
         durations.parse("9223372036854775808ns")
 
 

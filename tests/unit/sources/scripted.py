@@ -36,13 +36,18 @@ class ScriptedClient(Client):
         self.listed: list[str] = []
         self.asked: list[tuple[str, str]] = []
         self.searched: list[tuple[float, float]] = []
+        self.pinged = 0
         self.open = 0
         self.most_open = 0
 
     def close(self) -> None:
         return None
 
+    def take_over(self, fresh: Client) -> None:
+        return None
+
     async def ping(self) -> Cluster:
+        self.pinged += 1
         await self._end("ping")
         return Cluster("scripted.test", "19.0.0")
 

@@ -157,7 +157,7 @@ async def test_a_chunk_that_can_neither_be_read_nor_searched_for_is_tried_in_bot
     client.days[day(0)] = ["chunk"]
     client.breaks["search"] = ["PERMISSION_DENIED"] * 1000
     async with reading(client, sink, store):
-        await until(lambda: len(client.searched) == 2)
+        await until(lambda: len(client.searched) >= 2)
         assert store.positions("bulk/") == {}
         client.exports["chunk"] = [wire("e1")]
         await until(lambda: list(store.positions("bulk/").values()) == [DONE])

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from random import Random
 from typing import Any
 
-import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -18,6 +17,9 @@ from event_handler.errors import ConnectError, RpcError
 from event_handler.sources import locks
 from event_handler.sources.locks import LockSettings, LoginGuard
 from event_handler.state.store import Store
+from event_handler.teleport.messages import write_time
+from tests.unit.pipeline.test_engine import wire
+from tests.unit.state.test_damage import OLD
 
 NOW = 1_800_000_000.0
 
@@ -56,20 +58,19 @@ def guard(store: Store, *, duration: float = 0.0, exempt: tuple[str, ...] = ()) 
     return LoginGuard(LockSettings(3, 60.0, duration, exempt), store, clock=lambda: NOW)
 
 
-def fail(
-    watcher: LoginGuard, *moments: float, user: str = "alice", login: str = "", prefix: str = "e", success: object = False
-) -> None:
-    body = orjson.dumps({"event": "user.login", "user": user, "login": login, "success": success})
-    for moment in moments:
-        watcher.observe(f"{prefix}-{user}-{moment}", body, NOW + moment)
+def failed(moment: float, user: str = "alice", login: str = "", prefix: str = "e", success: object = False) -> bytes:
+    """A login that failed so many seconds from NOW."""
+    uid = f"{prefix}-{user}-{moment}"
+    return write_time(3, NOW + moment) + wire(uid, "user.login", user=user, login=login, success=success)
+
+
+def fail(watcher: LoginGuard, *moments: float, **whose: Any) -> None:
+    watcher.observe([failed(moment, **whose) for moment in moments])
 
 
 async def made(watcher: LoginGuard, cluster: Any) -> list[tuple[str, float]]:
     """The locks that are made at once."""
-    running = asyncio.create_task(watcher.run(cluster))
-    await asyncio.sleep(0.05)
-    running.cancel()
-    await asyncio.gather(running, return_exceptions=True)
+    await watcher.make_locks(cluster)
     locks_made: list[tuple[str, float]] = cluster.locks
     return locks_made
 
@@ -99,7 +100,7 @@ def test_the_order_in_which_failures_are_read_does_not_matter(moments: list[int]
     dice.shuffle(moments)
     kept = Store(None)
     fail(guard(kept), *moments)
-    assert bool(orjson.loads(kept.fact(locks.FACT) or "{}").get("waiting")) == due
+    assert bool(kept.rows("SELECT * FROM locks_to_make")) == due
 
 
 async def test_a_login_without_a_user_is_locked_by_itself(store: Store) -> None:
@@ -134,16 +135,20 @@ async def test_events_that_are_read_again_count_once_also_after_a_restart(store:
 async def test_a_cluster_that_is_away_is_asked_again_and_a_missing_right_is_told_once(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(locks, "RETRY_AFTER", 0.001)
-    watcher = guard(store)
+    watcher, away = guard(store), Cluster(ConnectError("away"), RpcError("UpsertLock", "UNAVAILABLE", "no"))
     fail(watcher, -3, -2, -1)
-    assert len(await made(watcher, Cluster(ConnectError("away"), RpcError("UpsertLock", "UNAVAILABLE", "no")))) == 1
+    for _ in range(3):  # not each time that somebody asks
+        assert await made(watcher, away) == []
+    monkeypatch.setattr(watcher, "_clock", lambda: NOW + locks.RETRY_AFTER)
+    assert await made(watcher, away) == []
+    monkeypatch.setattr(watcher, "_clock", lambda: NOW + 2 * locks.RETRY_AFTER)
+    assert len(await made(watcher, away)) == 1
     denied = RpcError("UpsertLock", "PERMISSION_DENIED", "access denied")
     with capture_logs() as lines:
         fail(watcher, -3, -2, -1, user="bob")
         fail(watcher, -3, -2, -1, user="carol")
         assert await made(watcher, Cluster(denied, denied)) == []
-    assert [(line["log_level"], line["next_step"]) for line in lines] == [
+    assert [(line["log_level"], line.get("next_step")) for line in lines] == [
         ("warning", "Give the role the rule: resources [lock], verbs [create, update].")
     ]
 
@@ -156,18 +161,6 @@ async def test_failures_that_led_to_a_lock_do_not_count_for_the_next_one(store: 
     assert len(await made(watcher, cluster)) == 1
     fail(watcher, -4)
     assert len(await made(watcher, cluster)) == 2
-
-
-async def test_a_lock_that_becomes_due_while_nothing_happens_is_made_at_once(store: Store) -> None:
-    watcher, cluster = guard(store), Cluster()
-    running = asyncio.create_task(watcher.run(cluster))  # type: ignore[arg-type]  # all that it uses of a client
-    await asyncio.sleep(0.02)
-    fail(watcher, -3, -2, -1)
-    async with asyncio.timeout(5):
-        while not cluster.locks:
-            await asyncio.sleep(0.005)
-    running.cancel()
-    await asyncio.gather(running, return_exceptions=True)
 
 
 async def test_a_lock_that_the_cluster_cannot_make_holds_up_no_other(store: Store) -> None:
@@ -183,20 +176,37 @@ async def test_a_user_who_waits_for_the_lock_waits_once_however_many_failures_fo
     assert len(await made(watcher, Cluster())) == 1
 
 
-class CountingStore(Store):
-    """In memory; counts what is written."""
-
-    written = 0
-
-    def remember(self, name: str, value: str) -> None:
-        self.written += 1
-        super().remember(name, value)
-
-
-def test_in_a_flood_of_failures_many_are_written_together_and_a_kill_forgets_one_of_a_thousand() -> None:
-    store = CountingStore(None)
+def test_what_is_no_failed_login_counts_for_nobody(store: Store) -> None:
     watcher = guard(store)
-    for number in range(5000):
-        fail(watcher, -1, user=f"user{number}")
-    assert store.written < 3000
-    assert len(guard(store)._seen) >= 4995
+    watcher.observe([b"\xff\xff", wire("a", "cert.create", user="alice", success=False), wire("b", "user.login"), b""])
+    fail(watcher, -3, -2, -1, success="false")
+    assert store.rows("SELECT * FROM failed_logins") == []
+
+
+def test_a_failure_costs_the_same_however_many_were_counted_before(store: Store) -> None:
+    watcher = guard(store)
+    for begin in range(0, 20_000, 1000):
+        watcher.observe([failed(-1, user=f"user{number}") for number in range(begin, begin + 1000)])
+    steps: list[None] = []
+    before = store._db.total_changes
+    store._db.set_progress_handler(lambda: steps.append(None), 100)  # every hundred instructions of SQLite's
+    fail(watcher, -1, user="one more")
+    assert store._db.total_changes - before == 1
+    assert len(steps) < 10
+    assert len(guard(store)._failed.moments("one more")) == 1
+
+
+def test_failures_that_can_count_no_more_are_forgotten(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    watcher = guard(store)
+    fail(watcher, *(-number / 100 for number in range(500)), user="a")
+    monkeypatch.setattr(watcher, "_clock", lambda: NOW + 60.0 + locks.LATEST + 10.0)
+    fail(watcher, 60.0 + locks.LATEST)
+    assert store.rows("SELECT id FROM failed_logins") == [(f"e-alice-{60.0 + locks.LATEST}",)]
+
+
+def test_locks_that_an_older_release_had_to_make_are_made(tmp_path: Path) -> None:
+    shutil.copy(OLD, tmp_path / "state.db")
+    store = Store(tmp_path)
+    assert guard(store)._failed.locks_to_make() == [("bob", "")]
+    assert guard(store)._failed.moments("alice") == [1_795_255_200.0, 1_795_255_201.0]
+    store.close()

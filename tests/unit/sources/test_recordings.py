@@ -10,7 +10,7 @@ from time import time
 import pytest
 from structlog.testing import capture_logs
 
-from event_handler.errors import ConnectError
+from event_handler.errors import ConnectError, RpcError
 from event_handler.pipeline.duplicates import DuplicateWindow
 from event_handler.pipeline.engine import LineLimits, Pipeline
 from event_handler.pipeline.select import Selector
@@ -32,7 +32,9 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def recorded(count: int) -> list[bytes]:
-    return [wire(f"r{index}", "resize") + write_number(4, index) for index in range(count)]
+    """A recording of that many events; the last one is the end of the session."""
+    kinds = ["resize"] * (count - 1) + ["session.end"]
+    return [wire(f"r{index}", kind) + write_number(4, index) for index, kind in enumerate(kinds)]
 
 
 def announced(*sessions: str, ago: float = 0.0) -> Store:
@@ -125,7 +127,7 @@ async def test_a_recording_that_stays_missing_is_given_up_after_its_time_only_an
 async def test_no_more_recordings_than_allowed_are_read_at_once_and_a_stuck_one_holds_up_no_other() -> None:
     sessions = [f"s{number}" for number in range(12)]
     client, sink, store = ScriptedClient(), ScriptedSink(), announced(*sessions)
-    client.recordings = {session: [wire(f"{session}-0", "resize")] for session in sessions}
+    client.recordings = {session: [wire(f"{session}-0", "session.end")] for session in sessions}
     client.stuck = {"s0"}
     async with fetching(client, sink, store, concurrency=3):
         await until(lambda: store.waiting_recordings()[0] == 1)
@@ -172,7 +174,7 @@ async def test_a_recording_that_the_cluster_never_comes_to_send_is_spaced_and_gi
 @pytest.mark.parametrize("code", ["PERMISSION_DENIED", "UNKNOWN", "INVALID_ARGUMENT"])
 async def test_a_recording_that_is_refused_or_damaged_is_kept_for_a_dead_letter_and_holds_up_no_other(code: str) -> None:
     client, sink, store = ScriptedClient(), ScriptedSink(), announced("bad", "good", ago=2 * HOUR)
-    client.recordings = {"bad": recorded(2), "good": [wire("g0", "resize")]}
+    client.recordings = {"bad": recorded(2), "good": [wire("g0", "session.end")]}
     client.breaks["bad"] = [code] * 100
     async with fetching(client, sink, store):
         await until(lambda: store.waiting_recordings() == (0, 0))
@@ -283,7 +285,7 @@ async def test_a_recording_beyond_the_largest_index_of_the_protocol_is_resumed_b
     async with fetching(client, sink, store):
         await until(lambda: len(client.asked) >= 3)
         assert store.due_recordings(time() + HOUR, 1)[0].next_index == far
-        client.recordings["s"].append(wire("behind", "resize") + write_number(4, far))
+        client.recordings["s"].append(wire("behind", "session.end") + write_number(4, far))
         client.breaks.clear()
         await until(lambda: store.waiting_recordings() == (0, 0))
     assert client.asked[0] == ("s", "0")
@@ -302,7 +304,148 @@ async def test_a_connection_that_fails_for_one_recording_leaves_the_others_alone
                 yield wires
 
     client, sink, store = Failing(), ScriptedSink(), announced("bad", "good")
-    client.recordings = {"bad": recorded(2), "good": [wire("g0", "resize")]}
+    client.recordings = {"bad": recorded(2), "good": [wire("g0", "session.end")]}
     async with fetching(client, sink, store):
         await until(lambda: store.waiting_recordings() == (0, 0))
     assert sorted(sink.delivered) == ["g0", "r0", "r1"]
+
+
+def at(index: int, name: str = "", kind: str = "resize") -> bytes:
+    return wire(name or f"r{index}", kind) + write_number(4, index)
+
+
+class Growing(ScriptedClient):
+    """Has more of the recording at each request, as `answers` say."""
+
+    def __init__(self, *answers: list[bytes]) -> None:
+        super().__init__()
+        self.answers = list(answers)
+
+    async def recording(self, session_id: str, index: int) -> AsyncIterator[list[bytes]]:
+        self.recordings[session_id] = self.answers[min(len(self.asked), len(self.answers) - 1)]
+        async for wires in super().recording(session_id, index):
+            yield wires
+
+
+async def test_a_stream_that_ends_well_without_an_event_is_no_recording_yet() -> None:
+    client, sink, store = Growing([], [], recorded(3)), ScriptedSink(), announced("s")
+    async with fetching(client, sink, store):
+        await until(lambda: store.waiting_recordings() == (0, 0))
+    assert sink.delivered == ["r0", "r1", "r2"]
+    assert len(client.asked) == 3
+
+
+async def test_a_recording_that_stays_empty_is_looked_at_three_times_and_told() -> None:
+    client, sink, store = ScriptedClient(), ScriptedSink(), announced("s")
+    client.recordings["s"] = []
+    with capture_logs() as lines:
+        async with fetching(client, sink, store):
+            await until(lambda: store.waiting_recordings() == (0, 0))
+            await asyncio.sleep(0.1)
+    assert len(client.asked) == 3
+    assert [line["log_level"] for line in lines if line["event"] == "the recording has no events to deliver"] == ["warning"]
+
+
+@pytest.mark.parametrize("kind", sorted(recordings.ENDS))
+async def test_a_recording_with_the_end_of_its_session_is_asked_for_once(kind: str) -> None:
+    client, sink, store = ScriptedClient(), ScriptedSink(), announced("s")
+    client.recordings["s"] = [at(0), at(1, kind=kind), at(2, kind="session.leave")]
+    async with fetching(client, sink, store):
+        await until(lambda: store.waiting_recordings() == (0, 0))
+        await asyncio.sleep(0.1)
+    assert client.asked == [("s", "0")]
+
+
+async def test_a_recording_without_an_end_is_done_when_a_second_look_brings_nothing_new() -> None:
+    client, sink, store = ScriptedClient(), ScriptedSink(), announced("s")
+    client.recordings["s"] = [at(0), at(1)]
+    async with fetching(client, sink, store):
+        await until(lambda: store.waiting_recordings() == (0, 0))
+    assert client.asked == [("s", "0"), ("s", "1")]
+    assert sink.delivered == ["r0", "r1"]
+
+
+async def test_what_a_recording_grew_by_after_the_first_look_is_delivered() -> None:
+    client, sink, store = Growing([at(0), at(1)], [at(0), at(1), at(2), at(3)]), ScriptedSink(), announced("s")
+    async with fetching(client, sink, store):
+        await until(lambda: store.waiting_recordings() == (0, 0))
+    assert sink.delivered == ["r0", "r1", "r2", "r3"]
+    assert [index for _, index in client.asked] == ["0", "1", "3"]
+
+
+async def test_skipped_events_that_a_recording_grew_by_are_a_reason_to_look_again() -> None:
+    frames = [at(index, kind="print") for index in range(2)]
+    client, sink, store = Growing(frames[:1], frames, [*frames, at(2)]), ScriptedSink(), announced("s")
+    async with fetching(client, sink, store, skipped=("print",)):
+        await until(lambda: store.waiting_recordings() == (0, 0))
+    assert sink.delivered == ["r2"]
+
+
+@pytest.mark.parametrize(
+    ("before", "behind"),
+    [
+        ([0, 1, 2, 5], [3, 4, 6]),
+        ([4, 3, 2], [1, 0, 5]),
+        ([1, 3], [0, 2]),
+        ([0, 10**12, 5 * 10**11], [2 * 10**11, 3]),
+        ([0, 0, 1], [1, 2, 0]),
+        ([3, 4], [3, 4, 5]),
+        ([0, 2, 4, 6], [1, 3, 5, 7]),
+    ],
+)
+async def test_events_out_of_order_around_a_break_are_delivered_once(before: list[int], behind: list[int]) -> None:
+    class Filtering(ScriptedClient):
+        """Sends what has at least the index that is asked for, as a server does, and breaks behind the first part."""
+
+        async def recording(self, session_id: str, index: int) -> AsyncIterator[list[bytes]]:
+            self.asked.append((session_id, str(index)))
+            first = len(self.asked) == 1
+            yield [event for event, place in zip(events, places, strict=True) if place >= index][: len(before) if first else None]
+            if first:
+                raise RpcError("StreamUnstructuredSessionEvents", "UNAVAILABLE", "scripted break")
+
+    places = [*before, *behind]
+    events = [at(index, f"event {number}") for number, index in enumerate(places)]
+    events.append(at(max(places) + 1, "end", "session.end"))
+    places.append(max(places) + 1)
+    client, sink, store = Filtering(), ScriptedSink(), announced("s")
+    async with fetching(client, sink, store):
+        await until(lambda: store.waiting_recordings() == (0, 0))
+    assert set(sink.delivered) == {"end", *(f"event {number}" for number in range(len(events) - 1))}
+    assert len(sink.delivered) == len(set(sink.delivered))
+
+
+def test_how_far_indexes_are_without_a_gap() -> None:
+    unbroken = recordings.Unbroken(0)
+    reached = []
+    for index in (0, 2, -1, 1, 5, 4, 3, 2):
+        unbroken.add(index)
+        reached.append(unbroken.index)
+    assert reached == [0, 0, 0, 2, 2, 2, 5, 0]
+
+
+def test_more_indexes_behind_a_gap_than_are_remembered_only_cost_a_longer_way_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recordings, "MOST_AHEAD", 2)
+    unbroken = recordings.Unbroken(0)
+    for index in (5, 4, 3, 2, 1, 0):
+        unbroken.add(index)
+    assert unbroken.index == 0
+
+
+async def test_at_the_end_what_an_earlier_process_has_looked_at_is_looked_at_again_and_what_this_one_has_stays_queued(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(recordings, "WAITS", (HOUR,) * 3)
+    client, sink, store = ScriptedClient(), ScriptedSink(), announced("s")
+    client.recordings["s"] = [at(0)]
+    for left in (1, 0):
+        window = DuplicateWindow()
+        window.load(store.delivered_ids())
+        async with Pipeline(sink, store, Selector("scripted", window), LineLimits(3, 1_000_000)) as line:
+            source = RecordingSource(line, store, concurrency=5, missing_ttl=HOUR)
+            finishing, running = asyncio.create_task(source.finish()), asyncio.create_task(source.run(client))
+            async with asyncio.timeout(20):
+                assert await finishing == left
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+    assert len(client.asked) == 2

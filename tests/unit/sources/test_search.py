@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from time import time
+from typing import Any
 
 import pytest
 
@@ -13,8 +15,8 @@ from event_handler.errors import RpcError
 from event_handler.pipeline.duplicates import DuplicateWindow
 from event_handler.pipeline.engine import LineLimits, Pipeline
 from event_handler.pipeline.select import Selector
-from event_handler.sources import pages, search
-from event_handler.sources.search import AHEAD, CLOCK_WRONG, STREAM, SearchSource, read_position
+from event_handler.sources import pages, ranges, search
+from event_handler.sources.search import AHEAD, STREAM, SearchSource, read_position
 from event_handler.state.store import Commit, Store
 from event_handler.teleport.client import Client
 from event_handler.teleport.decode import event_id, event_time
@@ -41,9 +43,12 @@ class SearchedClient(Client):
         self, since: float, until: float, *, limit: int, key: str = "", types: tuple[str, ...] = (), order: int = OLDEST_FIRST
     ) -> tuple[list[bytes], str]:
         await asyncio.sleep(0)
+        found = self.between(since, until)
         if order == OLDEST_FIRST:
             self.asked.append((since, until))
-        return self.between(since, until), ""
+        else:
+            found.reverse()
+        return found[:limit], ""
 
 
 def at(moment: float, uid: str) -> bytes:
@@ -84,12 +89,12 @@ async def test_a_log_in_which_nothing_happens_is_searched_back_for_little_more_t
     now = time()
     client.events = [at(now - DAY + number, f"old{number}") for number in range(events)]
     async with reading(client, sink, store, start=now - 2 * DAY, window=10 * DAY):
-        await until(lambda: len(client.asked) > 3)
+        await until(lambda: len(client.asked) > 8)  # the past, a sweep, and some polls
     since, _ = client.asked[-1]
     assert now - AHEAD - 2 * LOOK_BACK < since < now - AHEAD - LOOK_BACK
     position = read_position(store)
     assert position is not None
-    assert position == pytest.approx(now - (DAY if events else CLOCK_WRONG), abs=30)
+    assert position == pytest.approx(now - (DAY if events else 2 * DAY), abs=30)
     assert len(sink.delivered) == events
 
 
@@ -142,24 +147,27 @@ async def test_an_event_that_is_late_between_two_sweeps_is_found_however_much_ne
         await until(lambda: "late" in sink.delivered)
 
 
-async def test_nothing_that_may_still_be_late_counts_as_past() -> None:
-    client, store = SearchedClient(), Store(None)
-    now, look_back = time(), 5 * AHEAD
-    async with Pipeline(ScriptedSink(), store, Selector("scripted", DuplicateWindow()), LineLimits(3, 1_000_000)) as line:
+@pytest.mark.parametrize("look_back", [0.0, LOOK_BACK, 5 * AHEAD])
+async def test_what_comes_late_after_the_past_was_read_up_to_now_is_found(monkeypatch: pytest.MonkeyPatch, look_back: float) -> None:
+    monkeypatch.setattr(search, "SWEEP_EVERY", 0.05)
+    client, sink, store = SearchedClient(), ScriptedSink(), Store(None)
+    now = time()
+    client.events = [at(now - 2.0, "new")]
+    async with Pipeline(sink, store, Selector("scripted", DuplicateWindow()), LineLimits(3, 1_000_000)) as line:
         source = source_of(client, line, store, start=now - 2 * DAY, window=AHEAD, look_back=look_back)
         running = asyncio.create_task(source.run())
-        await until(lambda: len(client.asked) > 60)
+        await until(lambda: sink.delivered == ["new"])
+        client.events.append(at(now - max(look_back - 1.0, 0.0), "late"))
+        await until(lambda: sink.delivered == ["new", "late"])
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
-    ends = [end for _, end in client.asked]
-    assert now - look_back - AHEAD < max(end for end in ends if end < now) < now - look_back + 60
 
 
 @pytest.mark.parametrize("ahead", [-20 * 3600.0, -1800.0, -60.0, 60.0, 1800.0, 5 * 3600.0, 20 * 3600.0])
 async def test_a_clock_that_is_wrong_loses_no_new_event(monkeypatch: pytest.MonkeyPatch, ahead: float) -> None:
     monkeypatch.setattr(search, "time", lambda: time() + ahead)
     monkeypatch.setattr(search, "SWEEP_EVERY", 0.1)
-    monkeypatch.setattr(search, "SWEEPS_TO_DEEP", 3)
+    monkeypatch.setattr(search, "DEEP_EVERY", 0.3)
     client, sink, store = SearchedClient(), ScriptedSink(), Store(None)
     client.events = [at(time() - DAY, "old")]
     async with reading(client, sink, store, start=time() - 10 * DAY, window=DAY):
@@ -237,9 +245,7 @@ class PagedClient(SearchedClient):
     async def search(
         self, since: float, until: float, *, limit: int, key: str = "", types: tuple[str, ...] = (), order: int = OLDEST_FIRST
     ) -> tuple[list[bytes], str]:
-        found, _ = await super().search(since, until, limit=limit)
-        if order != OLDEST_FIRST:
-            found.reverse()
+        found, _ = await super().search(since, until, limit=limit, order=order)
         if key:
             self._calls += 1
             if self._calls % self._every == 0:
@@ -275,50 +281,86 @@ async def test_a_server_that_refuses_large_pages_is_asked_for_smaller_ones_by_ea
     client.events = [at(now - 9 * DAY + number * DAY / 2, f"e{number}") for number in range(16)]
     async with reading(client, sink, store, start=now - 10 * DAY, window=DAY):
         await until(lambda: len(sink.delivered) == 16)
-    assert len(client.asked) == search.WINDOWS_AT_ONCE
+    assert len(client.asked) == ranges.RANGES_AT_ONCE
 
 
-async def test_windows_of_the_past_are_read_side_by_side_and_delivered_oldest_first() -> None:
-    gate = asyncio.Event()
+class GatedClient(SearchedClient):
+    """Answers the first search of the past when the gate is open, the others at once."""
 
-    class SlowClient(SearchedClient):
-        async def search(self, since: float, until: float, **options: object) -> tuple[list[bytes], str]:
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate = asyncio.Event()
+
+    async def search(self, since: float, until: float, *, limit: int, **options: Any) -> tuple[list[bytes], str]:
+        if limit > 1:
             self.asked.append((since, until))
             if len(self.asked) == 1:
-                await gate.wait()
-            return self.between(since, until), ""
+                await self.gate.wait()
+        return self.between(since, until), ""
 
-    client, sink, store = SlowClient(), ScriptedSink(), Store(None)
+
+@pytest.mark.parametrize("days", [0.5, 10])
+async def test_the_past_is_read_in_ranges_side_by_side_and_remembered_in_the_order_of_time(days: float) -> None:
+    client, sink, store = GatedClient(), ScriptedSink(), Store(None)
+    now = time()
+    client.events = [at(now - days * DAY * (1 - number / 18) + 1.0, f"e{number}") for number in range(17)]
+    async with reading(client, sink, store, start=now - days * DAY, window=DAY):
+        await until(lambda: len(client.asked) >= ranges.RANGES_AT_ONCE)
+        behind = {event_id(event) for event in client.between(client.asked[0][1], now)}
+        assert 0 < len(behind) < 17
+        await until(lambda: set(sink.delivered) == behind)
+        position = read_position(store)
+        assert position is None or position == now - days * DAY
+        client.gate.set()
+        await until(lambda: len(sink.delivered) == 17)
+        await until(lambda: (read_position(store) or 0.0) > now - days * DAY / 9 - 1.0)  # the newest event
+    assert len(client.asked) >= ranges.RANGES_AT_ONCE
+
+
+async def test_where_order_is_kept_the_past_is_read_one_range_after_the_other() -> None:
+    client, sink, store = GatedClient(), ScriptedSink(requests=1), Store(None)
+    sink.limits = replace(sink.limits, ordered=True)
     now = time()
     client.events = [at(now - 9 * DAY + number * DAY / 2, f"e{number}") for number in range(16)]
     async with reading(client, sink, store, start=now - 10 * DAY, window=DAY):
-        await until(lambda: len(client.asked) == search.WINDOWS_AT_ONCE)
-        assert sink.delivered == []
-        assert read_position(store) is None
-        gate.set()
+        await until(lambda: len(client.asked) == 1)
+        client.gate.set()
         await until(lambda: len(sink.delivered) == 16)
     assert sink.delivered == [f"e{number}" for number in range(16)]
 
 
-async def test_a_window_that_fails_ends_the_reading_after_the_windows_before_it_were_delivered() -> None:
+async def test_a_range_that_fails_ends_the_reading_and_what_the_others_had_brought_is_not_sent_again() -> None:
     class FailingClient(SearchedClient):
-        async def search(self, since: float, until: float, **options: object) -> tuple[list[bytes], str]:
-            self.asked.append((since, until))
-            if len(self.asked) == 3:
-                raise RpcError("GetUnstructuredEvents", "UNAVAILABLE", "scripted")
+        fails = 2
+
+        async def search(self, since: float, until: float, *, limit: int, **options: Any) -> tuple[list[bytes], str]:
+            if limit > 1:
+                self.asked.append((since, until))
+                number = len(self.asked)
+                if number > 2:
+                    await until_delivered()
+                if number > self.fails:
+                    raise RpcError("GetUnstructuredEvents", "UNAVAILABLE", "scripted")
             return self.between(since, until), ""
 
     client, sink, store = FailingClient(), ScriptedSink(), Store(None)
+
+    async def until_delivered() -> None:
+        await until(lambda: {"e0", "e1"} <= set(sink.delivered))
+
     now = time()
     client.events = [at(now - 10 * DAY + 60 + number * DAY, f"e{number}") for number in range(9)]
     async with Pipeline(sink, store, Selector("scripted", DuplicateWindow()), LineLimits(3, 1_000_000)) as line:
         source = source_of(client, line, store, start=now - 10 * DAY, window=DAY)
-        with pytest.raises(RpcError, match="scripted"):
+        with pytest.raises(ExceptionGroup) as raised:
             await source.run()
+        assert raised.group_contains(RpcError, match="scripted")
         await line.drain_all()
-        assert sink.delivered == ["e0", "e1"]
-        assert read_position(store) == pytest.approx(now - 8 * DAY, abs=1)
-        client.asked.append((0.0, 0.0))
+        assert {"e0", "e1"} <= set(sink.delivered) < {f"e{number}" for number in range(9)}
+        position = read_position(store)
+        assert position is not None
+        assert position < now - 8 * DAY + 61
+        client.fails = 1_000_000
         again = asyncio.create_task(source_of(client, line, store, start=now - 10 * DAY, window=DAY).run())
         await until(lambda: len(sink.delivered) == 9)
         again.cancel()

@@ -99,7 +99,7 @@ def test_a_broken_start_time_is_unknown_and_never_now(tmp_path: Path, content: b
     state = read(plugin(tmp_path, {"start_time": content}))
     assert state is not None
     assert state.start_time is None
-    assert "is missing, empty or no time" in state.warnings[0]
+    assert "is missing, empty or not a time" in state.warnings[0]
 
 
 @pytest.mark.parametrize(

@@ -23,11 +23,11 @@ def recording(session: str, *, uploaded: bool, due: float) -> RecordingItem:
 def test_a_group_is_read_back_after_a_restart(tmp_path: Path) -> None:
     store = Store(tmp_path)
     letter = DeadLetter("fluentd", "refused", "user.login", "u", "", b"{}")
-    store.commit(Commit({"bulk/d/c": "a1:3"}, b"12345678", [recording("s", uploaded=True, due=5.0)], {}, [letter]))
+    store.commit(Commit({"bulk/2026-01-01/c": "a1:3"}, b"12345678", [recording("s", uploaded=True, due=5.0)], {}, [letter]))
     store.commit(Commit(indexes={"s": 7}))
     store.close()
     again = Store(tmp_path)
-    assert again.positions("bulk/") == {"bulk/d/c": "a1:3"}
+    assert again.positions("bulk/") == {"bulk/2026-01-01/c": "a1:3"}
     assert list(again.delivered_ids()) == [b"12345678"]
     assert again.due_recordings(6.0, 5) == [RecordingItem("s", 1.0, True, 0, 5.0, 7)]
     assert again.dead_letters() == 1
@@ -94,7 +94,8 @@ def test_a_damaged_file_is_set_aside_and_never_means_from_now(tmp_path: Path, da
 
 def test_a_state_that_was_moved_away_after_a_kill_does_not_come_back_out_of_its_log(tmp_path: Path) -> None:
     store = Store(tmp_path / "working")
-    store.commit(Commit({"search": "5.0"}))
+    for position in ("4.0", "5.0"):  # the first one goes into the file itself
+        store.commit(Commit({"search": position}))
     shutil.copytree(tmp_path / "working", tmp_path / "killed")
     (tmp_path / "killed" / "state.db").rename(tmp_path / "moved away")
     fresh = Store(tmp_path / "killed")
@@ -105,13 +106,13 @@ def test_a_state_that_was_moved_away_after_a_kill_does_not_come_back_out_of_its_
 
 def test_a_group_that_found_no_room_is_remembered_when_there_is_some(tmp_path: Path) -> None:
     store = Store(tmp_path)
-    store._do("PRAGMA max_page_count = 20")
+    store.rows("PRAGMA max_page_count = 20")
     group = Commit({"search": "5.0"}, b"12345678", dead_letters=[DeadLetter("s", "r", "t", "u", "", b"x" * 200_000)])
     for _ in range(2):
         with pytest.raises(StateError, match="database or disk is full"):
             store.commit(group)
     assert store.positions("search") == {}
-    store._do("PRAGMA max_page_count = 1000000")
+    store.rows("PRAGMA max_page_count = 1000000")
     store.commit(group)
     assert store.positions("search") == {"search": "5.0"}
     assert store.dead_letters() == 1
@@ -164,13 +165,13 @@ def test_a_storage_path_that_is_a_file_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["example.test", "a%2Fb", "what?#"])
 def test_a_dry_run_reads_the_saved_state_and_changes_nothing(tmp_path: Path, name: str) -> None:
     store = Store(tmp_path / name)
-    store.commit(Commit({"search": "x"}))
+    store.commit(Commit({"search": "5.0"}))
     store.close()
     dry = Store(None, copy_from=tmp_path / name / "state.db")
-    assert dry.positions("search") == {"search": "x"}
-    dry.commit(Commit({"search": "y"}))
+    assert dry.positions("search") == {"search": "5.0"}
+    dry.commit(Commit({"search": "6.0"}))
     dry.close()
-    assert Store(tmp_path / name).positions("search") == {"search": "x"}
+    assert Store(tmp_path / name).positions("search") == {"search": "5.0"}
 
 
 def test_the_files_are_for_their_owner_only(tmp_path: Path) -> None:
@@ -202,7 +203,7 @@ def test_recordings_that_were_finished_long_ago_are_forgotten_and_looking_for_du
     assert len(steps) < 5
     monkeypatch.setattr(store_module, "time", lambda: now + FINISHED_KEPT + 1.0)
     store.recording_done("s0")
-    assert store._do("SELECT session_id FROM recordings") == [("s0",)]
+    assert store.rows("SELECT session_id FROM recordings") == [("s0",)]
 
 
 def test_a_recording_that_was_given_up_and_forgotten_can_be_asked_for_again(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from typing import Any, cast
 from grpclib.protocol import Buffer
 from hypothesis import given
 from hypothesis import strategies as st
+from structlog.testing import capture_logs
 
 from event_handler import about
 from event_handler.simulator.credentials import write_cluster_files
@@ -20,6 +21,7 @@ from event_handler.simulator.server import AuthServer, Faults
 from event_handler.teleport.client import Client
 from event_handler.teleport.connection import Connection, take_arrived
 from event_handler.teleport.credentials import read_identity
+from event_handler.teleport.decode import convert, read_event
 from event_handler.teleport.dial import Way, direct
 from event_handler.teleport.entrance import Entrance, always
 from event_handler.teleport.tls import client_context
@@ -119,3 +121,35 @@ async def test_many_recordings_that_nobody_reads_hold_up_no_other_call(tmp_path:
             for _ in range(20):
                 await asyncio.wait_for(client.ping(), 20)
                 await asyncio.sleep(0.02)
+
+
+class EmptyServer(AuthServer):
+    """Answers with messages of which some hold nothing."""
+
+    async def _export(self, stream: Any) -> None:
+        await stream.recv_message()
+        good = b"\x12\x02e1\x2a\x0d\x0a\x0b\x0a\x03uid\x12\x04\x1a\x02e1"
+        for answer in (b"", b"\x0a\x00\x12\x04a1:1", b"\x12\x04a1:2", b"\x0a" + bytes([len(good)]) + good + b"\x12\x04a1:3", b""):
+            await stream.send_message(answer)
+
+    async def _search(self, stream: Any) -> None:
+        await stream.recv_message()
+        await stream.send_message(b"\x0a\x00\x0a\x00")
+
+    async def _recording(self, stream: Any) -> None:
+        await stream.recv_message()
+        await stream.send_message(b"")
+
+
+async def test_events_without_a_byte_are_left_out_counted_and_told_once_and_the_cursor_goes_on(tmp_path: Path) -> None:
+    async with connected(tmp_path, EmptyServer(AuditLog(), cluster="sim.test", bulk=True, faults=Faults())) as client:
+        with capture_logs() as lines:
+            runs = [run async for run in client.export(0.0, "chunk", "")]
+            assert (await client.search(0.0, 1.0, limit=10))[0] == []
+            assert [some async for some in client.recording("session", 0)] == [[]]
+    assert [convert(read_event(event).content) for some, _ in runs for event in some] == [(b'{"uid":"e1"}', "e1")]
+    assert runs[-1][1] == "a1:3"
+    assert client.empty == 4 + 2 + 1
+    assert [line["event"] for line in lines if line["log_level"] == "warning"] == [
+        "the cluster answers with events that are empty; they are left out"
+    ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 import ssl
 from datetime import UTC, datetime
@@ -60,6 +61,42 @@ def test_the_tls_context_trusts_the_cluster_only_and_offers_the_route_to_auth() 
     assert context.check_hostname
     assert len(context.get_ca_certs()) == 1
     assert context.minimum_version is ssl.TLSVersion.TLSv1_2
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_a_byte_order_mark_changes_nothing(tmp_path: Path, encoding: str) -> None:
+    plain = [GOLDEN / name for name in ("identity", "tls.crt", "tls.key", "tls.cas")]
+    for file in plain:
+        (tmp_path / file.name).write_bytes(file.read_text().replace("\n", "\r\n").encode(encoding))
+    found = read_identity(str(tmp_path / "identity"))
+    assert found.key_pem == read_identity(str(GOLDEN / "identity")).key_pem
+    assert found.ssh_certificate
+    assert found.ssh_authorities
+    three = read_key_pair(*(str(tmp_path / file.name) for file in plain[1:]))
+    assert three.certificate_pem == read_key_pair(*map(str, plain[1:])).certificate_pem
+    client_context(three)
+
+
+@pytest.mark.parametrize("tail", [" ", "\r", "\t \r\n"])
+def test_blanks_at_the_end_of_a_path_are_left_out_unless_a_file_is_called_so(tmp_path: Path, tail: str) -> None:
+    names = [str(GOLDEN / name) for name in ("identity", "tls.crt", "tls.key", "tls.cas")]
+    assert load(names[0] + tail, "", "", "") == load(names[0], "", "", "")
+    assert load("", *(name + tail for name in names[1:])) == load("", *names[1:])
+    odd = tmp_path / f"identity{tail}"
+    odd.write_bytes((GOLDEN / "identity").read_bytes())
+    assert load(str(odd), "", "", "").source == str(odd)
+
+
+def test_a_disk_that_fails_is_an_error_of_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(*_: object) -> bool:
+        raise OSError(errno.ESTALE, "Stale file handle")
+
+    for question in ("is_dir", "open"):
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, question, failing)
+            with pytest.raises(CredentialsError, match=r"cannot be read \(Stale file handle\)") as caught:
+                read_identity(str(tmp_path / "identity"))
+            assert not caught.value.lasting
 
 
 KEYS: list[rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey] = [

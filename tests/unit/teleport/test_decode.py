@@ -28,7 +28,7 @@ def wire_of(content: dict[str, Any]) -> bytes:
     return message.SerializeToString()
 
 
-@given(st.dictionaries(texts, values, max_size=6))
+@given(st.dictionaries(texts, values, min_size=1, max_size=6))
 def test_it_reads_back_equal_to_what_the_protobuf_library_was_given(content: dict[str, Any]) -> None:
     assert json.loads(convert(wire_of(content))[0], parse_int=float) == content
 
@@ -93,6 +93,12 @@ def test_nesting_beyond_the_limit_is_malformed_and_not_a_crash() -> None:
         entry = b"\x0a\x01k\x12" + write_varint(len(value)) + value
         wire = b"\x0a" + write_varint(len(entry)) + entry
     with pytest.raises(MalformedEventError, match="nested"):
+        convert(wire)
+
+
+@pytest.mark.parametrize("wire", [b"", b"\x10\x01"])
+def test_a_struct_without_a_field_is_no_event(wire: bytes) -> None:
+    with pytest.raises(MalformedEventError, match="it is empty"):
         convert(wire)
 
 

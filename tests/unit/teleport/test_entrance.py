@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from event_handler.errors import ConnectError
 from event_handler.simulator.credentials import write_cluster_files
 from event_handler.teleport import entrance
-from event_handler.teleport.credentials import read_identity
+from event_handler.teleport.credentials import read_identity, read_key_pair
 from event_handler.teleport.dial import Way, direct
-from event_handler.teleport.entrance import Entrance, always
-from event_handler.teleport.tls import client_context
+from event_handler.teleport.entrance import Entrance, always, explain_tls
+from event_handler.teleport.tls import ClientContext, client_context
 
 
 @dataclass
@@ -25,7 +28,7 @@ class Auth:
     """A TLS server with the certificate of an Auth server, and what a client of its cluster needs."""
 
     address: str
-    context: ssl.SSLContext
+    context: ClientContext
     accepted: int = 0
 
 
@@ -114,8 +117,7 @@ async def test_when_all_fail_each_way_has_its_line_and_the_clusters_own_answer_c
     ]
     with pytest.raises(ConnectError) as caught:
         await entrance_of(ways).enter(Protocol, auth.context)
-    lines = [line.strip() for line in caught.value.message.splitlines()]
-    assert lines == ["no way into the cluster:", "tunnel: it has expired", "direct: refused", "upgrade: slow"]
+    assert caught.value.message == "no way into the cluster: tunnel: it has expired; direct: refused; upgrade: slow"
     assert caught.value.hint == "A hint."
 
 
@@ -158,3 +160,52 @@ async def test_only_an_alert_about_our_certificate_is_told_as_its_refusal(
             await entrance_of([Way("direct", address, direct(address))]).enter(Protocol, auth.context)
     assert caught.value.message.startswith(message.format(address))
     assert caught.value.decisive is decisive
+
+
+async def test_what_nobody_expects_of_one_way_leaves_the_others_to_be_tried(auth: Auth) -> None:
+    async def odd() -> socket.socket:
+        raise KeyError("a fault of ours")
+
+    entrance = entrance_of([Way("odd", "one:1", odd), Way("direct", auth.address, direct(auth.address))])
+    protocol = await entrance.enter(Protocol, auth.context)
+    protocol.transport.close()
+    with pytest.raises(ConnectError, match=r"one:1 cannot be reached by the way odd \(KeyError: 'a fault of ours'\)"):
+        await entrance_of([Way("odd", "one:1", odd)]).enter(Protocol, auth.context)
+
+
+async def test_each_way_is_told_once_before_it_is_tried(auth: Auth) -> None:
+    hanging = Hanging()
+    entrance = entrance_of([Way("tunnel", "silent:443", hanging), Way("direct", auth.address, direct(auth.address))])
+    for expected in ([("tunnel", "silent:443"), ("direct", auth.address)], []):
+        with capture_logs() as lines:
+            protocol = await entrance.enter(Protocol, auth.context)
+            protocol.transport.close()
+        told = [(line["way"], line["address"]) for line in lines if line["event"] == "connecting to Teleport"]
+        assert told == expected
+
+
+@pytest.mark.parametrize(
+    ("begin", "end", "message", "hint"),
+    [
+        (-2, -1, r"it has expired \(.*identity, at 20", "Renew it with tbot"),
+        (-1, 1, "has expired or is not valid yet by the cluster's clock, though by this machine's it is valid from 20", "clocks"),
+    ],
+)
+async def test_a_certificate_that_is_refused_as_expired_is_told_by_both_clocks(
+    auth: Auth, begin: int, end: int, message: str, hint: str
+) -> None:
+    now = datetime.now(UTC)
+    ours = replace(auth.context.credentials, not_before=now + timedelta(days=begin), not_after=now + timedelta(days=end))
+    error = explain_tls(ssl.SSLError(1, "[SSL: SSLV3_ALERT_CERTIFICATE_EXPIRED] sslv3 alert certificate expired"), "auth:3025", ours)
+    assert re.search(message, error.message)
+    assert hint in error.hint
+    assert error.decisive
+
+
+async def test_an_authority_that_is_not_the_servers_is_named_with_address_and_file(auth: Auth, tmp_path: Path) -> None:
+    write_cluster_files(tmp_path / "other", "other.test")
+    paths = [str(tmp_path / "other" / name) for name in ("tls.crt", "tls.key", "tls.cas")]
+    with pytest.raises(ConnectError) as caught:
+        await entrance_of([Way("direct", auth.address, direct(auth.address))]).enter(Protocol, client_context(read_key_pair(*paths)))
+    assert auth.address in caught.value.message
+    assert paths[2] in caught.value.message

@@ -68,9 +68,9 @@ def test_nothing_is_kept_back_but_a_frame_that_is_cut_off() -> None:
     assert joiner.join(wire[-3:]) == DataFrame(1, b"cut off").serialize()
 
 
-def test_a_frame_that_is_too_large_is_passed_on_at_once_for_the_library_to_refuse() -> None:
-    head = (MAX_FRAME + 1).to_bytes(3) + b"\0\0\0\0\0\1"
-    assert FrameJoiner().join(head + b"begin") == head + b"begin"
+def test_a_frame_that_is_too_large_is_refused_before_it_is_collected() -> None:
+    with pytest.raises(ValueError, match="a frame of 16385 bytes"):
+        FrameJoiner().join((MAX_FRAME + 1).to_bytes(3) + b"\0\0\0\0\0\1" + b"begin")
 
 
 def test_messages_are_cut_out_up_to_one_that_is_not_whole_or_is_compressed() -> None:

@@ -5,8 +5,8 @@ the socket that it returns. A dialer whose stream is no kernel socket pumps it t
 process can reach.
 """
 
-from event_handler.teleport.dial.base import Dialer, Way, split_address
+from event_handler.teleport.dial.base import Dialer, Way, plain_address, split_address
 from event_handler.teleport.dial.direct import direct
 from event_handler.teleport.dial.ways import Choice, ways
 
-__all__ = ["Choice", "Dialer", "Way", "direct", "split_address", "ways"]
+__all__ = ["Choice", "Dialer", "Way", "direct", "plain_address", "split_address", "ways"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import socket
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -13,7 +14,9 @@ from dataclasses import dataclass
 import aiohappyeyeballs
 
 from event_handler.errors import ConfigurationError, ConnectError
+from event_handler.names import resolve
 
+URL_PORTS = {"https": 443, "http": 80}  # where a browser would go
 Dialer = Callable[[], Awaitable[socket.socket]]
 
 TCP_TIMEOUT = 10.0  # seconds for one address; a firewall that drops packets answers never
@@ -30,11 +33,23 @@ class Way:
     dial: Dialer
 
 
+def plain_address(address: str) -> str:
+    """The `host:port` in an address as users write it: with blanks around it, or as the URL of a Proxy."""
+    address = address.strip()
+    scheme, separator, rest = address.partition("://")
+    if not separator:
+        return address
+    plain = re.split(r"[/?#]", rest, maxsplit=1)[0].rpartition("@")[2]
+    default = URL_PORTS.get(scheme.lower())
+    return f"{plain}:{default}" if default and not re.search(r":\d*$", plain) else plain
+
+
 def split_address(address: str) -> tuple[str, int]:
     """Split `host:port` (IPv6 in brackets) or raise ConfigurationError."""
     host, colon, port = address.rpartition(":")
     host = host.removeprefix("[").removesuffix("]")
-    if not colon or not host or not (port.isascii() and port.isdigit()) or not 0 < int(port) < 65536:
+    valid_port = port.isascii() and port.isdigit() and len(port) < 6 and 0 < int(port) < 65536
+    if not colon or not host or not valid_port or re.search(r"[\s/@\[\]]", host):
         raise ConfigurationError(
             f"the Teleport address {address!r} is not of the form host:port",
             "Write for example teleport.example.com:443 (Proxy) or auth.example.com:3025 (Auth).",
@@ -63,10 +78,9 @@ async def connect_tcp(host: str, port: int, setting: str = "teleport.addr") -> s
     Returns a non-blocking socket. Raises ConnectError.
     """
     address = join_address(host, port)
-    loop = asyncio.get_running_loop()
     try:
         async with within(TCP_TIMEOUT, f"no answer from {address}", "Check the address and that no firewall is between."):
-            found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+            found = await resolve(host, port)
             connected = await aiohappyeyeballs.start_connection(found, happy_eyeballs_delay=HAPPY_EYEBALLS_DELAY)
     except (socket.gaierror, UnicodeError) as error:
         reason = getattr(error, "strerror", None) or "it is no host name"

@@ -8,8 +8,8 @@ import os
 
 from event_handler import about
 from event_handler.errors import ConnectError
+from event_handler.proxy_environment import ProxyServer, ascii_name, proxy_for
 from event_handler.teleport.dial.base import connect_tcp, join_address, split_address, within
-from event_handler.teleport.dial.environment import ProxyServer, ascii_name, proxy_for
 from event_handler.teleport.dial.stream import SocketStream, Stream, read_exactly, read_head
 from event_handler.teleport.dial.tls_stream import public_context, start_tls
 

@@ -36,7 +36,7 @@ def resolver() -> Any:
     except (DNSException, OSError) as error:
         raise ConfigurationError(
             f"a service name in teleport.addr needs DNS, which is not set up on this machine ({' '.join(str(error).split())})",
-            "Mend /etc/resolv.conf, or write host:port.",
+            "Correct /etc/resolv.conf, or write host:port.",
         ) from None
 
 
@@ -52,7 +52,7 @@ async def resolve(addresses: Sequence[str]) -> tuple[list[str], list[Way]]:
     answers = dict(zip(names, await asyncio.gather(*map(_targets, names), return_exceptions=True), strict=True))
     for address in addresses:
         answer = answers.get(address, [address])
-        if isinstance(answer, ConnectError):
+        if isinstance(answer, Exception):
             failed.append(Way("srv", address, _failing(answer)))
         elif isinstance(answer, BaseException):
             raise answer
@@ -76,7 +76,7 @@ async def _targets(name: str) -> list[str]:
     return named[:MAX_TARGETS]
 
 
-def _failing(error: ConnectError) -> Dialer:
+def _failing(error: Exception) -> Dialer:
     async def dial() -> socket.socket:
         raise error
 

@@ -67,7 +67,7 @@ async def _tls(address: str, credentials: Credentials, insecure: bool) -> Stream
     host, _ = split_address(address)
     if await needs_upgrade(address, os.environ, insecure_proxy=insecure):
         context = cluster_context(credentials.authorities_pem, (TUNNEL_PROTOCOL,))
-        hint = "Check that the identity belongs to this cluster, and issue it anew if the cluster's authority was rotated."
+        hint = "Check that the identity belongs to this cluster, and make it again if the cluster's authority was rotated."
         below = await open_upgraded(address, insecure_proxy=insecure)
     else:
         context = public_context(address, insecure=insecure, protocols=(TUNNEL_PROTOCOL,))
@@ -101,7 +101,7 @@ def _options(credentials: Credentials) -> asyncssh.SSHClientConnectionOptions:
     except (asyncssh.Error, ValueError, IndexError) as error:
         raise ConnectError(
             f"the SSH part of {credentials.source} cannot be used ({error})",
-            "Make the identity anew with tbot or `tctl auth sign`.",
+            "Make the identity again with tbot or `tctl auth sign`.",
         ) from None
 
 
@@ -128,7 +128,7 @@ def _explain(error: BaseException, address: str) -> BaseException:
         return ConnectError(
             f"the SSH host certificate of {address} is not trusted ({error.reason})",
             "Check that the identity belongs to this cluster, dial the Proxy by one of its public names, and issue the identity "
-            "anew if the cluster's authority was rotated.",
+            "again if the cluster's authority was rotated.",
             decisive=True,
         )
     if isinstance(error, asyncssh.KeyExchangeFailed):

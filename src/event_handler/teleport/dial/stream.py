@@ -107,7 +107,9 @@ async def _pump(remote: Stream, local: Stream) -> None:
         for direction in directions:
             direction.cancel()
         try:
-            await asyncio.gather(*directions, return_exceptions=True)
+            for outcome in await asyncio.gather(*directions, return_exceptions=True):
+                if isinstance(outcome, Exception):  # the connection ends and is made again, so nobody else would hear of it
+                    log.error("a tunnelled connection failed", error=f"{type(outcome).__name__}: {outcome}", exc_info=outcome)
         finally:
             remote.close()
             local.close()

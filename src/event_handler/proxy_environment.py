@@ -1,4 +1,4 @@
-"""Which proxy the environment names for an address: HTTPS_PROXY, HTTP_PROXY and NO_PROXY, by Go's rules.
+"""Which proxy the environment names for an address or a URL: HTTPS_PROXY, HTTP_PROXY and NO_PROXY, by Go's rules.
 
 Source of the rules: golang.org/x/net/http/httpproxy, and Teleport's order for addresses without a scheme (https, then http).
 """
@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from event_handler.errors import ConnectError
-from event_handler.teleport.dial.base import join_address
 
 DEFAULT_PORTS = {"http": 80, "https": 443, "socks5": 1080, "socks5h": 1080}
 
@@ -30,12 +29,22 @@ class ProxyServer:
     setting: str = "HTTPS_PROXY"
 
     def __str__(self) -> str:
-        return f"{self.scheme}://{join_address(self.host, self.port)}"
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{self.scheme}://{host}:{self.port}"
 
 
 def proxy_for(host: str, port: int, environment: Mapping[str, str]) -> ProxyServer | None:
     """The proxy for a connection to `host` and `port`, None for a direct one. Raises ConnectError for a malformed setting."""
-    for setting in ("HTTPS_PROXY", "HTTP_PROXY"):
+    return _chosen(("HTTPS_PROXY", "HTTP_PROXY"), host, port, environment)
+
+
+def proxy_for_url(scheme: str, host: str, port: int, environment: Mapping[str, str]) -> ProxyServer | None:
+    """The proxy for a URL: each scheme has a setting of its own. Raises ConnectError for a malformed one."""
+    return _chosen((f"{scheme.upper()}_PROXY",), host, port, environment)
+
+
+def _chosen(settings: tuple[str, ...], host: str, port: int, environment: Mapping[str, str]) -> ProxyServer | None:
+    for setting in settings:
         value = _either_case(environment, setting)
         if value and not _bypassed(host, port, _either_case(environment, "NO_PROXY")):
             return _parse(setting, value)
@@ -54,7 +63,7 @@ def _parse(setting: str, value: str) -> ProxyServer:
             raise ValueError
     except (ValueError, KeyError):  # the value may hold a password: it is not repeated
         raise ConnectError(
-            f"{setting} in the environment is no proxy URL that can be used",
+            f"{setting} in the environment is not a proxy URL that can be used",
             "Write for example http://proxy.example.com:3128; the schemes are http, https and socks5.",
         ) from None
     return ProxyServer(url.scheme, url.hostname, port, unquote(url.username or ""), unquote(url.password or ""), setting)

