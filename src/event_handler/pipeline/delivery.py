@@ -19,6 +19,7 @@ from event_handler.pipeline.verdicts import (
     BY_ITSELF,
     MEMORY,
     REFUSALS,
+    SEVERAL_REFUSED,
     SUSPECT_AFTER,
     Action,
     Evidence,
@@ -82,6 +83,7 @@ class Delivery:
         clock: Callable[[], float] = loop_time,
         wait: Callable[[int, float], float] = backoff,
     ) -> None:
+        self.sink = sink
         self._requests = requests
         self._order = sink.limits.ordered
         self._sender = Sender(sink, Concurrency(requests, clock=clock), clock)
@@ -177,7 +179,8 @@ class Delivery:
     def _decide(self, failure: Failure, *, nothing_else: bool) -> Action:
         now = self._clock()
         alone_left = nothing_else and self._idle(failure.aside)
-        if failure.others is Others.UNKNOWN and alone_left and now - self._evidence.taken_at < MEMORY:
+        few = self._evidence.refused < SEVERAL_REFUSED
+        if failure.others is Others.UNKNOWN and alone_left and few and now - self._evidence.taken_at < MEMORY:
             failure.others = Others.ENDING if self.ending else Others.EARLIER
         aside = failure.aside or len(self._aside) >= MOST_ASIDE
         return decide(failure.kind, failure.history, Situation(failure.others, self._evidence.refused, self._order, aside), now)
@@ -239,7 +242,7 @@ class Delivery:
         wait = self._pause_of(action, failure)
         asked = min(failure.verdict.after, LONGEST_ASKED) if isinstance(failure.verdict, Retry) else 0.0
         wait = self._tell(failure, max(wait, min(asked, LONGEST_WAIT) if passing else asked))
-        if passing or (failure.kind in BY_ITSELF and not failure.aside):
+        if passing or (failure.kind in BY_ITSELF and (failure.history.overloaded or not failure.aside)):
             await self._sleep(wait)
         else:
             await self._sleep_until_taking(wait)

@@ -10,7 +10,7 @@ from types import MappingProxyType
 from event_handler.sinks.base import Denied, Partial, Reject, Retry, Split
 
 SUSPECT_AFTER = 4  # failures that may pass by themselves; after so many, about two seconds, the events may be the reason
-OVERLOADED = 2  # failures more, where the receiver takes some but fails at more: smaller batches would only be more requests
+CHANCE = 0.01  # of a row of failures; where the receiver fails at most things, and more likely than this, smaller batches help nobody
 ASIDE_AFTER = 6  # failures that may pass by themselves; after so many, some five seconds, another event shows whether anything passes
 SEVERAL_REFUSED = 20  # different events refused with none taken since: the receiver refuses everything, whatever it took before
 MEMORY = 6 * 3600.0  # seconds that what the receiver took before tells about what it would take now
@@ -145,19 +145,29 @@ class History:
     apart: int = 0
     passing: bool = False  # others were taken since the last try
     overloaded: bool = False  # some others were, but the receiver failed at more
+    all_taken: int = 0  # of others, since the first try
+    all_failed: int = 0
 
     def failed_again(self, kind: Kind, alone: bool, evidence: Evidence, now: float) -> None:
         """Count a failure. Another kind of failure begins another history, and so does an event that is tried alone at last."""
         if not self._continues(kind) or alone is not self.alone:
-            self.since, self.tries, self.apart = now, 0, 0
+            self.since, self.tries, self.apart, self.all_taken, self.all_failed = now, 0, 0, 0, 0
         self.kind, self.alone = kind, alone
         taken, failed = evidence.taken - self.taken, evidence.failed - self.failed
         self.passing = taken > failed if kind in BY_ITSELF else taken > 0
         self.overloaded = taken > 0 and not self.passing
+        self.all_taken += taken
+        self.all_failed += failed
         self.tries += 1
         self.apart += self.passing
         evidence.failed += 1
         self.taken, self.failed = evidence.taken, evidence.failed
+
+    @property
+    def by_chance(self) -> bool:
+        """Whether it may have failed so often only because the receiver fails at most of what it is sent."""
+        share = self.all_failed / max(1, self.all_taken + self.all_failed)
+        return self.overloaded and share**self.tries > CHANCE
 
     def _continues(self, kind: Kind) -> bool:
         return kind is self.kind or {kind, self.kind} <= BY_ITSELF
@@ -180,8 +190,7 @@ def decide(kind: Kind, history: History, situation: Situation, now: float) -> Ac
     """What to do with events that were not taken: with one, or with several whose answer says nothing of each."""
     row = TABLE[kind]
     if not history.alone:
-        patience = row.patience + (OVERLOADED if history.overloaded and kind is Kind.FAILED else 0)
-        if row.several is Action.WAIT or history.tries < patience:
+        if row.several is Action.WAIT or history.tries < row.patience or (kind is Kind.FAILED and history.by_chance):
             return Action.WAIT
         return Action.HALVE if situation.others is Others.TAKEN and kind in REFUSALS else row.several
     proof = row.proof(situation.others)
@@ -197,7 +206,8 @@ def decide(kind: Kind, history: History, situation: Situation, now: float) -> Ac
 def _may_stand_aside(kind: Kind, history: History, situation: Situation) -> bool:
     """Whether others may be tried before this event: the evidence that it needs, but its place in the order is lost."""
     if kind in BY_ITSELF:
-        return not situation.order and (history.apart >= SUSPECT_AFTER or history.tries >= ASIDE_AFTER)
+        enough = history.apart >= SUSPECT_AFTER or (history.tries >= ASIDE_AFTER and not history.by_chance)
+        return enough and not situation.order
     if situation.order:  # what is denied is mostly taken later; content that is refused, hardly
         return kind in (Kind.TOO_LARGE, Kind.CONTENT) and history.tries >= SUSPECT_AFTER
     return kind in REFUSALS

@@ -121,7 +121,7 @@ async def test_one_line_that_fails_for_ever_stops_no_other(monkeypatch: pytest.M
     sane = Delivery.run
 
     async def odd(self: Delivery, batcher: Batcher) -> None:
-        if self._sink is bad:
+        if self.sink is bad:
             raise StateError("the disk is full")
         await sane(self, batcher)
 

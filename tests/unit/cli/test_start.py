@@ -126,7 +126,7 @@ async def test_at_the_end_the_sink_that_failed_is_named_and_the_others_have_all(
     good, bad, sane = ScriptedSink(), Bad(), Delivery.run
 
     async def odd(self: Delivery, batcher: Batcher) -> None:
-        if self._sink is bad:
+        if self.sink is bad:
             raise StateError("the disk is full")
         await sane(self, batcher)
 

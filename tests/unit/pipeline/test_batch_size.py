@@ -83,7 +83,7 @@ def test_above_a_size_that_gets_no_answer_nothing_is_sent_but_a_rare_try() -> No
 def test_an_outage_leaves_nothing_and_the_size_is_back_with_a_few_answers() -> None:
     receiver = Receiver()
     receiver.send_for(10.0)
-    receiver.now += RECENT
+    receiver.now += RECENT + 1.0
     receiver.most = 0
     for _ in range(40):
         receiver.send()
@@ -95,7 +95,7 @@ def test_an_outage_leaves_nothing_and_the_size_is_back_with_a_few_answers() -> N
 def test_one_loss_of_a_large_batch_costs_a_single_smaller_one() -> None:
     receiver = Receiver()
     receiver.send_for(10.0)
-    receiver.now += RECENT
+    receiver.now += RECENT + 1.0
     receiver.size.failed(MOST, receiver.now)
     assert receiver.size.limit == MOST // 2
     assert receiver.send() == MOST
@@ -113,7 +113,7 @@ def test_batches_that_were_under_way_when_the_size_was_lowered_do_not_lower_it_a
     receiver = Receiver()
     receiver.send_for(10.0)
     sent = receiver.now
-    receiver.now += RECENT
+    receiver.now += RECENT + 1.0
     for _ in range(8):
         receiver.size.failed(MOST, sent)
     assert receiver.size.limit == MOST // 2
