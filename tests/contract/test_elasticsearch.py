@@ -12,7 +12,7 @@ import pytest
 
 from event_handler.errors import SinkError
 from event_handler.event import Event
-from event_handler.sinks.base import Delivered, Partial, Reject, Retry
+from event_handler.sinks.base import Delivered, Denied, Partial, Reject, Retry
 from event_handler.sinks.elasticsearch import ElasticsearchSettings, ElasticsearchSink
 from event_handler.sinks.elasticsearch.answers import judge_items
 from event_handler.sinks.elasticsearch.documents import document_id
@@ -185,7 +185,7 @@ async def test_a_receiver_that_knows_the_plain_path_only_is_sent_to_it_with_the_
 async def test_a_receiver_that_refuses_both_paths_is_not_believed_to_take_anything() -> None:
     async with receiving(lambda _: Reply(404, b"<html>"), None) as cluster:
         sink = ElasticsearchSink(ElasticsearchSettings(cluster.url, compression="none"))
-        assert [type(await sink.deliver([LOGIN])) for _ in range(3)] == [Retry] * 3
+        assert [type(await sink.deliver([LOGIN])) for _ in range(3)] == [Denied] * 3
         await sink.close()
 
 
