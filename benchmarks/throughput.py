@@ -1,4 +1,4 @@
-"""How fast the real process delivers a log that is there already, at what cost, next to the Go plugin and to bare reading.
+"""How fast the real process delivers a log that is there already, at what cost, next to bare reading of the same log.
 
 With `--real-pace` the simulated cluster gives out events no faster than a real one was measured to, for bare reading too. That reads
 the pages of a search one after another and the handler several windows at once, so the pace itself is the stricter measure there.
@@ -35,15 +35,6 @@ class Case:
 
 
 @dataclass(frozen=True, slots=True)
-class GoPlugin:
-    """What the Go plugin was measured at against a real Teleport 19 on another 2-core machine; CPU and memory where known."""
-
-    rate: float
-    cpu: float | None = None
-    megabytes: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class Result:
     """What was measured. `delivered` counts repeated events too, `cpu` is in microseconds an event, `peak` in bytes.
 
@@ -60,7 +51,6 @@ class Result:
     bytes_an_event: float
     reading: float
     pace: int
-    go_rate: float
 
 
 CASES = [
@@ -68,13 +58,6 @@ CASES = [
     for mode in ("bulk", "search")
     for form, delay, share in (("array", 0, 1.0), ("array", 25, 1.0), ("single", 0, 0.2), ("single", 25, 0.05))
 ]
-GO = {
-    ("bulk", 0): GoPlugin(1960, 350, 44),
-    ("bulk", 25): GoPlugin(111),
-    ("search", 0): GoPlugin(1290),
-    ("search", 25): GoPlugin(38),
-}
-UNKNOWN = GoPlugin(0)
 # Events/s that a real Teleport 19 on a 2-core machine gave to clients that throw everything away; bulk: three chunks at a time.
 REAL_PACE = {"bulk": 40_900, "search": 34_400}
 
@@ -108,7 +91,6 @@ async def measure(case: Case, events: int, reading: float, directory: Path, *mor
         bytes_an_event=arrived["bytes"] / arrived["events"],
         reading=reading,
         pace=pace,
-        go_rate=GO.get((case.mode, case.delay_ms), UNKNOWN).rate,
     )
 
 
@@ -157,21 +139,11 @@ def typical(runs: list[Result]) -> Result:
 
 
 def report(results: list[Result]) -> None:
-    columns = [
-        "case",
-        "events",
-        "events/s",
-        "Go plugin",
-        "ratio",
-        "of reading",
-        "CPU s / 10⁶ events",
-        "peak MB",
-        "events/request",
-    ]
+    columns = ["case", "events", "events/s", "of reading", "CPU s / 10⁶ events", "peak MB", "events/request"]
     rows = []
     for r in results:
-        measured = [r.case, f"{r.events:,}", f"{r.rate:,.0f}", f"{r.go_rate:,.0f}", f"{r.rate / r.go_rate:.1f} x"]
-        measured += [f"{r.rate / r.reading:.0%}", f"{r.cpu:.0f}", f"{r.peak / 1e6:.0f}", f"{r.events_a_request:.0f}"]
+        measured = [r.case, f"{r.events:,}", f"{r.rate:,.0f}", f"{r.rate / r.reading:.0%}"]
+        measured += [f"{r.cpu:.0f}", f"{r.peak / 1e6:.0f}", f"{r.events_a_request:.0f}"]
         if r.pace:
             measured.append(f"{r.rate / r.pace:.0%}")
         rows.append(measured)
@@ -179,11 +151,8 @@ def report(results: list[Result]) -> None:
     if paces:
         columns.append("of the pace")
     stage.show(f"Throughput, cluster at the pace of a real one (events/s: {paces})" if paces else "Throughput", columns, rows)
-    go = GO["bulk", 0]
     size = sum(r.bytes_an_event for r in results) / len(results)
-    stage.console.print(
-        f"Go plugin, bulk, answer at once: {go.cpu:.0f} CPU s / 10⁶ events, {go.megabytes:.0f} MB. Events here: {size:.0f} B."
-    )
+    stage.console.print(f"Events here: {size:.0f} B.")
 
 
 def main() -> None:
