@@ -39,7 +39,9 @@ async def test_the_past_is_read_again_once(tmp_path: Path, collector: Collector,
     if not bulk:
         last = {"user.update T1003I"}
         moment = time() - OLD + LATER
-        log.add(encode({"event": "user.update", "code": "T1003I", "uid": "user.update T1003I", "ei": 0, "time": stamp(moment)}, moment))
+        log.add(
+            encode({"event": "user.update", "code": "T1003I", "uid": "user.update T1003I", "ei": 0, "time": stamp(moment)}, moment)
+        )
     write_cluster_files(tmp_path / "sim", CLUSTER)
     server, port = await AuthServer(log, cluster=CLUSTER, bulk=bulk, faults=Faults()).start(tmp_path / "sim", "127.0.0.1", 0)
     config = configuration(tmp_path, {"address": f"127.0.0.1:{port}", "identity": tmp_path / "sim" / "identity"}, collector)
