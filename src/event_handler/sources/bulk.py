@@ -21,10 +21,12 @@ from event_handler.errors import ConnectError, RpcError
 from event_handler.pipeline.delivery import backoff
 from event_handler.pipeline.engine import Pipeline
 from event_handler.pipeline.ledger import Ledger
+from event_handler.sources.clock import ClockWatch
 from event_handler.sources.pages import Search, put_page
 from event_handler.sources.standstill import Standstill
 from event_handler.state.store import Store
 from event_handler.teleport.client import Client
+from event_handler.teleport.decode import event_time
 
 FIRST_DAY, CLOSED_DAYS = "bulk_from", "bulk_closed"  # facts
 DONE = "done"  # no server cursor looks like that: Athena's are `a1:<number>`
@@ -35,6 +37,7 @@ FOUND_WAIT = 0.5  # seconds to the next listing when this one brought new chunks
 LOOK_FOR_END_EVERY = 0.2  # seconds; with `until_caught_up` the process waits for nothing else then
 OLD_DAYS_EVERY = 6  # polls; days before yesterday are listed only at every sixth
 DAY = 86_400.0  # seconds
+FAR = 400 * DAY  # seconds around our clock in which the newest event is looked for, however wrong that clock is
 CHUNK_SPAN = 300.0  # seconds; a back end closes a chunk after a minute, or later under load
 REFUSED_CURSOR_TRIES = 3  # a back end may refuse a good cursor for a moment; after that the chunk is read from its start
 UNREADABLE_TRIES = 20  # in a row without an event, over about six minutes; then search has to find what the chunk holds
@@ -52,6 +55,7 @@ class _Chunk:
 
     `attempt` counts the tries in a row without an event, `refused` those of them that failed because of the chunk itself, or all of
     those since it was begun `anew` because its cursor was refused; `empty` is one that was read to its end and had no event.
+    `asked` is the time by our clock from which on its events are, when it is known that it was just made.
     """
 
     day: date
@@ -62,6 +66,7 @@ class _Chunk:
     refused: int = 0
     anew: bool = False
     empty: bool = False
+    asked: float | None = None
 
 
 class BulkSource:
@@ -87,6 +92,10 @@ class BulkSource:
         self._until_caught_up = until_caught_up
         saved = store.fact(FIRST_DAY)
         self._first = date.fromisoformat(saved) if saved else day_of(start)
+        self._start = None if saved else start  # while nothing says that the clock it was made by was right
+        self._newest: date | None = None  # the last day that is known to have events: the cluster's time was at least that
+        self._clock = ClockWatch(lambda: time(), lambda: monotonic())
+        self._caught_up = False
         self._closed = {date.fromisoformat(day) for day in store.fact(CLOSED_DAYS).split()}
         self._cursors: dict[str, str] = {}
         self._known: set[str] = set()
@@ -102,21 +111,38 @@ class BulkSource:
         """Raises RpcError or ConnectError when listing fails; chunks retry by themselves. Resumable at any time."""
         self._cursors = self._store.positions("bulk/")
         self._known = {stream for stream, cursor in self._cursors.items() if cursor == DONE}
+        await self._look_for_the_newest()
         async with asyncio.TaskGroup() as group:
             workers = [group.create_task(self._read_chunks()) for _ in range(1 if self._pipeline.ordered else CHUNKS_AT_ONCE)]
             await self._list_for_ever()
             for worker in workers:
                 worker.cancel()
 
+    async def _look_for_the_newest(self) -> None:
+        """Find out how far the log is, for our clock may be wrong by days, and a start time may have been made by such a clock."""
+        now = time()
+        try:
+            newest = await self._search.newest(min(now, _begin(self._first)) - FAR, now + FAR)
+        except RpcError as error:  # not allowed, or too long for this server; the chunks tell as well, later
+            log.debug("cannot search for the newest event", error=str(error))
+            return
+        if newest is None:
+            return
+        self._newest = day_of(newest)
+        if self._start is not None and newest < self._start <= now:
+            self._first = min(self._first, self._newest)
+
     async def _list_for_ever(self) -> None:
         round_number = 0
         while True:
+            self._clock.jumped()
             found = await self._list(self._days(round_number))
             if found or self._unfinished():
                 self._standstill.progress()
             elif self._until_caught_up:
                 return
             else:
+                self._caught_up = True
                 await self._standstill.look()
             round_number += 1
             await self._until_next_listing(found)
@@ -155,10 +181,14 @@ class BulkSource:
 
     def _queue(self, day: date, names: list[str]) -> int:
         """Queue the chunks of a day that are not known yet and return how many. Listing never waits for the reading of one."""
+        if names:
+            self._newest = max(day, self._newest or day)
         new = [name for name in dict.fromkeys(names) if f"bulk/{day}/{name}" not in self._known]
         for name in new:
             stream = f"bulk/{day}/{name}"
             chunk = _Chunk(day, name, self._cursors.pop(stream, ""), Ledger(stream))
+            if self._caught_up and day == self._newest:
+                chunk.asked = time() - self._poll - CHUNK_SPAN
             self._known.add(stream)
             self._open.add(chunk)
             self._wait(chunk)
@@ -168,12 +198,14 @@ class BulkSource:
         self._waiting.put_nowait((chunk.day, chunk.name, chunk))
 
     def _days(self, round_number: int) -> list[date]:
-        today = day_of(time())
-        days = [self._first + timedelta(days=n) for n in range((today - self._first).days + 1)]
+        """To the last day that there can be: ours, or the log's where that is ahead of us, and now and then the one behind it."""
+        last = max(day_of(time()), self._newest or self._first)
+        often = bool(round_number % OLD_DAYS_EVERY) and not self._until_caught_up and not self._behind
+        if not often and last == self._newest:
+            last += timedelta(days=1)
+        days = [self._first + timedelta(days=n) for n in range((last - self._first).days + 1)]
         days = [day for day in days if day not in self._closed]
-        if round_number % OLD_DAYS_EVERY and not self._until_caught_up and not self._behind:
-            return days[-2:]
-        return days
+        return days[-2:] if often else days
 
     def _unfinished(self) -> set[_Chunk]:
         """Chunks that are not read and delivered whole."""
@@ -181,8 +213,13 @@ class BulkSource:
         return self._open
 
     def _close_if_old(self, day: date) -> None:
-        """Stop polling the first day once it is older than the late window and all its chunks are delivered."""
-        if day != self._first or day >= day_of(time()) - timedelta(days=self._late_days):
+        """Stop polling the first day once it is older than the late window and all its chunks are delivered.
+
+        Our clock alone proves nothing: one that is ahead by days would close days that still get chunks.
+        """
+        if day != self._first or self._newest is None:
+            return
+        if day >= min(day_of(time()), self._newest) - timedelta(days=self._late_days):
             return
         if any(chunk.day == day for chunk in self._unfinished()):
             return
@@ -217,6 +254,8 @@ class BulkSource:
     async def _read(self, chunk: _Chunk) -> None:
         async for events, cursor in self._client.export(_noon(chunk.day), chunk.name, chunk.cursor):
             await self._pipeline.put(chunk.ledger, events, cursor)
+            if chunk.asked is not None and events:
+                self._clock.saw(event_time(events[-1]), chunk.asked)
             chunk.cursor, chunk.attempt = cursor, 0
             if not chunk.anew:
                 chunk.refused = 0

@@ -201,6 +201,7 @@ class Search:
                 events, key = await ahead
             finally:
                 ahead.cancel()
+                await asyncio.gather(ahead, return_exceptions=True)  # how it ends when nobody wants it any more is nobody's error
         yield events
 
     async def _between(self, since: float, until: float) -> AsyncGenerator[list[bytes]]:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
+from time import time
 
 from event_handler.errors import RpcError
 from event_handler.teleport import messages
 from event_handler.teleport.client import Client, Cluster
 from event_handler.teleport.decode import event_time
 from tests.unit.pipeline.test_engine import wire
+
+YEAR = 366 * 86_400.0  # seconds; who looks so far ahead asks how far the log is
 
 
 def wire_at(uid: str, seconds: float, kind: str = "user.login") -> bytes:
@@ -23,6 +26,7 @@ class ScriptedClient(Client):
 
     `breaks` holds, by day, chunk, session or "search", the codes with which the next calls end after all their events; a stream of
     `stuck` never ends. A chunk that is not in `exports` is not found.
+    Who asks for the newest event finds one `newest` seconds from now, None = nothing at all.
     """
 
     def __init__(self) -> None:
@@ -36,6 +40,7 @@ class ScriptedClient(Client):
         self.listed: list[str] = []
         self.asked: list[tuple[str, str]] = []
         self.searched: list[tuple[float, float]] = []
+        self.newest: float | None = 0.0
         self.pinged = 0
         self.open = 0
         self.most_open = 0
@@ -83,6 +88,9 @@ class ScriptedClient(Client):
         types: tuple[str, ...] = (),
         order: int = messages.OLDEST_FIRST,
     ) -> tuple[list[bytes], str]:
+        if limit == 1 and order == messages.NEWEST_FIRST and until > time() + YEAR:
+            await self._end("newest")
+            return [] if self.newest is None else [wire_at("newest", time() + self.newest)], ""
         self.searched.append((since, until))
         if since > until:
             raise RpcError("GetUnstructuredEvents", "INVALID_ARGUMENT", "scripted: from after to")

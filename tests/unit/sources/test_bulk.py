@@ -12,6 +12,7 @@ from time import time
 from uuid import UUID
 
 import pytest
+from structlog.testing import capture_logs
 
 from event_handler.errors import ConnectError, RpcError
 from event_handler.pipeline.duplicates import DuplicateWindow
@@ -100,10 +101,10 @@ async def test_days_before_yesterday_are_listed_at_every_sixth_poll_only() -> No
     client = ScriptedClient()
     async with reading(client, ScriptedSink(), Store(None), days=3):
         await until(lambda: len(client.listed) >= 60)
-    today = max(client.listed)
+    today = day(0)
     counts = Counter(client.listed)
     old = min(counts.values())
-    assert len(counts) == 4
+    assert counts.keys() == {day(ago) for ago in range(-1, 4)}  # a clock that is behind has its tomorrow today
     assert counts[today] - 1 <= counts[day(1)] <= counts[today] + 1
     assert 5 * old <= counts[today] <= 6 * old + 1
 
@@ -269,13 +270,78 @@ async def test_a_day_stays_open_until_each_of_its_chunks_is_read_and_delivered()
         assert store.positions("bulk/") == {}  # of days that are closed
 
 
+async def test_days_are_closed_by_the_clusters_time_and_not_by_a_clock_that_is_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
+    client, sink, store = ScriptedClient(), ScriptedSink(), Store(None)
+    client.newest = -10 * DAY
+    client.days = {day(11): ["early"], day(10): ["today"]}
+    client.exports = {"early": [wire("e")], "today": [wire("t")]}
+    async with reading(client, sink, store, days=12):
+        await until(lambda: sorted(sink.delivered) == ["e", "t"])
+        await until(lambda: client.listed.count(day(11)) > 2)
+        assert store.fact(FIRST_DAY) == ""
+        client.days[day(11)].append("late")
+        client.exports["late"] = [wire("l")]
+        await until(lambda: "l" in sink.delivered)
+
+
+@pytest.mark.parametrize("probe", [True, False])
+async def test_a_clock_that_is_behind_by_days_hides_no_event(probe: bool) -> None:
+    client, sink, store = ScriptedClient(), ScriptedSink(), Store(None)
+    client.newest = 5 * DAY if probe else None  # a server that does not tell is followed day by day
+    client.days = {day(-ahead): [f"c{ahead}"] for ahead in range(6)}
+    client.exports = {f"c{ahead}": [wire(f"e{ahead}")] for ahead in range(6)}
+    async with reading(client, sink, store):
+        await until(lambda: sorted(sink.delivered) == [f"e{ahead}" for ahead in range(6)])
+
+
+async def test_a_start_time_of_a_clock_that_is_ahead_begins_where_the_log_is() -> None:
+    client, sink, store = ScriptedClient(), ScriptedSink(), Store(None)
+    client.newest = -5 * DAY
+    async with reading(client, sink, store):
+        await until(lambda: day(5) in client.listed)
+        client.days[day(4)] = ["next"]
+        client.exports["next"] = [wire("n")]
+        await until(lambda: sink.delivered == ["n"])
+
+
+async def test_a_clock_that_is_set_while_reading_is_logged_and_loses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    client, sink, store, set_by = ScriptedClient(), ScriptedSink(), Store(None), [0.0]
+    monkeypatch.setattr(bulk, "time", lambda: time() + set_by[0])
+    client.days = {day(0): ["first"]}
+    client.exports = {"first": [wire("f")], "second": [wire("s")], "late": [wire("l")]}
+    with capture_logs() as lines:
+        async with reading(client, sink, store, days=1):
+            await until(lambda: sink.delivered == ["f"])
+            for jump in (9 * DAY, -9 * DAY):
+                set_by[0] = jump
+                client.listed.clear()
+                await until(lambda: len(client.listed) > 40)
+            client.days = {day(0): ["first", "second"], day(1): ["late"]}
+            await until(lambda: sorted(sink.delivered) == ["f", "l", "s"])
+    assert [line["seconds"] for line in lines if "clock was set" in line["event"]] == [9 * DAY, -18 * DAY]
+
+
+async def test_new_chunks_whose_events_are_hours_away_from_the_clock_are_told_once() -> None:
+    client, sink, store = ScriptedClient(), ScriptedSink(), Store(None)
+    client.days[day(0)] = []
+    with capture_logs() as lines:
+        async with reading(client, sink, store):
+            await until(lambda: len(client.listed) > 2)
+            for number in range(5):
+                client.exports[f"c{number}"] = [wire_at(f"e{number}", time() + 7200.0)]
+                client.days[day(0)].append(f"c{number}")
+                await until(lambda: len(sink.delivered) == len(client.exports))
+    told = [line for line in lines if "far from this machine's clock" in line["event"]]
+    assert [line["hours"] for line in told] == [2.0]
+
+
 async def test_days_that_the_go_plugin_had_finished_are_not_listed_again() -> None:
     client, sink, store = ScriptedClient(), ScriptedSink(), Store(None)
     store.remember(FIRST_DAY, day(6))
     store.remember(CLOSED_DAYS, f"{day(5)} {day(4)}")
     async with reading(client, sink, store):
         await until(lambda: store.fact(FIRST_DAY) == day(3))
-    assert set(client.listed) == {day(6), day(3), day(2), day(1), day(0)}
+    assert set(client.listed) == {day(6), day(3), day(2), day(1), day(0), day(-1)}
 
 
 async def test_a_chunk_that_gives_an_event_at_each_try_is_read_to_its_end_however_often_it_breaks(
@@ -342,10 +408,10 @@ async def test_days_are_not_listed_again_and_again_while_what_they_have_is_read_
     async with reading(client, sink, store, days=2, to_the_end=True, poll=20.0) as running:
         await until(lambda: sink.calls == 1)
         await asyncio.sleep(0.7)
-        assert client.listed == [day(2), day(1), day(0)]
+        assert client.listed == [day(2), day(1), day(0), day(-1)]
         sink.hold.set()
         await asyncio.wait_for(running, 20)
-    assert client.listed == [day(2), day(1), day(0)] * 2
+    assert client.listed == [day(2), day(1), day(0), day(-1)] * 2
 
 
 async def test_no_more_days_are_listed_ahead_than_can_be_kept_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from typing import Any
 
 import pytest
@@ -251,3 +254,28 @@ async def test_a_server_that_refuses_even_small_pages_is_not_asked_for_ever() ->
     with pytest.raises(RpcError, match="scripted: limit"):
         await read(Search(client).pages(0, 9))
     assert client.limits == [LARGEST_PAGE, 500]
+
+
+@pytest.mark.parametrize("failing", [False, True])
+async def test_a_page_requested_ahead_ends_with_its_reader_and_its_failure_is_nobodys(failing: bool) -> None:
+    class Slow(Paged):
+        async def search(self, since: float, until: float, *, key: str = "", **options: Any) -> tuple[list[bytes], str]:
+            if key:
+                requested.set()
+                try:
+                    await asyncio.Event().wait()
+                finally:
+                    ended.append(key)
+                    if failing:
+                        raise RpcError("GetUnstructuredEvents", "UNAVAILABLE", "scripted: cut")
+            return await super().search(since, until, **options)
+
+    requested, unseen = asyncio.Event(), []
+    ended: list[str] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: unseen.append(context["message"]))
+    async with aclosing(Search(Slow(1, 2, 3)).pages(0, 9)) as pages:
+        await anext(pages)
+        await requested.wait()
+    assert ended == ["e1"]
+    gc.collect()
+    assert unseen == []
