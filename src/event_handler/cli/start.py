@@ -35,6 +35,7 @@ from event_handler.teleport.dial import split_address, srv
 from event_handler.teleport.renewal import CredentialsKeeper
 
 REPORT_EVERY = 60.0  # seconds between counter lines, as the Go plugin prints them
+ARRAY = 'Where the receiver takes arrays, fluentd-format = "array" costs a seventh of the CPU (docs/sinks.md).'
 LOGINS_READ_WITHIN = 60.0  # seconds; with `exit-on-last-event` the failed logins are read to the end as well
 SEARCH_POLL = 2.0  # seconds; an idle log is searched at that pace at least, and events are late by half of it
 BULK_POLL = 10.0  # seconds; a chunk appears about once a minute, and each listing lists a bucket on the server
@@ -92,6 +93,8 @@ def _tell_settings(settings: StartSettings) -> None:
     """What differs from its default, as a user would write it."""
     chosen = {name: value for name, value in settings if value != StartSettings.model_fields[name].default}
     log.info("settings", **{name: shown(option, chosen[name]) for name, option in options().items() if name in chosen})
+    if settings.fluentd_url and settings.fluentd_format == "single":
+        log.info("each event is sent in a request of its own", next_step=ARRAY)
     if settings.dry_run:
         log.warning("dry run: nothing is delivered and nothing remembered")
     if settings.exit_on_last_event:
