@@ -156,7 +156,7 @@ def run(work: Callable[[PassingLoop], Coroutine[Any, Any, None]], ahead: float =
     with pytest.MonkeyPatch.context() as patch:
         for module in (bulk, search, standstill, memory):
             patch.setattr(module, "time", lambda: loop.wall() + ahead)
-        for reader in (bulk, search, standstill, pages, delivery):
+        for reader in (bulk, search, standstill, pages):
             patch.setattr(reader, "monotonic", loop.time)
         patch.setattr(delivery, "Concurrency", partial(Concurrency, clock=loop.time))
         loop.run_to_its_end(work(loop))
