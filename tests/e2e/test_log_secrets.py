@@ -16,6 +16,12 @@ PASSWORD, TOKEN, QUERY = "hunter2-of-the-url", "bearer-4711-of-elastic", "token-
 PAYLOAD = ("user_roles", "server_labels", "addr.remote", "björn", "resource-", "0001-01-01T00:00:00Z")  # in every event
 
 
+async def read_into(written: bytearray, process: asyncio.subprocess.Process) -> None:
+    assert process.stderr is not None
+    while some := await process.stderr.read(65536):
+        written += some
+
+
 @pytest.mark.parametrize("fmt", ["console", "json"])
 async def test_no_secret_and_no_event_is_logged(
     tmp_path: Path, collector: Collector, fmt: str, monkeypatch: pytest.MonkeyPatch
@@ -28,13 +34,14 @@ async def test_no_secret_and_no_event_is_logged(
         config = configuration(tmp_path, ready, collector)
         sinks = (f"--fluentd-url={secret_url}", f"--elasticsearch-url={closed}", "--shutdown-timeout=100ms")
         process = await handler(config, *sinks, f"--log-format={fmt}", "--debug")
-        assert process.stderr is not None
-        written = b""
+        written = bytearray()
+        reading = asyncio.create_task(read_into(written, process))
         async with asyncio.timeout(60):
             while len(collector.ids()) < 600 or b"delivery fails" not in written or b"elasticsearch" not in written:
-                written += await process.stderr.read(65536)
+                await asyncio.sleep(0.05)
         process.send_signal(signal.SIGTERM)
-        written += (await process.communicate())[1]
+        await reading
+        await process.wait()
         identity = Path(ready["identity"]).read_text()
     text = written.decode()
     assert process.returncode == 0, text[-2000:]

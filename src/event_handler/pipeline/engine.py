@@ -88,6 +88,10 @@ class Pipeline:
         """Requests that the receiver may be sent at a time at the moment."""
         return self._delivery.requests_allowed
 
+    def nothing_follows(self, so: bool) -> None:
+        """Say whether only the delivery of what was put in is waited for, so that nothing else will show what the sink takes."""
+        self._delivery.ending = so
+
     async def __aenter__(self) -> Pipeline:
         await self._group.__aenter__()
         work = (self._delivery.run(self._batcher), self._batcher.close_aged(), self._memory.run())
@@ -159,12 +163,12 @@ class Pipeline:
 
     async def drain_all(self) -> None:
         """Wait until everything that was put in has been delivered and remembered."""
-        self._delivery.ending = True
+        self.nothing_follows(True)
         try:
             async with self._room:
                 await self._room.wait_for(lambda: self._memory.empty)
         finally:
-            self._delivery.ending = False
+            self.nothing_follows(False)
 
     def _delivered(self, entries: list[Entry]) -> None:
         self.counters.delivered += len(entries)

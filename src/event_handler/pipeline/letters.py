@@ -15,7 +15,7 @@ import structlog
 
 from event_handler.errors import MalformedEventError
 from event_handler.event import Event
-from event_handler.pipeline.select import UNDECODABLE, named
+from event_handler.pipeline.select import BEGINNING, UNDECODABLE, named
 from event_handler.redact import credentials
 from event_handler.sinks.base import Delivered, Partial, Reject, Sink, Split
 from event_handler.state.store import DeadLetter, Store
@@ -93,6 +93,8 @@ def _event(letter: DeadLetter) -> Event:
     content = orjson.loads(letter.body)
     if isinstance(content, dict) and list(content) == [UNDECODABLE]:
         return _decoded(content[UNDECODABLE], letter.session_id)
+    if isinstance(content, dict) and list(content) == [BEGINNING]:
+        raise MalformedEventError(letter.reason)
     if letter.time is not None:
         return Event(letter.type, letter.id, letter.time, letter.index, letter.body, letter.session_id)
     index = content.get("ei")

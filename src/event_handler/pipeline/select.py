@@ -14,11 +14,13 @@ from event_handler.pipeline.duplicates import DuplicateWindow, fingerprint
 from event_handler.pipeline.filters import Filter
 from event_handler.pipeline.ledger import Announcement
 from event_handler.state.store import DeadLetter
-from event_handler.teleport.decode import RawEvent, convert, read_code, read_event, stable_id
+from event_handler.teleport.beginning import Beginning
+from event_handler.teleport.decode import RawEvent, convert, read_code, read_envelope, read_event, stable_id
 
 UPLOADED = "session.upload"
 ENDED = frozenset({"session.end", "windows.desktop.session.end", "db.session.end"})
 UNDECODABLE = "undecodable"  # key of a dead letter's body that holds the bytes as they came
+BEGINNING = "beginning"  # key of a dead letter's body that holds the first bytes only
 ANNOUNCING = (UPLOADED, *sorted(ENDED))
 
 
@@ -62,12 +64,29 @@ class Selector:
         return chosen
 
     def _one_or_dead(self, wire: bytes, session_id: str, chosen: Selection) -> None:
+        if isinstance(wire, Beginning):
+            self._too_large(wire, session_id, chosen)
+            return
         try:
             self._one(read_event(wire), session_id, chosen)
         except Exception as error:  # bytes that are no event, or a fault of our own code: neither may stop the events behind it
             reason = str(error) if isinstance(error, MalformedEventError) else f"cannot be read ({type(error).__name__}: {error})"
             body = orjson.dumps({UNDECODABLE: base64.b64encode(wire).decode()})
             self._bury(DeadLetter(self._sink, reason, "", stable_id(body), session_id, body), chosen)
+
+    def _too_large(self, beginning: Beginning, session_id: str, chosen: Selection) -> None:
+        """Of an event that cannot be taken in whole the beginning is kept, unless its type is not wanted; its code is not known."""
+        try:
+            raw = read_envelope(beginning)
+        except MalformedEventError:
+            raw = RawEvent("", "", 0.0, 0, b"")
+        of_sink = self._recorded if session_id else self._audit
+        if raw.type and not of_sink.needs_code and not of_sink.wants(raw.type, ""):
+            return
+        reason = f"an event of {beginning.size} bytes is too large to be delivered; the whole of it is in the cluster's audit log only"
+        body = orjson.dumps({BEGINNING: base64.b64encode(beginning).decode()})
+        name = named(raw.id, body)
+        self._bury(DeadLetter(self._sink, reason, raw.type, name, session_id, body, raw.time, raw.index), chosen)
 
     def release_letters(self, letters: Iterable[DeadLetter]) -> None:
         """Forget dead letters that were never handed on."""

@@ -154,8 +154,12 @@ class BulkSource:
             return
         end = monotonic() + self._poll
         await asyncio.sleep(LOOK_FOR_END_EVERY)
-        while self._unfinished() and monotonic() < end:
-            await asyncio.sleep(LOOK_FOR_END_EVERY)
+        try:
+            while (unfinished := self._unfinished()) and monotonic() < end:
+                self._pipeline.nothing_follows(all(chunk.cursor == DONE for chunk in unfinished))
+                await asyncio.sleep(LOOK_FOR_END_EVERY)
+        finally:
+            self._pipeline.nothing_follows(False)
 
     async def _list(self, days: list[date]) -> int:
         """List days, oldest first, as long as there is room for their chunks; queue the new ones and return how many they are."""

@@ -9,6 +9,7 @@ import structlog
 
 from event_handler.errors import MalformedEventError, RpcError
 from event_handler.teleport import messages as m
+from event_handler.teleport.beginning import Beginning
 from event_handler.teleport.connection import Connection
 from event_handler.teleport.decode import read_exported, read_page, read_text_field
 
@@ -76,8 +77,8 @@ class Client:
                     try:
                         event, after = read_exported(answer)
                         cursor = after or cursor  # an answer without one says nothing about the place
-                    except MalformedEventError:
-                        event = answer  # whoever selects from the events meets the same error and keeps the bytes
+                    except MalformedEventError:  # whoever selects from the events meets the same error and keeps the bytes
+                        event = answer.unwrapped() if isinstance(answer, Beginning) else answer
                     events.append(event)
                 yield self._events(events), cursor
 

@@ -18,6 +18,7 @@ from grpclib.protocol import EventsProcessor, H2Protocol
 
 from event_handler import about
 from event_handler.errors import ConnectError, EventHandlerError, RpcError
+from event_handler.teleport.beginning import Beginning
 from event_handler.teleport.entrance import SERVER_NAME, Entrance, explain_tls
 from event_handler.teleport.frames import PREFIX, FrameJoiner, split_messages
 from event_handler.teleport.tls import ClientContext
@@ -29,7 +30,9 @@ STREAMS = 128  # at a time: 100 recordings, the most that may be asked for, with
 CONNECTION_WINDOW = STREAMS * STREAM_WINDOW  # bytes; streams that nobody reads at the moment must not stop the others
 UNARY_TIMEOUT = 90.0  # seconds; Athena's own query limit is 60
 STALL_TIMEOUT = 120.0  # seconds without a message after which a stream counts as hung
-LARGEST_MESSAGE = 256 * 1024 * 1024  # bytes; a larger one would take more memory than a service is given. Search shortens such events
+LARGEST_MESSAGE = 32 * 1024 * 1024  # bytes; Fluentd's input takes no more by default, and an event takes 7 times its size on its way
+KEPT_OF_LARGE = 64 * 1024  # bytes of a larger one; what tells which event it is stands first
+PIECE = 256 * 1024  # bytes of it read at a time; less than a stream's window
 IGNORED = (  # RFC 9113 allows a server to send them at any time, and gRPC has no use for them
     h2.events.AlternativeServiceAvailable,
     h2.events.InformationalResponseReceived,
@@ -182,7 +185,8 @@ class Connection:
     async def stream(self, method: str, request: bytes) -> AsyncIterator[list[bytes]]:
         """Call a server-streaming method and yield its messages as they arrive, one or many at a time.
 
-        Raises as `unary` does, also in mid-stream. Only the waiting for the server is timed: a reader may take as long as it likes.
+        One of more than LARGEST_MESSAGE bytes is a Beginning. Raises as `unary` does, also in mid-stream. Only the waiting for the
+        server is timed: a reader may take as long as it likes.
         """
         call: UnaryStreamMethod[bytes, bytes] = UnaryStreamMethod(self._channel, method, bytes, bytes)
         with self._explained(method):
@@ -190,16 +194,19 @@ class Connection:
                 async with asyncio.timeout(STALL_TIMEOUT):
                     await stream.send_message(request, end=True)
                 while True:
-                    async with asyncio.timeout(STALL_TIMEOUT):
-                        first = await self._receive(stream, method)
+                    async with asyncio.timeout(STALL_TIMEOUT) as timer:
+                        first = await self._receive(stream, method, timer)
                     if first is None:
                         break
                     yield [first, *take_arrived(stream._stream.buffer)]
                 async with asyncio.timeout(STALL_TIMEOUT):
                     await stream.recv_trailing_metadata()
 
-    async def _receive(self, stream: Stream[bytes, bytes], method: str) -> bytes | None:
-        """The next message, None at the end. grpclib's own reader believes any length, and fails by an assertion."""
+    async def _receive(self, stream: Stream[bytes, bytes], method: str, timer: asyncio.Timeout | None = None) -> bytes | None:
+        """The next message, None at the end. grpclib's own reader believes any length, and fails by an assertion.
+
+        One that is too large is a Beginning where there is a `timer`, of which each piece gets the whole time, otherwise an error.
+        """
         if stream.initial_metadata is None:
             await stream.recv_initial_metadata()
         with stream._wrapper:
@@ -210,6 +217,8 @@ class Connection:
                 size = int.from_bytes(prefix[1:])
                 if prefix[0]:
                     raise RpcError(_name(method), "INTERNAL", "a message is compressed, which was not offered")
+                if size > LARGEST_MESSAGE and timer:
+                    return await _beginning(stream, size, timer)
                 if size > LARGEST_MESSAGE:
                     raise RpcError(_name(method), "INTERNAL", f"a message has {size} bytes, more than {LARGEST_MESSAGE}")
                 return await stream._stream.recv_data(size)
@@ -254,6 +263,16 @@ class Connection:
         if self._channel.in_use and not isinstance(error, OSError):
             return RpcError(call, "INTERNAL", f"the answer cannot be read ({text})")
         return ConnectError(f"the connection to Teleport at {self._entrance.address} was lost during {call} ({text})", LOST)
+
+
+async def _beginning(stream: Stream[bytes, bytes], size: int, timer: asyncio.Timeout) -> Beginning:
+    """Read a message of `size` bytes piece by piece, and keep the first ones only."""
+    beginning = await stream._stream.recv_data(KEPT_OF_LARGE)
+    left = size - KEPT_OF_LARGE
+    while left:
+        timer.reschedule(asyncio.get_running_loop().time() + STALL_TIMEOUT)
+        left -= len(await stream._stream.recv_data(min(left, PIECE)))
+    return Beginning.of(beginning, size)
 
 
 def _name(method: str) -> str:

@@ -165,6 +165,18 @@ def _seconds(wire: bytes, at: int, end: int) -> float:
     return _signed(seconds) + nanos / 1e9
 
 
+def read_envelope(beginning: bytes) -> RawEvent:
+    """Read what stands before the content, of an EventUnstructured that is not whole. Raises MalformedEventError."""
+    at, end = 0, len(beginning)
+    try:
+        while at < end and beginning[at] != 0x2A:
+            tag, at = read_varint(beginning, at)
+            at = _skip(beginning, at, end, tag & 7)
+    except (IndexError, ValueError) as error:
+        raise MalformedEventError(f"{NO_MESSAGE} ({error})") from None
+    return read_event(beginning[:at])
+
+
 def event_time(wire: bytes) -> float:
     """The time of an EventUnstructured in seconds since the epoch, 0 when the message is malformed."""
     try:

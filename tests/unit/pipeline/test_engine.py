@@ -17,10 +17,12 @@ from event_handler.pipeline import concurrency, delivery, engine, memory, select
 from event_handler.pipeline.duplicates import DuplicateWindow
 from event_handler.pipeline.engine import LineLimits, Pipeline
 from event_handler.pipeline.ledger import Ledger
+from event_handler.pipeline.letters import retry_letters
 from event_handler.pipeline.select import Selector
 from event_handler.sinks.base import Delivered, Limits, Partial, Reject, Retry, Split, Verdict
 from event_handler.state.store import DeadLetter, Store
 from event_handler.teleport import decode
+from event_handler.teleport.beginning import Beginning
 from event_handler.teleport.messages import write_number, write_text, write_time, write_varint
 from tests.unit.pipeline.in_passing_time import in_passing_time
 
@@ -529,6 +531,32 @@ async def test_undecodable_bytes_wait_for_room_too_and_a_reader_cancelled_then_r
         await line.put(Ledger("s"), [b"\xff\xff" * 9, b"\xfe\xff" * 9], "p")
         await line.drain_all()
     assert [letter.body for letter in stored(store)] == [b'{"undecodable":"/v/+//7//v/+//7//v/+//7/"}']
+
+
+@pytest.mark.parametrize("types", [(), ("user.login",), ("T1000I",)])
+async def test_of_an_event_that_is_too_large_the_beginning_is_kept_and_stays_kept(store: Store, types: tuple[str, ...]) -> None:
+    whole = wire("large", session="x" * 10_000)
+    large, sink = Beginning.of(whole[:100], len(whole)), ScriptedSink()
+    async with pipeline(sink, store, types=types) as line:
+        await line.put(Ledger("s"), [wire("a"), large, wire("b"), large], "p")
+        await line.drain_all()
+    (letter,) = stored(store)
+    assert (letter.type, letter.id) == ("user.login", "large")
+    assert f"{len(whole)} bytes is too large" in letter.reason
+    assert store.positions("s") == {"s": "p"}
+    end = asyncio.Event()
+    end.set()
+    await retry_letters(sink, store, end, lambda _: None)
+    assert [kept.reason for kept in stored(store)] == [letter.reason]
+    assert "large" not in sink.delivered
+
+
+async def test_an_event_that_is_too_large_and_not_wanted_is_no_dead_letter(store: Store) -> None:
+    large = Beginning.of(wire("large")[:60], 99_000_000)
+    async with pipeline(ScriptedSink(), store, types=("session.start",)) as line:
+        await line.put(Ledger("s"), [large], "p")
+        await line.drain_all()
+    assert stored(store) == []
 
 
 def stored(store: Store) -> list[DeadLetter]:

@@ -9,6 +9,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any, cast
 
+import pytest
 from grpclib.protocol import Buffer
 from hypothesis import given
 from hypothesis import strategies as st
@@ -18,12 +19,15 @@ from event_handler import about
 from event_handler.simulator.credentials import write_cluster_files
 from event_handler.simulator.log import AuditLog
 from event_handler.simulator.server import AuthServer, Faults
+from event_handler.teleport import connection
+from event_handler.teleport.beginning import Beginning
 from event_handler.teleport.client import Client
 from event_handler.teleport.connection import Connection, take_arrived
 from event_handler.teleport.credentials import read_identity
-from event_handler.teleport.decode import convert, read_event
+from event_handler.teleport.decode import convert, read_envelope, read_event
 from event_handler.teleport.dial import Way, direct
 from event_handler.teleport.entrance import Entrance, always
+from event_handler.teleport.messages import write_varint
 from event_handler.teleport.tls import client_context
 
 
@@ -153,3 +157,33 @@ async def test_events_without_a_byte_are_left_out_counted_and_told_once_and_the_
     assert [line["event"] for line in lines if line["log_level"] == "warning"] == [
         "the cluster answers with events that are empty; they are left out"
     ]
+
+
+class LargeServer(AuthServer):
+    """Gives three events, the second of a size that no receiver takes."""
+
+    @staticmethod
+    def _answer(number: int, size: int) -> bytes:
+        event = b"\x0a\x04kind\x12\x02e%d\x1a\x02\x08\x07\x20\x03\x2a" % number + write_varint(size) + bytes(size)
+        return b"\x0a" + write_varint(len(event)) + event + b"\x12\x04a1:%d" % number
+
+    async def _export(self, stream: Any) -> None:
+        await stream.recv_message()
+        for number, size in ((1, 10), (2, 3_000_000), (3, 10)):
+            await stream.send_message(self._answer(number, size))
+
+
+async def test_of_a_message_that_is_too_large_only_the_beginning_is_taken_and_those_behind_it_are_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "LARGEST_MESSAGE", 1_000_000)
+    async with connected(tmp_path, LargeServer(AuditLog(), cluster="sim.test", bulk=True, faults=Faults())) as client:
+        runs = [run async for run in client.export(0.0, "chunk", "")]
+    first, second, third = (event for events, _ in runs for event in events)
+    assert [read_event(first).id, read_event(third).id] == ["e1", "e3"]
+    assert isinstance(second, Beginning)
+    assert second.size > 3_000_000
+    assert len(second) < 100_000
+    envelope = read_envelope(second)
+    assert (envelope.type, envelope.id, envelope.time, envelope.index, envelope.content) == ("kind", "e2", 7.0, 3, b"")
+    assert runs[-1][1] == "a1:3"
