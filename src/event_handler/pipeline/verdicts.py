@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from types import MappingProxyType
 
@@ -129,9 +129,13 @@ class Evidence:
         self.refused = 0
 
 
+_Counts = tuple[float, int, int, int, int]
+
+
 @dataclass(slots=True)
 class History:
-    """What happened to one batch or event so far. `taken` and `failed` are the evidence's counts at its last try.
+    """What happened to one batch or event so far. `taken` and `failed` are the evidence's counts at its last try, all others count
+    failures of this `kind`.
 
     `apart` counts the failures between which others were taken; where a failure may pass by itself, more of them than failed.
     """
@@ -147,11 +151,20 @@ class History:
     overloaded: bool = False  # some others were, but the receiver failed at more
     all_taken: int = 0  # of others, since the first try
     all_failed: int = 0
+    _before: dict[Kind, _Counts] = field(default_factory=dict)  # what was counted of other kinds of failure
 
     def failed_again(self, kind: Kind, alone: bool, evidence: Evidence, now: float) -> None:
-        """Count a failure. Another kind of failure begins another history, and so does an event that is tried alone at last."""
-        if not self._continues(kind) or alone is not self.alone:
-            self.since, self.tries, self.apart, self.all_taken, self.all_failed = now, 0, 0, 0, 0
+        """Count a failure. An event that is tried alone at last begins another history.
+
+        Each kind of failure has counts of its own: an overload in between says nothing about an event that is refused before and after.
+        """
+        if alone is not self.alone:
+            self._before.clear()
+            self._counts = now, 0, 0, 0, 0
+        elif not self._continues(kind):
+            if self.kind is not None:
+                self._before[_counted_as(self.kind)] = self._counts
+            self._counts = self._before.pop(_counted_as(kind), (now, 0, 0, 0, 0))
         self.kind, self.alone = kind, alone
         taken, failed = evidence.taken - self.taken, evidence.failed - self.failed
         self.passing = taken > failed if kind in BY_ITSELF else taken > 0
@@ -169,8 +182,20 @@ class History:
         share = self.all_failed / max(1, self.all_taken + self.all_failed)
         return self.overloaded and share**self.tries > CHANCE
 
+    @property
+    def _counts(self) -> _Counts:
+        return self.since, self.tries, self.apart, self.all_taken, self.all_failed
+
+    @_counts.setter
+    def _counts(self, counts: _Counts) -> None:
+        self.since, self.tries, self.apart, self.all_taken, self.all_failed = counts
+
     def _continues(self, kind: Kind) -> bool:
-        return kind is self.kind or {kind, self.kind} <= BY_ITSELF
+        return self.kind is not None and _counted_as(kind) is _counted_as(self.kind)
+
+
+def _counted_as(kind: Kind) -> Kind:
+    return Kind.FAILED if kind in BY_ITSELF else kind
 
 
 @dataclass(frozen=True, slots=True)

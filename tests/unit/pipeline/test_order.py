@@ -19,6 +19,7 @@ from event_handler.pipeline.ledger import Ledger
 from event_handler.pipeline.select import Selector
 from event_handler.sinks.base import Delivered, Limits, Reject, Retry, Split, Verdict
 from event_handler.state.store import Store
+from tests.unit.pipeline.in_passing_time import in_passing_time
 from tests.unit.pipeline.test_engine import wire
 
 EVENTS = 400
@@ -67,7 +68,7 @@ async def deliver_all(sink: Unsteady, store: Store, monkeypatch: pytest.MonkeyPa
     sids = [f"session-{number % SESSIONS}" if number % 3 else "" for number in range(EVENTS)]
     wires = [wire(str(number), **({"sid": sid} if sid else {})) for number, sid in enumerate(sids)]
     limits = LineLimits(sink.limits.requests, 10**6)
-    async with asyncio.timeout(60), Pipeline(sink, store, Selector("unsteady", DuplicateWindow()), limits) as line:
+    async with asyncio.timeout(600), Pipeline(sink, store, Selector("unsteady", DuplicateWindow()), limits) as line:
         ledger = Ledger("s")
         for begin in range(0, EVENTS, 10):
             await line.put(ledger, wires[begin : begin + 10], str(begin))
@@ -86,6 +87,7 @@ async def test_each_session_and_what_belongs_to_none_arrives_in_the_order_read(
     assert sink.most > 1
 
 
+@in_passing_time
 async def test_an_event_that_is_refused_does_not_change_the_order_of_the_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

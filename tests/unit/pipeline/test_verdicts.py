@@ -140,3 +140,22 @@ def test_what_passes_by_itself_counts_against_an_event_only_while_more_is_taken_
     evidence.took(4.0)
     history.failed_again(Kind.CONTENT, True, evidence, 5.0)
     assert (history.tries, history.apart) == (1, 1)
+
+
+def test_an_overload_in_between_takes_nothing_from_what_was_counted_of_refusals() -> None:
+    evidence, history = Evidence(), History(0, 0)
+    for now, kind in enumerate((Kind.CONTENT, Kind.FAILED, Kind.CONTENT, Kind.UNANSWERED, Kind.FAILED, Kind.CONTENT)):
+        evidence.took(now)
+        history.failed_again(kind, True, evidence, float(now))
+    assert (history.kind, history.tries, history.apart, history.since) == (Kind.CONTENT, 3, 3, 0.0)
+    assert decide(Kind.CONTENT, history, Situation(Others.TAKEN), 6.0) is Action.DEAD_LETTER
+    history.failed_again(Kind.UNANSWERED, True, evidence, 7.0)
+    assert (history.tries, history.since) == (4, 1.0)
+
+
+def test_what_was_counted_of_a_batch_does_not_count_for_its_last_event() -> None:
+    evidence, history = Evidence(), History(0, 0)
+    for now, kind in enumerate((Kind.CONTENT, Kind.FAILED)):
+        history.failed_again(kind, False, evidence, float(now))
+    history.failed_again(Kind.CONTENT, True, evidence, 5.0)
+    assert (history.tries, history.since) == (1, 5.0)
