@@ -156,7 +156,7 @@ class History:
     def failed_again(self, kind: Kind, alone: bool, evidence: Evidence, now: float) -> None:
         """Count a failure. An event that is tried alone at last begins another history.
 
-        Each kind of failure has counts of its own: an overload in between says nothing about an event that is refused before and after.
+        Each kind of failure has its own counts: an overload in between says nothing about an event that is refused before and after.
         """
         if alone is not self.alone:
             self._before.clear()
