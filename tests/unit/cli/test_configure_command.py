@@ -181,6 +181,7 @@ def test_lists_may_be_given_in_both_ways(tmp_path: Path) -> None:
     assert "DNS:a.test, DNS:b.test, DNS:c.test, IP Address:192.0.2.1, IP Address:2001:DB8:0:0:0:0:0:1" in text
 
 
+@pytest.mark.own_clock  # faketime opens a descriptor of its own, and so the process has an input
 def test_without_any_standard_input_a_passphrase_is_made_up(tmp_path: Path) -> None:
     done = subprocess.run([*COMMAND, "--force"], cwd=tmp_path, capture_output=True, check=False, preexec_fn=lambda: os.close(0))
     assert done.returncode == 0, done.stderr
