@@ -1,4 +1,6 @@
-"""Puts the git commit into what is built, and compiles what every event passes into the wheel where a C compiler is at hand."""
+"""Puts the git commit into what is built, and compiles what every event passes into the wheel where a C compiler is
+at hand.
+"""
 
 from __future__ import annotations
 
@@ -16,17 +18,20 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 COMMIT_FILE = "src/event_handler/commit.txt"  # read by event_handler.about
 COMPILED = (  # where the CPU goes; they run uncompiled as well
     "event_handler/event.py",
-    "event_handler/pipeline/duplicates.py",
+    "event_handler/pipeline/dedup.py",
     "event_handler/pipeline/select.py",
-    "event_handler/teleport/decode.py",
-    "event_handler/teleport/frames.py",
+    "event_handler/teleport/wire/decode.py",
+    "event_handler/teleport/transport/frames.py",
 )
 PURE = "EVENT_HANDLER_PURE_PYTHON"  # set to anything to compile nothing
 COMPILE_TIMEOUT = 300  # seconds; it takes 10
 
 
 class BuildHook(BuildHookInterface):  # type: ignore[type-arg]  # its settings have no type
-    """A wheel that is built from an sdist finds the commit there already; without git there is none, which is no error."""
+    """A wheel that is built from an sdist finds the commit there already.
+
+    Without git there is none, which is no error.
+    """
 
     PLUGIN_NAME = "custom"
 
@@ -73,7 +78,12 @@ class BuildHook(BuildHookInterface):  # type: ignore[type-arg]  # its settings h
         """Whether this build can and shall compile: by a compiler and Python's own headers."""
         compiler = (sysconfig.get_config_var("CC") or "cc").split()[0]
         headers = Path(sysconfig.get_path("include")) / "Python.h"
-        return self.target_name == "wheel" and not os.environ.get(PURE) and bool(shutil.which(compiler)) and headers.exists()
+        return (
+            self.target_name == "wheel"
+            and not os.environ.get(PURE)
+            and bool(shutil.which(compiler))
+            and headers.exists()
+        )
 
     def _compile(self) -> dict[str, str]:
         """Compile in a directory aside; returns what was made, and its place in the wheel.
@@ -82,7 +92,9 @@ class BuildHook(BuildHookInterface):  # type: ignore[type-arg]  # its settings h
         """
         aside = self._aside()
         shutil.copytree(
-            Path(self.root) / "src" / "event_handler", aside / "event_handler", ignore=shutil.ignore_patterns("*.so", "*.pyd")
+            Path(self.root) / "src" / "event_handler",
+            aside / "event_handler",
+            ignore=shutil.ignore_patterns("*.so", "*.pyd"),
         )
         command = [sys.executable, "-m", "mypyc", "--ignore-missing-imports", *COMPILED]
         try:

@@ -1,6 +1,8 @@
-"""Runs all tests at other times than now: around midnight, on odd days, a year ahead, in other time zones. Nothing may differ.
+"""Runs all tests at other times than now: around midnight, on odd days, a year ahead, in other time zones. Nothing may
+differ.
 
-Needs `faketime` (Debian: apt-get install faketime). Monotonic clocks stay as they are: only the calendar and the time of day are
+Needs `faketime` (Debian: apt-get install faketime). Monotonic clocks stay as they are: only the calendar and the time
+of day are
 moved. Tests marked `own_clock`, which faketime does not reach or is in the way of, are left out.
 """
 
@@ -30,7 +32,10 @@ TESTS = (
 
 
 def moments(now: datetime) -> dict[str, tuple[str, str]]:
-    """Title → moment as faketime takes it (UTC), and time zone. All lie ahead, so that nothing made before is from the future."""
+    """Title → moment as faketime takes it (UTC), and time zone.
+
+    All lie ahead, so that nothing made before is from the future.
+    """
     year = now.year + 1
     leap = next(y for y in range(year, year + 9) if y % 4 == 0 and (y % 100 or y % 400 == 0))
     tomorrow = now + timedelta(days=1)

@@ -1,4 +1,7 @@
-"""Everything fails at once, and the real process is killed again and again: is every event delivered, and each repeat explained?"""
+"""Everything fails at once, and the real process is killed again and again.
+
+is every event delivered, and each repeat explained?
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,8 @@ EVENTS = 200_000
 RECORDINGS = 300
 KILLS = 40
 LATE = 15.0  # seconds until the late chunks and recordings exist
-ALIVE = 1.5  # seconds from the connection to the kill at most; it comes earlier when the run has brought its share of the events
+# seconds from the connection to the kill at most; it comes earlier when the run has brought its share of the events
+ALIVE = 1.5
 LOOK_EVERY = 0.005  # seconds between looks at what has arrived
 STARTING = (0.0, 0.6)  # seconds from the start to a kill that comes before the connection
 KILLED_WHILE_STARTING = 0.1  # share of the kills
@@ -74,7 +78,9 @@ def expected(manifest: Path) -> Expected:
 
 
 class Chaos:
-    """One mode: a cluster with faults, a faulty collector in this process, and one run of the handler after the other."""
+    """One mode: a cluster with faults, a faulty collector in this process, and one run of the handler after the
+    other.
+    """
 
     def __init__(self, mode: str, options: argparse.Namespace, directory: Path) -> None:
         self._mode = mode
@@ -87,13 +93,21 @@ class Chaos:
         self._run = 0
 
     async def run(self) -> Outcome:
-        faults = [*FAULTS[self._mode], f"--late-recordings={self._options.late}", f"--late-seconds={self._options.late}"]
+        faults = [
+            *FAULTS[self._mode],
+            f"--late-recordings={self._options.late}",
+            f"--late-seconds={self._options.late}",
+        ]
         sessions = (f"--sessions={self._options.recordings}", f"--seed={self._options.seed}")
         chunk = min(stage.CHUNK, self._options.events // 10)
         directory = self._directory / "cluster"
-        async with stage.cluster(directory, self._mode, self._options.events, *sessions, *faults, chunk=chunk) as cluster:
+        async with stage.cluster(
+            directory, self._mode, self._options.events, *sessions, *faults, chunk=chunk
+        ) as cluster:
             wanted = expected(directory / "manifest.json")
-            outcome = Outcome(self._mode, len(wanted.events), sum(wanted.recordings.values()), book=self._collector.book)
+            outcome = Outcome(
+                self._mode, len(wanted.events), sum(wanted.recordings.values()), book=self._collector.book
+            )
             await self._collector.start()
             restarting = asyncio.create_task(self._collector.restart_for_ever())
             begin, command = monotonic(), self._command(cluster)
@@ -126,7 +140,9 @@ class Chaos:
                 await asyncio.sleep(self._dice.uniform(*STARTING))
             else:
                 await handler.until(asyncio.create_task(handler.connected.wait()))
-                await self._brought(self._dice.random() * 2 * (outcome.events + outcome.recorded) / (self._options.kills + 1))
+                await self._brought(
+                    self._dice.random() * 2 * (outcome.events + outcome.recorded) / (self._options.kills + 1)
+                )
             if handler.process.returncode is not None:
                 raise handler.failed()
             outcome.peaks.append(stage.look_at(handler.process.pid).peak)
@@ -207,8 +223,12 @@ def main() -> None:
     parser.add_argument("--recordings", type=int, default=RECORDINGS, help="sessions with a recording")
     parser.add_argument("--kills", type=int, default=KILLS, help="how often the handler is killed")
     parser.add_argument("--late", type=float, default=LATE, help="seconds until late chunks and recordings exist")
-    parser.add_argument("--mode", choices=list(FAULTS), help="how the log is read; both ways, one after the other, without it")
-    parser.add_argument("--seed", type=int, default=secrets.randbelow(10**6), help="of the events, the faults and the kills")
+    parser.add_argument(
+        "--mode", choices=list(FAULTS), help="how the log is read; both ways, one after the other, without it"
+    )
+    parser.add_argument(
+        "--seed", type=int, default=secrets.randbelow(10**6), help="of the events, the faults and the kills"
+    )
     options = parser.parse_args()
     stage.console.print(f"--seed {options.seed}")
     outcomes = asyncio.run(run(options))

@@ -1,6 +1,8 @@
-"""A collector that is never the bottleneck: mutual TLS, HTTP/1.1 with keep-alive on a bare asyncio protocol, counts and answers.
+"""A collector that is never the bottleneck: mutual TLS, HTTP/1.1 with keep-alive on a bare asyncio protocol, counts and
+answers.
 
-Prints one JSON line when it listens, one when the expected number of different events has arrived, and one when it is terminated.
+Prints one JSON line when it listens, one when the expected number of different events has arrived, and one when it is
+terminated.
 """
 
 from __future__ import annotations
@@ -26,7 +28,9 @@ NO_LENGTH = b"HTTP/1.1 411 Length Required\r\nContent-Length: 0\r\nConnection: c
 
 @dataclass(slots=True)
 class Tally:
-    """What has arrived. `lags` holds, with `timed`, the seconds from the time in an event to the moment it was counted."""
+    """What has arrived. `lags` holds, with `timed`, the seconds from the time in an event to the moment it was
+    counted.
+    """
 
     expected: int
     timed: bool
@@ -137,8 +141,12 @@ async def serve(directory: Path, tally: Tally, delay: float) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.collector", description=__doc__)
-    parser.add_argument("--directory", type=Path, required=True, help="where its certificates and the client's are written")
-    parser.add_argument("--expect", type=int, default=0, help="different events after which it tells that all are there")
+    parser.add_argument(
+        "--directory", type=Path, required=True, help="where its certificates and the client's are written"
+    )
+    parser.add_argument(
+        "--expect", type=int, default=0, help="different events after which it tells that all are there"
+    )
     parser.add_argument("--delay-ms", type=float, default=0.0, help="milliseconds before each answer")
     parser.add_argument("--lags", action="store_true", help="keep how late each event was, by its own time")
     options = parser.parse_args()

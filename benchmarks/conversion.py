@@ -13,7 +13,7 @@ import orjson
 from google.protobuf import json_format, struct_pb2
 
 from benchmarks import stage
-from event_handler.teleport.decode import convert
+from event_handler.teleport.wire.decode import convert
 
 ROUNDS = 5  # the best counts: the others were disturbed
 
@@ -33,8 +33,17 @@ def events() -> dict[str, dict[str, Any]]:
         "user": "alice",
         "success": True,
     }
-    middle: dict[str, Any] = small | {"ei": 3, "login": "root", "size": "80:25", "labels": {"env": "prod", "load": dice.random()}}
-    middle |= {f"field_{number}": word() * 2 for number in range(13)} | {"roles": ["access", "editor"], "ms": 12.5, "ok": False}
+    middle: dict[str, Any] = small | {
+        "ei": 3,
+        "login": "root",
+        "size": "80:25",
+        "labels": {"env": "prod", "load": dice.random()},
+    }
+    middle |= {f"field_{number}": word() * 2 for number in range(13)} | {
+        "roles": ["access", "editor"],
+        "ms": 12.5,
+        "ok": False,
+    }
     large = middle | {"tables": [{"name": word(), "rows": number, "keys": [word(), word()]} for number in range(500)]}
     return {"small": small, "middle": middle, "large": large}
 
@@ -70,7 +79,11 @@ def main() -> None:
         own = microseconds(lambda wire=wire: convert(wire), times)  # type: ignore[misc]  # a lambda with a default has no type
         library = microseconds(lambda wire=wire: with_protobuf(wire), times)  # type: ignore[misc]  # the same
         rows.append([name, f"{len(body):,}", f"{own:.1f}", f"{library:.1f}", f"{library / own:.1f} x"])
-    stage.show("Struct to JSON, CPU µs an event", ["event", "bytes of JSON", "own decoder", "MessageToDict + orjson", "ratio"], rows)
+    stage.show(
+        "Struct to JSON, CPU µs an event",
+        ["event", "bytes of JSON", "own decoder", "MessageToDict + orjson", "ratio"],
+        rows,
+    )
 
 
 if __name__ == "__main__":

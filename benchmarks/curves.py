@@ -1,4 +1,7 @@
-"""Draws how the knobs matter: one SVG for each, events/s (or memory) over the values of an option, a line for each collector."""
+"""Draws how the knobs matter.
+
+one SVG for each, events/s (or memory) over the values of an option, a line for each collector.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,9 @@ import pygal
 from benchmarks import stage
 from benchmarks.throughput import Case, Result, measure
 
-SCRIPT = re.compile(rb"<script.*?</script>", re.DOTALL)  # for tooltips, which a page that shows the file as a picture never runs
+SCRIPT = re.compile(
+    rb"<script.*?</script>", re.DOTALL
+)  # for tooltips, which a page that shows the file as a picture never runs
 SECONDS = 2.0  # of a run, about
 
 
@@ -102,7 +107,8 @@ async def draw(curve: Curve, directory: Path) -> None:
         heights = [result.peak / 1e6 if curve.memory else result.rate for result in results]
         chart.add(f"answer after {delay} ms", [round(height) for height in heights])
         stage.console.print(
-            f"{curve.name}, {delay} ms: " + ", ".join(f"{v}: {h:,.0f}" for v, h in zip(curve.values, heights, strict=True))
+            f"{curve.name}, {delay} ms: "
+            + ", ".join(f"{v}: {h:,.0f}" for v, h in zip(curve.values, heights, strict=True))
         )
     (directory / f"{curve.name}.svg").write_bytes(SCRIPT.sub(b"", chart.render()) + b"\n")
 

@@ -1,4 +1,6 @@
-"""A collector that drops answers, fails, stalls and restarts, and keeps a book of what it took and why something came twice."""
+"""A collector that drops answers, fails, stalls and restarts, and keeps a book of what it took and why something
+came twice.
+"""
 
 from __future__ import annotations
 
@@ -15,10 +17,12 @@ import orjson
 from aiohttp import web
 
 from benchmarks.collector import tls
-from event_handler.pipeline.duplicates import fingerprint
+from event_handler.pipeline.dedup import fingerprint
 
 LARGEST_BODY = 32 * 1024 * 1024  # bytes
-REMEMBERED_WITHIN = 0.5  # seconds from an answer; the handler commits at once (0.09 was measured), unless it does not get a core
+REMEMBERED_WITHIN = (
+    0.5  # seconds from an answer; the handler commits at once (0.09 was measured), unless it does not get a core
+)
 STALL = (0.5, 2.0)  # seconds, from and to
 DOWN = (0.2, 1.0)  # seconds that a restart takes, from and to
 UP = (3.0, 8.0)  # seconds between two restarts, from and to
@@ -31,7 +35,10 @@ Place = str | tuple[str, int]
 
 @dataclass(slots=True)
 class Receipt:
-    """One request whose events were taken: by which run of the handler, and when its answer had been sent (None: never)."""
+    """One request whose events were taken.
+
+    by which run of the handler, and when its answer had been sent (None: never).
+    """
 
     run: int
     answered: float | None = None
@@ -39,7 +46,10 @@ class Receipt:
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """What the state of a killed handler holds: fingerprints of delivered events, and of each recording the last index delivered."""
+    """What the state of a killed handler holds.
+
+    fingerprints of delivered events, and of each recording the last index delivered.
+    """
 
     marks: frozenset[bytes] = frozenset()
     indexes: dict[str, int] = field(default_factory=dict)
@@ -54,7 +64,8 @@ class Memory:
 class Book:
     """What arrived, by place: the id of an event of the log, session and index of one of a recording.
 
-    `ends` holds when a run of the handler was killed, in seconds of the monotonic clock; `forgotten` what it had an answer for and
+    `ends` holds when a run of the handler was killed, in seconds of the monotonic clock; `forgotten` what it had an
+    answer for and
     did not remember, `slowest` the longest time in seconds from such an answer to the kill.
     """
 
@@ -98,7 +109,10 @@ class Book:
                 self.slowest = max(self.slowest, moment - receipt.answered)
 
     def _why(self, place: Place, before: Receipt, run: int) -> str:
-        """Why an event came again: only when the handler had no answer, or could not yet remember it, may it send the event twice."""
+        """Why an event came again.
+
+        only when the handler had no answer, or could not yet remember it, may it send the event twice.
+        """
         if run in self.ends:
             return "in flight at a kill"  # the request of a killed run, read only now
         if before.answered is None:
@@ -114,7 +128,10 @@ class Book:
 
 
 class FaultyCollector:
-    """Listens on one port of loopback with mutual TLS. The first part of a request's path is the number of the handler's run."""
+    """Listens on one port of loopback with mutual TLS.
+
+    The first part of a request's path is the number of the handler's run.
+    """
 
     def __init__(self, directory: Path, seed: int) -> None:
         self._context: ssl.SSLContext = tls(directory)
@@ -178,5 +195,7 @@ class FaultyCollector:
         for fault, share in FAULTS.items():
             roll -= share
             if roll < 0.0:
-                return "" if fault == "413" and events == 1 else fault  # of a single event it would be a refusal for good
+                return (
+                    "" if fault == "413" and events == 1 else fault
+                )  # of a single event it would be a refusal for good
         return ""

@@ -1,4 +1,7 @@
-"""gRPC libraries on the same streams: grpclib as the handler uses it, grpcio, and grpcio behind a local socket bridge."""
+"""gRPC libraries on the same streams.
+
+grpclib as the handler uses it, grpcio, and grpcio behind a local socket bridge.
+"""
 
 from __future__ import annotations
 
@@ -18,12 +21,13 @@ import grpc
 import grpc.aio
 
 from benchmarks import stage
-from event_handler import logs
-from event_handler.teleport import credentials, decode, messages
-from event_handler.teleport.connection import Connection
-from event_handler.teleport.dial import Way, direct, split_address
-from event_handler.teleport.entrance import SERVER_NAME, Entrance, always
-from event_handler.teleport.tls import client_context
+from event_handler.telemetry import logs
+from event_handler.teleport.auth import credentials
+from event_handler.teleport.auth.tls import client_context
+from event_handler.teleport.rpc.connection import Connection
+from event_handler.teleport.transport import Route, direct, split_address
+from event_handler.teleport.transport.connector import SERVER_NAME, Connector, always
+from event_handler.teleport.wire import decode, messages
 
 AUDIT = "/teleport.auditlog.v1.AuditLogService/"
 CHUNKS, EXPORT = AUDIT + "GetEventExportChunks", AUDIT + "ExportUnstructuredEvents"
@@ -37,7 +41,9 @@ Reader = Callable[[argparse.Namespace], dict[str, float]]
 
 
 def chunk_requests(moment: float, answers: list[bytes]) -> Requests:
-    return [messages.write_time(1, moment) + messages.write_text(2, decode.read_text_field(answer, 1)) for answer in answers]
+    return [
+        messages.write_time(1, moment) + messages.write_text(2, decode.read_text_field(answer, 1)) for answer in answers
+    ]
 
 
 def moments(days: int) -> list[float]:
@@ -65,7 +71,7 @@ async def timed_async(requests: Requests, streams: int, read: Callable[[bytes], 
 def grpclib(options: argparse.Namespace) -> dict[str, float]:
     async def run() -> dict[str, float]:
         connection = Connection(
-            Entrance(always(Way("direct", options.address, direct(options.address)))),
+            Connector(always(Route("direct", options.address, direct(options.address)))),
             client_context(credentials.load(options.identity, "", "", "")),
         )
         requests: Requests = []
@@ -137,7 +143,10 @@ def grpcio_aio(options: argparse.Namespace) -> dict[str, float]:
 
 
 async def bridge(options: argparse.Namespace, path: str, listening: threading.Event) -> None:
-    """Take one connection on a unix socket and copy it to a TLS session with the cluster: grpcio cannot dial by itself."""
+    """Take one connection on a unix socket and copy it to a TLS session with the cluster.
+
+    grpcio cannot dial by itself.
+    """
     context = client_context(credentials.load(options.identity, "", "", ""))
     host, port = split_address(options.address)
     finished = asyncio.Event()
@@ -153,7 +162,9 @@ async def bridge(options: argparse.Namespace, path: str, listening: threading.Ev
             writer.close()
 
     async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        far_reader, far_writer = await asyncio.open_connection(host, port, ssl=context, server_hostname=SERVER_NAME, limit=PIECE)
+        far_reader, far_writer = await asyncio.open_connection(
+            host, port, ssl=context, server_hostname=SERVER_NAME, limit=PIECE
+        )
         await asyncio.gather(copy(reader, far_writer), copy(far_reader, writer))
         finished.set()
 
@@ -182,7 +193,9 @@ async def compare(events: int) -> list[list[str]]:
                 figures: list[str] = []
                 for streams in STREAMS:
                     where = (f"--address={cluster['address']}", f"--identity={cluster['identity']}", f"--days={days}")
-                    got = await stage.result_of("benchmarks.grpc_libraries", f"--reader={name}", f"--streams={streams}", *where)
+                    got = await stage.result_of(
+                        "benchmarks.grpc_libraries", f"--reader={name}", f"--streams={streams}", *where
+                    )
                     if got["events"] != events:
                         raise SystemExit(f"{name} read {got['events']} of {events} events")
                     figures += [f"{events / got['seconds']:,.0f}", f"{got['cpu'] / events * 1e6:.0f}"]
@@ -204,7 +217,9 @@ def main() -> None:
         print(json.dumps(READERS[options.reader](options)))
         return
     rows = asyncio.run(compare(options.events))
-    stage.show("gRPC libraries", ["library", "1 stream: events/s", "CPU µs/event", "4 streams: events/s", "CPU µs/event"], rows)
+    stage.show(
+        "gRPC libraries", ["library", "1 stream: events/s", "CPU µs/event", "4 streams: events/s", "CPU µs/event"], rows
+    )
 
 
 if __name__ == "__main__":

@@ -1,6 +1,8 @@
-"""What a request costs: CPU of this process for each HTTP client, against a receiver in a process of its own, mutual TLS, kept alive.
+"""What a request costs: CPU of this process for each HTTP client, against a receiver in a process of its own, mutual
+TLS, kept alive.
 
-The bare rows are no clients: they send ready bytes and take whatever comes for an answer, and show what is left below them.
+The bare rows are no clients: they send ready bytes and take whatever comes for an answer, and show what is left below
+them.
 """
 
 from __future__ import annotations
@@ -28,7 +30,10 @@ REQUESTS = 5000
 IN_FLIGHT = 64  # the most that the fluentd sink has
 BODY = orjson.dumps({"uid": "00000000-0000-4000-8000-000000000000", "event": "user.login", "pad": "p" * 320})
 HEADERS = {"Content-Type": "application/json", "User-Agent": "benchmark", "Accept-Encoding": "identity"}
-READY = b"POST /a HTTP/1.1\r\nHost: localhost\r\nUser-Agent: benchmark\r\nContent-Length: %d\r\n\r\n%b" % (len(BODY), BODY)
+READY = b"POST /a HTTP/1.1\r\nHost: localhost\r\nUser-Agent: benchmark\r\nContent-Length: %d\r\n\r\n%b" % (
+    len(BODY),
+    BODY,
+)
 
 Send = Callable[[], Awaitable[None]]
 
@@ -53,7 +58,9 @@ def with_aiohttp(timeout: float | None) -> Callable[[URL, TlsFiles], AbstractAsy
         connector = aiohttp.TCPConnector(limit=IN_FLIGHT, keepalive_timeout=8.0)
         limit = aiohttp.ClientTimeout(total=timeout)
         jar = aiohttp.DummyCookieJar()
-        async with aiohttp.ClientSession(connector=connector, timeout=limit, headers=HEADERS, cookie_jar=jar) as session:
+        async with aiohttp.ClientSession(
+            connector=connector, timeout=limit, headers=HEADERS, cookie_jar=jar
+        ) as session:
 
             async def send() -> None:
                 async with session.post(url, data=BODY, allow_redirects=False, ssl=context) as answer:
@@ -170,7 +177,10 @@ async def measure(requests: int, runs: int, delay_ms: float) -> dict[str, tuple[
 async def report(requests: int, runs: int, delays: list[float]) -> None:
     measured = [await measure(requests, runs, delay) for delay in delays]
     columns = [title for delay in delays for title in (f"{delay:g} ms: CPU µs", "requests/s")]
-    rows = [[name, *(text for each in measured for text in (f"{each[name][0]:.0f}", f"{each[name][1]:,.0f}"))] for name in CLIENTS]
+    rows = [
+        [name, *(text for each in measured for text in (f"{each[name][0]:.0f}", f"{each[name][1]:,.0f}"))]
+        for name in CLIENTS
+    ]
     stage.show(f"A request with {len(BODY)} B, {IN_FLIGHT} in flight, medians of {runs}", ["client", *columns], rows)
 
 
@@ -178,7 +188,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.http_client", description=__doc__)
     parser.add_argument("--requests", type=int, default=REQUESTS, help="requests of a run")
     parser.add_argument("--runs", type=int, default=3, help="runs of each client; their medians are shown")
-    parser.add_argument("--delay-ms", type=float, nargs="+", default=[0.0, 25.0], help="milliseconds before each answer")
+    parser.add_argument(
+        "--delay-ms", type=float, nargs="+", default=[0.0, 25.0], help="milliseconds before each answer"
+    )
     options = parser.parse_args()
     asyncio.run(report(options.requests, options.runs, options.delay_ms))
 

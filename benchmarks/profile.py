@@ -1,7 +1,10 @@
-"""Where the handler's CPU goes: samples its stack while it delivers a log, and tells microseconds an event by part and by function.
+"""Where the handler's CPU goes: samples its stack while it delivers a log, and tells microseconds an event by part and
+by function.
 
-A sample is taken at every tick of the process's CPU clock, between two byte codes: time inside a C function counts for the line
-that called it. Sampling makes a run some percent dearer, but does not slow Python code more than C code as a tracing profiler would.
+A sample is taken at every tick of the process's CPU clock, between two byte codes: time inside a C function counts for
+the line
+that called it. Sampling makes a run some percent dearer, but does not slow Python code more than C code as a tracing
+profiler would.
 """
 
 from __future__ import annotations
@@ -158,21 +161,33 @@ def main() -> None:
     parser.add_argument("--format", choices=["array", "single"], default="array", help="how it is delivered")
     parser.add_argument("--events", type=int, default=EVENTS, help="events to deliver; more is steadier")
     parser.add_argument("--delay-ms", type=float, default=0.0, help="milliseconds before each answer of the collector")
-    parser.add_argument("--output", type=Path, default=Path("profile.collapsed"), help="file of stacks for speedscope.app")
-    parser.add_argument("--flame", type=Path, default=Path("profile.svg"), help="file of the flame graph, for a browser")
-    parser.add_argument("--sample-into", type=Path, help="run the event handler with the arguments that follow, sampled")
+    parser.add_argument(
+        "--output", type=Path, default=Path("profile.collapsed"), help="file of stacks for speedscope.app"
+    )
+    parser.add_argument(
+        "--flame", type=Path, default=Path("profile.svg"), help="file of the flame graph, for a browser"
+    )
+    parser.add_argument(
+        "--sample-into", type=Path, help="run the event handler with the arguments that follow, sampled"
+    )
     options, rest = parser.parse_known_args()
     if options.sample_into:
         sampled(options.sample_into, rest)
         return
     with tempfile.TemporaryDirectory() as directory:
         cost = asyncio.run(profile(options.mode, options.format, options.events, options.delay_ms, Path(directory)))
-        report(f"By part, {options.mode}/{options.format}, {cost:.0f} µs/event", (Path(directory) / "parts").read_text(), cost)
+        report(
+            f"By part, {options.mode}/{options.format}, {cost:.0f} µs/event",
+            (Path(directory) / "parts").read_text(),
+            cost,
+        )
         report("By function, own time", (Path(directory) / "functions").read_text(), cost)
         stacks = (Path(directory) / "profile.collapsed").read_text()
     options.output.write_text(stacks)
     options.flame.write_text(flame.draw(stacks))
-    stage.console.print(f"The flame graph is {options.flame}; the stacks are in {options.output}, for https://www.speedscope.app.")
+    stage.console.print(
+        f"The flame graph is {options.flame}; the stacks are in {options.output}, for https://www.speedscope.app."
+    )
 
 
 if __name__ == "__main__":

@@ -1,7 +1,10 @@
-"""How fast a backlog of less than a day is read by search from a server that gives one search 18,500 events/s and three 31,200.
+"""How fast a backlog of less than a day is read by search from a server that gives one search 18,500 events/s and three
+31,200.
 
-That is what a real Teleport 18 on two cores was measured at: 54 µs an event in one range of time, 32 µs in three side by side. The
-simulated one waits as long. With `--before DIR` the handler in that source directory is measured in the same run, runs alternating.
+That is what a real Teleport 18 on two cores was measured at: 54 µs an event in one range of time, 32 µs in three side
+by side. The
+simulated one waits as long. With `--before DIR` the handler in that source directory is measured in the same run, runs
+alternating.
 """
 
 from __future__ import annotations
@@ -30,12 +33,16 @@ async def bare(events: int, ranges: int) -> float:
     with tempfile.TemporaryDirectory() as name:
         async with stage.cluster(Path(name), "search", events, *server()) as cluster:
             where = (f"--address={cluster['address']}", f"--identity={cluster['identity']}")
-            read = await stage.result_of("benchmarks.reading", *where, "--mode=search", f"--days={DAYS}", f"--ranges={ranges}")
+            read = await stage.result_of(
+                "benchmarks.reading", *where, "--mode=search", f"--days={DAYS}", f"--ranges={ranges}"
+            )
     return events / float(read["seconds"])
 
 
 async def handler(events: int, source: str) -> tuple[float, float, float]:
-    """Events/s, µs of CPU an event and the largest memory in bytes of the handler whose packages are in `source` ("" = this one)."""
+    """Events/s, µs of CPU an event and the largest memory in bytes of the handler whose packages are in `source` (""
+    = this one).
+    """
     environment = {"PYTHONPATH": source} if source else {}
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
@@ -72,7 +79,11 @@ async def run(options: argparse.Namespace) -> list[list[str]]:
     rows = []
     for name, measured in rates.items():
         cost = more.get(name, [])
-        taken = [f"{median([cpu for cpu, _ in cost]):.0f}", f"{max(peak for _, peak in cost) / 1e6:.0f}"] if cost else ["", ""]
+        taken = (
+            [f"{median([cpu for cpu, _ in cost]):.0f}", f"{max(peak for _, peak in cost) / 1e6:.0f}"]
+            if cost
+            else ["", ""]
+        )
         rows.append([name, f"{median(measured):,.0f}", f"{median(measured) / goal:.2f}", *taken])
     return rows
 
@@ -80,7 +91,9 @@ async def run(options: argparse.Namespace) -> list[list[str]]:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.ranges", description=__doc__)
     parser.add_argument("--events", type=int, default=200_000, help="events of the backlog")
-    parser.add_argument("--runs", type=int, default=3, help="runs of each; their medians are shown, and the largest memory")
+    parser.add_argument(
+        "--runs", type=int, default=3, help="runs of each; their medians are shown, and the largest memory"
+    )
     parser.add_argument("--before", default="", help="directory of the package `event_handler` to compare with")
     rows = asyncio.run(run(parser.parse_args()))
     stage.show("A backlog of 19 hours by search", ["", "events/s", "of 3 ranges", "CPU µs/event", "peak MB"], rows)

@@ -8,13 +8,13 @@ import json
 from datetime import UTC, datetime, timedelta
 from time import perf_counter, process_time, time
 
-from event_handler import logs
-from event_handler.teleport import credentials
-from event_handler.teleport.client import Client
-from event_handler.teleport.connection import Connection
-from event_handler.teleport.dial import Way, direct
-from event_handler.teleport.entrance import Entrance, always
-from event_handler.teleport.tls import client_context
+from event_handler.telemetry import logs
+from event_handler.teleport.auth import credentials
+from event_handler.teleport.auth.tls import client_context
+from event_handler.teleport.rpc.client import Client
+from event_handler.teleport.rpc.connection import Connection
+from event_handler.teleport.transport import Route, direct
+from event_handler.teleport.transport.connector import Connector, always
 
 PAGE = 10_000  # events asked for; a page ends at 1 MiB anyway
 
@@ -34,7 +34,8 @@ async def read_bulk(client: Client, days: float, streams: int) -> int:
 
 
 async def read_search(client: Client, days: float, ranges: int) -> int:
-    """Read all pages of the last days, a day after the other as the handler does, or cut into `ranges`; return the number of events.
+    """Read all pages of the last days, a day after the other as the handler does, or cut into `ranges`; return the
+    number of events.
 
     Both ends of a search are inclusive, so the ends lie half a millisecond off, where no event is.
     """
@@ -61,7 +62,7 @@ async def read_search(client: Client, days: float, ranges: int) -> int:
 async def measure(options: argparse.Namespace) -> dict[str, float]:
     client = Client(
         Connection(
-            Entrance(always(Way("direct", options.address, direct(options.address)))),
+            Connector(always(Route("direct", options.address, direct(options.address)))),
             client_context(credentials.load(options.identity, "", "", "")),
         )
     )

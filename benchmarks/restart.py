@@ -1,4 +1,6 @@
-"""Restart: from the start of the process to the first new event at the collector, with many known chunks and remembered ids."""
+"""Restart: from the start of the process to the first new event at the collector, with many known chunks and
+remembered ids.
+"""
 
 from __future__ import annotations
 
@@ -55,7 +57,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as directory:
         seconds, size = asyncio.run(measure(options.chunks, options.ids, Path(directory)))
     row = [f"{options.chunks:,}", f"{options.ids:,}", f"{size / 1e6:.0f}", f"{seconds:.2f}"]
-    stage.show("Restart", ["chunks known", "events delivered since", "MB of state", "seconds to the first new event"], [row])
+    stage.show(
+        "Restart", ["chunks known", "events delivered since", "MB of state", "seconds to the first new event"], [row]
+    )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,6 @@
-"""A pytest plugin for runs under faketime, whose clock_nanosleep fails with EINVAL where the time has passed already."""
+"""A pytest plugin for runs under faketime, whose clock_nanosleep fails with EINVAL where the time has passed
+already.
+"""
 
 from __future__ import annotations
 

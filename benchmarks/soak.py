@@ -1,4 +1,5 @@
-"""Half an hour of a cluster's life in two minutes: credentials renewed, authorities rotated, connections cut, and no event lost.
+"""Half an hour of a cluster's life in two minutes: credentials renewed, authorities rotated, connections cut, and no
+event lost.
 
 Exit code 1 when an event is lost or repeated, or when nothing was renewed, rotated or cut.
 """
@@ -36,7 +37,8 @@ WAYS = {
 class Result:
     """What came of one run.
 
-    `interrupted` counts how often reading was interrupted and began anew, `renewals` the new identities that were taken over.
+    `interrupted` counts how often reading was interrupted and began anew, `renewals` the new identities that were taken
+    over.
     """
 
     way: str
@@ -57,7 +59,10 @@ class Result:
 
 
 async def soak(way: str, events: int, seconds: float, directory: Path) -> Result:
-    """Run the handler on one way for so long, while the events come in evenly; then once more, until everything is delivered."""
+    """Run the handler on one way for so long, while the events come in evenly.
+
+    Then once more, until everything is delivered.
+    """
     front, door = WAYS[way]
     files = directory / "cluster"
     life = [f"--front={front}", f"--lifetime={LIFETIME}", f"--renew={RENEW}", f"--cut-every={CUT}", f"--slow={SLOW}"]
@@ -104,7 +109,18 @@ async def soak(way: str, events: int, seconds: float, directory: Path) -> Result
 
 
 def report(result: Result) -> None:
-    columns = ["way", "events", "lost", "repeated", "cuts", "connections", "interrupted", "renewals", "rotated to", "seconds"]
+    columns = [
+        "way",
+        "events",
+        "lost",
+        "repeated",
+        "cuts",
+        "connections",
+        "interrupted",
+        "renewals",
+        "rotated to",
+        "seconds",
+    ]
     counts = [result.lost, result.repeated, result.cuts, result.connections, result.interrupted, result.renewals]
     row = [result.way, f"{result.logged:,}", *(str(count) for count in counts), result.phase, f"{result.seconds:.0f}"]
     stage.show("Soak", columns, [row])
@@ -112,9 +128,13 @@ def report(result: Result) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.soak", description=__doc__)
-    parser.add_argument("--events", type=int, default=50_000, help="events in all at least, 5000 of which are there already")
+    parser.add_argument(
+        "--events", type=int, default=50_000, help="events in all at least, 5000 of which are there already"
+    )
     parser.add_argument("--seconds", type=float, default=120.0, help="how long new events come")
-    parser.add_argument("--way", choices=list(WAYS), default="tls-routing", help="how the handler gets into the cluster")
+    parser.add_argument(
+        "--way", choices=list(WAYS), default="tls-routing", help="how the handler gets into the cluster"
+    )
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as directory:
         result = asyncio.run(soak(options.way, options.events, options.seconds, Path(directory)))

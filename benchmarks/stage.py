@@ -1,4 +1,7 @@
-"""Sets a benchmark's stage: the simulated cluster, the collector and the event handler as processes, and what the OS says of them."""
+"""Sets a benchmark's stage.
+
+the simulated cluster, the collector and the event handler as processes, and what the OS says of them.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +47,9 @@ class Running:
             raise SystemExit("a benchmark process has no output")
         read = await self.process.stdout.readline()
         if not read:
-            raise SystemExit(f"a benchmark process ended with exit code {await self.process.wait()}; its errors are above")
+            raise SystemExit(
+                f"a benchmark process ended with exit code {await self.process.wait()}; its errors are above"
+            )
         parsed: dict[str, Any] = orjson.loads(read)
         return parsed
 
@@ -79,7 +84,9 @@ class Handler:
 
     def failed(self) -> SystemExit:
         log = b"".join(self.lines).decode(errors="replace")
-        return SystemExit(f"the event handler ended with exit code {self.process.returncode} before all was delivered:\n{log}")
+        return SystemExit(
+            f"the event handler ended with exit code {self.process.returncode} before all was delivered:\n{log}"
+        )
 
     async def until(self, what: asyncio.Task[Any]) -> Any:
         """The result of `what`, which must come before the handler ends. Raises SystemExit otherwise."""
@@ -99,7 +106,10 @@ class Handler:
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """What the OS says of a process at one moment: wall clock and CPU in seconds, the largest resident memory so far in bytes."""
+    """What the OS says of a process at one moment.
+
+    wall clock and CPU in seconds, the largest resident memory so far in bytes.
+    """
 
     wall: float
     cpu: float
@@ -134,9 +144,20 @@ def days(events: int) -> int:
 
 
 @asynccontextmanager
-async def cluster(directory: Path, mode: str, events: int, *more: str, chunk: int = CHUNK) -> AsyncIterator[dict[str, Any]]:
-    """A simulated cluster with a log of `events`; yields its `address`, `identity` and `directory`, later also what it counted."""
-    options = [f"--directory={directory}", f"--mode={mode}", f"--events={events}", f"--distinct={DISTINCT}", "--sessions=0"]
+async def cluster(
+    directory: Path, mode: str, events: int, *more: str, chunk: int = CHUNK
+) -> AsyncIterator[dict[str, Any]]:
+    """A simulated cluster with a log of `events`.
+
+    Yields its `address`, `identity` and `directory`, later also what it counted.
+    """
+    options = [
+        f"--directory={directory}",
+        f"--mode={mode}",
+        f"--events={events}",
+        f"--distinct={DISTINCT}",
+        "--sessions=0",
+    ]
     running = await spawn("event_handler.simulator", *options, f"--chunk={chunk}", f"--days={days(events)}", *more)
     facts = await running.line() | {"directory": str(directory)}
     try:
@@ -161,9 +182,18 @@ def handler_options(directory: Path, cluster: dict[str, Any], url: str, form: st
     begin = datetime.now(UTC) - timedelta(days=days(events) + 1)
     files = directory / "collector"
     options = [f"--teleport-addr={cluster['address']}", f"--teleport-identity={cluster['identity']}"]
-    options += [f"--storage={directory / 'storage'}", f"--fluentd-format={form}", "--no-session-recordings", "--timeout=500ms"]
+    options += [
+        f"--storage={directory / 'storage'}",
+        f"--fluentd-format={form}",
+        "--no-session-recordings",
+        "--timeout=500ms",
+    ]
     options += [f"--fluentd-url={url}/test.log", f"--fluentd-session-url={url}/session"]
-    options += [f"--fluentd-ca={files / 'ca.crt'}", f"--fluentd-cert={files / 'client.crt'}", f"--fluentd-key={files / 'client.key'}"]
+    options += [
+        f"--fluentd-ca={files / 'ca.crt'}",
+        f"--fluentd-cert={files / 'client.crt'}",
+        f"--fluentd-key={files / 'client.key'}",
+    ]
     return ["start", *options, f"--start-time={begin:%Y-%m-%dT%H:%M:%SZ}"]
 
 

@@ -1,7 +1,9 @@
 """How fast the real process delivers a log that is there already, at what cost, next to bare reading of the same log.
 
-With `--real-pace` the simulated cluster gives out events no faster than a real one was measured to, for bare reading too. That reads
-the pages of a search one after another and the handler several windows at once, so the pace itself is the stricter measure there.
+With `--real-pace` the simulated cluster gives out events no faster than a real one was measured to, for bare reading
+too. That reads
+the pages of a search one after another and the handler several windows at once, so the pace itself is the stricter
+measure there.
 """
 
 from __future__ import annotations
@@ -38,7 +40,8 @@ class Case:
 class Result:
     """What was measured. `delivered` counts repeated events too, `cpu` is in microseconds an event, `peak` in bytes.
 
-    `reading` is the events/s of bare reading in the same run, `pace` what the cluster gives out a second at most (0 = no limit).
+    `reading` is the events/s of bare reading in the same run, `pace` what the cluster gives out a second at most (0 =
+    no limit).
     """
 
     case: str
@@ -58,12 +61,14 @@ CASES = [
     for mode in ("bulk", "search")
     for form, delay, share in (("array", 0, 1.0), ("array", 25, 1.0), ("single", 0, 0.2), ("single", 25, 0.05))
 ]
-# Events/s that a real Teleport 19 on a 2-core machine gave to clients that throw everything away; bulk: three chunks at a time.
+# Events/s that a real Teleport 19 on a 2-core machine gave to clients that throw everything away; bulk: three chunks at
+# a time.
 REAL_PACE = {"bulk": 40_900, "search": 34_400}
 
 
 async def measure(case: Case, events: int, reading: float, directory: Path, *more: str, pace: int = 0) -> Result:
-    """Deliver `events` once, with `more` options of `start`, from a cluster that gives out `pace` events/s at most (0 = no limit).
+    """Deliver `events` once, with `more` options of `start`, from a cluster that gives out `pace` events/s at most (0 =
+    no limit).
 
     The measured time begins when the handler is connected and ends when the last event has arrived.
     """
@@ -95,7 +100,10 @@ async def measure(case: Case, events: int, reading: float, directory: Path, *mor
 
 
 async def bare_reading(mode: str, events: int, directory: Path, pace: int = 0) -> tuple[float, float]:
-    """Events/s and microseconds an event of a client that throws away what it reads. Raises SystemExit when it misses one."""
+    """Events/s and microseconds an event of a client that throws away what it reads.
+
+    Raises SystemExit when it misses one.
+    """
     async with stage.cluster(directory, mode, events, f"--pace={pace}") as cluster:
         where = (f"--address={cluster['address']}", f"--identity={cluster['identity']}")
         read = await stage.result_of("benchmarks.reading", *where, f"--mode={mode}", f"--days={stage.days(events)}")
@@ -150,17 +158,27 @@ def report(results: list[Result]) -> None:
     paces = ", ".join(f"{mode} {pace:,}" for mode, pace in REAL_PACE.items() if any(r.pace == pace for r in results))
     if paces:
         columns.append("of the pace")
-    stage.show(f"Throughput, cluster at the pace of a real one (events/s: {paces})" if paces else "Throughput", columns, rows)
+    stage.show(
+        f"Throughput, cluster at the pace of a real one (events/s: {paces})" if paces else "Throughput", columns, rows
+    )
     size = sum(r.bytes_an_event for r in results) / len(results)
     stage.console.print(f"Events here: {size:.0f} B.")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.throughput", description=__doc__)
-    parser.add_argument("--events", type=int, default=EVENTS, help="events of the log; cases with one event a request take a share")
-    parser.add_argument("--only", default="", help="measure only the cases whose name contains this, as bulk-array or 25ms")
-    parser.add_argument("--runs", type=int, default=1, help="runs of each case; their medians are shown, and the largest memory")
-    parser.add_argument("--real-pace", action="store_true", help="let the cluster give out events no faster than a real one")
+    parser.add_argument(
+        "--events", type=int, default=EVENTS, help="events of the log; cases with one event a request take a share"
+    )
+    parser.add_argument(
+        "--only", default="", help="measure only the cases whose name contains this, as bulk-array or 25ms"
+    )
+    parser.add_argument(
+        "--runs", type=int, default=1, help="runs of each case; their medians are shown, and the largest memory"
+    )
+    parser.add_argument(
+        "--real-pace", action="store_true", help="let the cluster give out events no faster than a real one"
+    )
     parser.add_argument("--json", type=Path, help="write the results to this file too")
     options = parser.parse_args()
     results = asyncio.run(run(options))

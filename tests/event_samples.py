@@ -18,7 +18,8 @@ VALUES: Mapping[str, Any] = {
     "~": "aGVsbG8=",
     "*": {"key": ["value"], "other": 1},
 }
-# What an event is seen to hold where its message tells nothing of the form: of types of its own, and of lists of objects.
+# What an event is seen to hold where its message tells nothing of the form: of types of its own, and of lists of
+# objects.
 SEEN: Mapping[str, Any] = {
     "action": 1,
     "addr.remote": "10.0.0.1:33212",

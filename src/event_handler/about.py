@@ -1,4 +1,7 @@
-"""What this build is: version, git commit, Python; told by `version`, in the first log line and to the servers that are called."""
+"""What this build is: version, git commit, Python.
+
+Told by `version`, in the first log line and to the servers that are called.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,10 @@ COMMIT_FILE = "commit.txt"  # put beside this module by the build hook (hatch_bu
 
 @cache
 def commit() -> str:
-    """The git commit, shortened to 12 digits: as built, or of the checkout that this runs from; "" when neither is known."""
+    """The git commit, shortened to 12 digits.
+
+    as built, or of the checkout that this runs from; "" when neither is known.
+    """
     here = Path(__file__).parent
     try:
         return (here / COMMIT_FILE).read_text("ascii").strip()

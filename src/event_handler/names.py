@@ -1,4 +1,7 @@
-"""Resolves host names in threads of their own: a name server that hangs holds up neither other names nor the end of the process."""
+"""Resolves host names in threads of their own.
+
+a name server that hangs holds up neither other names nor the end of the process.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,9 @@ import threading
 from time import monotonic
 from typing import Any
 
-STUCK_AFTER = 60.0  # seconds; libc gives up after about half a minute, a lookup that takes longer is not waited for by newcomers
+STUCK_AFTER = (
+    60.0  # seconds; libc gives up after about half a minute, a lookup that takes longer is not waited for by newcomers
+)
 THREADS_A_NAME = 4  # threads at most that look up one name, the stuck ones included
 
 AddressInfo = tuple[int, int, int, str, tuple[Any, ...]]  # as getaddrinfo gives it
@@ -20,9 +25,11 @@ _lock = threading.Lock()
 
 
 async def resolve(host: str, port: int) -> list[AddressInfo]:
-    """The addresses of `host` for TCP, as getaddrinfo gives them. Raises socket.gaierror, and UnicodeError for what is no name.
+    """The addresses of `host` for TCP, as getaddrinfo gives them. Raises socket.gaierror, and UnicodeError for what is
+    no name.
 
-    It may take for ever; a caller limits its wait. Callers that ask for the same name at the same time share one lookup.
+    It may take for ever; a caller limits its wait. Callers that ask for the same name at the same time share one
+    lookup.
     """
     with contextlib.suppress(socket.gaierror):
         return _look_up(host, port, socket.AI_NUMERICHOST)  # an address: no name server is asked

@@ -1,6 +1,7 @@
 """Which proxy the environment names for an address or a URL: HTTPS_PROXY, HTTP_PROXY and NO_PROXY, by Go's rules.
 
-Source of the rules: golang.org/x/net/http/httpproxy, and Teleport's order for addresses without a scheme (https, then http).
+Source of the rules: golang.org/x/net/http/httpproxy, and Teleport's order for addresses without a scheme (https, then
+http).
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ _IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 @dataclass(frozen=True, slots=True)
 class ProxyServer:
-    """A proxy: scheme (a key of DEFAULT_PORTS), place, and decoded credentials ("" = none), which never get into text."""
+    """A proxy: scheme (a key of DEFAULT_PORTS), place, and decoded credentials ("" = none), which never get into
+    text.
+    """
 
     scheme: str
     host: str
@@ -34,7 +37,10 @@ class ProxyServer:
 
 
 def proxy_for(host: str, port: int, environment: Mapping[str, str]) -> ProxyServer | None:
-    """The proxy for a connection to `host` and `port`, None for a direct one. Raises ConnectError for a malformed setting."""
+    """The proxy for a connection to `host` and `port`, None for a direct one.
+
+    Raises ConnectError for a malformed setting.
+    """
     return _chosen(("HTTPS_PROXY", "HTTP_PROXY"), host, port, environment)
 
 
@@ -66,7 +72,9 @@ def _parse(setting: str, value: str) -> ProxyServer:
             f"{setting} in the environment is not a proxy URL that can be used",
             "Write for example http://proxy.example.com:3128; the schemes are http, https and socks5.",
         ) from None
-    return ProxyServer(url.scheme, url.hostname, port, unquote(url.username or ""), unquote(url.password or ""), setting)
+    return ProxyServer(
+        url.scheme, url.hostname, port, unquote(url.username or ""), unquote(url.password or ""), setting
+    )
 
 
 def _split_url(value: str) -> SplitResult:

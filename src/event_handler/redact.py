@@ -1,4 +1,7 @@
-"""Takes out of texts what nobody may read there: what a URL carries beside its host, passwords, tokens, private keys, events."""
+"""Takes out of texts what nobody may read there.
+
+what a URL carries beside its host, passwords, tokens, private keys, events.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,9 @@ from urllib.parse import unquote, urlsplit
 
 HIDDEN = "***"
 TOKEN = 16  # characters of a part of a path, with a digit, that may be a token
-SHORTEST = 6  # characters of a configured secret that is looked for wherever it stands; shorter ones are parts of common words
+SHORTEST = (
+    6  # characters of a configured secret that is looked for wherever it stands; shorter ones are parts of common words
+)
 # A quote or an angle bracket ends a URL where the sentence or the JSON around it goes on, and is part of it elsewhere.
 _PLAIN = r"""[^\s"'<>\\]|["'<>](?=[^\s,:;.)\]}>"'])|\\(?!["'nrt])"""
 _SPACED = r"[^\s@/:]*:(?=\S)(?![0-9]{1,5}(?:[\s,;.)\]]|$))[^@/\n]{1,80}@"  # a password with a blank in it

@@ -38,7 +38,10 @@ def sign(
     ends: timedelta = DAY,
     authority: bool = False,
 ) -> Signed:
-    """A certificate of `issuer` (its own without one), for a server at `host` where that is given; times are from now."""
+    """A certificate of `issuer` (its own without one), for a server at `host` where that is given.
+
+    Times are from now.
+    """
     key = ec.generate_private_key(ec.SECP256R1())
     signer, signed_by = (key, name(subject, "test")) if issuer is None else (issuer.key, issuer.certificate.subject)
     now = datetime.now(UTC)

@@ -1,4 +1,7 @@
-"""How each HTTP sink is built and how its receiver talks: a new sink joins the conformance suite by one entry in ADAPTERS."""
+"""How each HTTP sink is built and how its receiver talks.
+
+a new sink joins the conformance suite by one entry in ADAPTERS.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,9 @@ FLUENTD: tuple[tuple[str, Literal["single", "array"], Compression], ...] = (
     ("array", "array", "none"),
     ("array-gzip", "array", "gzip"),
 )
-Build = Callable[[str, TlsFiles, float, float], Sink]  # URL without a path, files, request time-out and keep-alive in seconds
+Build = Callable[
+    [str, TlsFiles, float, float], Sink
+]  # URL without a path, files, request time-out and keep-alive in seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +34,8 @@ class HttpAdapter:
     """What the suite must know about a sink.
 
     `ids` reads the ids of the events from a request, `success` is the receiver's answer that takes all of them.
-    `item_by_item` is its answer with a status for each place named and success for the others, None where it has no such answer.
+    `item_by_item` is its answer with a status for each place named and success for the others, None where it has no
+    such answer.
     `needs_body` tells that a 2xx status alone does not make the events delivered. `option` begins its option names.
     `packs` tells that bodies go out packed.
     """
@@ -52,10 +58,17 @@ class HttpAdapter:
 
 
 def _fluentd(
-    body: Literal["single", "array"], compression: Compression, url: str, files: TlsFiles, timeout: float, keepalive: float
+    body: Literal["single", "array"],
+    compression: Compression,
+    url: str,
+    files: TlsFiles,
+    timeout: float,
+    keepalive: float,
 ) -> Sink:
     urls = f"{url}/teleport/test.log", f"{url}/teleport/session"
-    return FluentdSink(FluentdSettings(*urls, files.ca, files.cert, files.key, body, 4, timeout, keepalive, compression))
+    return FluentdSink(
+        FluentdSettings(*urls, files.ca, files.cert, files.key, body, 4, timeout, keepalive, compression)
+    )
 
 
 def _fluentd_ids(request: Request) -> list[str]:
@@ -63,7 +76,9 @@ def _fluentd_ids(request: Request) -> list[str]:
     return [event["uid"] for event in (body if isinstance(body, list) else [body])]
 
 
-def _elasticsearch(document: Literal["message", "plain"], url: str, files: TlsFiles, timeout: float, keepalive: float) -> Sink:
+def _elasticsearch(
+    document: Literal["message", "plain"], url: str, files: TlsFiles, timeout: float, keepalive: float
+) -> Sink:
     return ElasticsearchSink(
         ElasticsearchSettings(
             url,
@@ -87,7 +102,10 @@ def _elasticsearch_ids(request: Request) -> list[str]:
 def _elasticsearch_items(request: Request, statuses: Mapping[int, int]) -> Reply:
     items: list[dict[str, dict[str, object]]] = [{"create": {"status": 201}} for _ in _elasticsearch_ids(request)]
     for place, status in statuses.items():
-        items[place]["create"] = {"status": status, "error": {"type": "scripted_exception", "reason": f"because of {place}"}}
+        items[place]["create"] = {
+            "status": status,
+            "error": {"type": "scripted_exception", "reason": f"because of {place}"},
+        }
     return Reply(200, orjson.dumps({"errors": bool(statuses), "items": items}))
 
 

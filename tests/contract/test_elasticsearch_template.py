@@ -42,7 +42,9 @@ class Server:
             count = len(request.body.splitlines()) // 2
             return Reply(200, orjson.dumps({"items": [{"create": {"status": 201}}] * count}))
         if path.startswith("/_index_template/_simulate_index/"):
-            return Reply(200, orjson.dumps({"template": self.simulated or next(iter(self.templates.values()))["template"]}))
+            return Reply(
+                200, orjson.dumps({"template": self.simulated or next(iter(self.templates.values()))["template"]})
+            )
         if path.startswith("/_index_template/"):
             return self._template(path, request.body)
         return Reply(200, orjson.dumps(self.resolved if path.startswith("/_resolve/") else self.root))
@@ -57,7 +59,9 @@ class Server:
         return Reply(200, orjson.dumps({"index_templates": [{"index_template": self.templates[path]}]}))
 
 
-def denied(kind: str = "security_exception", why: str = "action [x] is unauthorized for user [writer]", status: int = 403) -> Reply:
+def denied(
+    kind: str = "security_exception", why: str = "action [x] is unauthorized for user [writer]", status: int = 403
+) -> Reply:
     return Reply(status, orjson.dumps({"error": {"type": kind, "reason": why}, "status": status}))
 
 
@@ -65,7 +69,9 @@ def sink_for(cluster: Receiver, **changes: Any) -> ElasticsearchSink:
     return ElasticsearchSink(ElasticsearchSettings(cluster.url, template="install", **changes))
 
 
-@pytest.mark.parametrize(("root", "flat"), [(ELASTIC, b"flattened"), (OPEN, b"flat_object")], ids=["elasticsearch", "opensearch"])
+@pytest.mark.parametrize(
+    ("root", "flat"), [(ELASTIC, b"flattened"), (OPEN, b"flat_object")], ids=["elasticsearch", "opensearch"]
+)
 async def test_a_template_for_each_target_is_put_once_in_the_products_words(root: dict[str, Any], flat: bytes) -> None:
     server = Server(root)
     async with receiving(server.answer, None) as cluster:
@@ -74,7 +80,9 @@ async def test_a_template_for_each_target_is_put_once_in_the_products_words(root
         await sink.close()
     names = ["logs-teleport.audit-default", "logs-teleport.session-default"]
     assert server.put == [f"/_index_template/teleport-event-handler-{name}" for name in names]
-    assert all(flat in orjson.dumps(template) and template["data_stream"] == {} for template in server.templates.values())
+    assert all(
+        flat in orjson.dumps(template) and template["data_stream"] == {} for template in server.templates.values()
+    )
 
 
 @pytest.mark.parametrize("refused", ["/_index_template/teleport", "/_index_template/"])
@@ -86,7 +94,13 @@ async def test_a_user_without_the_right_is_told_and_events_wait(refused: str) ->
         said = await sink.deliver(events(3))
         assert isinstance(said, Retry)
         assert said.misconfigured
-        for words in ("index template", "403 security_exception", "user [writer]", "docs/sinks-elasticsearch.md", "template to none"):
+        for words in (
+            "index template",
+            "403 security_exception",
+            "user [writer]",
+            "docs/sinks-elasticsearch.md",
+            "template to none",
+        ):
             assert words in said.reason
         assert server.bulks == 0
         server.refused.clear()

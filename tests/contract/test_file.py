@@ -39,7 +39,9 @@ async def test_a_file_is_for_its_owner_only_and_is_appended_to(path: Path) -> No
 
 
 @pytest.mark.parametrize("mask", [0o022, 0o077])
-async def test_new_files_get_the_mode_that_was_asked_for_whatever_the_umask(path: Path, tmp_path: Path, mask: int) -> None:
+async def test_new_files_get_the_mode_that_was_asked_for_whatever_the_umask(
+    path: Path, tmp_path: Path, mask: int
+) -> None:
     before = os.umask(mask)
     try:
         settings = FileSettings(str(path), str(tmp_path / "{session_id}.ndjson"), max_bytes=1000, max_age=0, mode=0o640)
@@ -195,7 +197,10 @@ from event_handler.event import Event
 from event_handler.sinks.file import FileSettings, FileSink
 
 def events(count, first):
-    return [Event("e", f"e{n}", 0.0, 0, b'{"uid":"e%d","pad":"%b"}' % (n, b"p" * 100), "") for n in range(first, first + count)]
+    pad = b"p" * 100
+    return [
+        Event("e", f"e{n}", 0.0, 0, b'{"uid":"e%d","pad":"%b"}' % (n, pad), "") for n in range(first, first + count)
+    ]
 
 async def main():
     sink = FileSink(FileSettings(sys.argv[1], max_age=0))
@@ -211,7 +216,9 @@ asyncio.run(main())
 
 
 def test_a_disk_that_fills_up_in_the_middle_of_a_batch_leaves_no_torn_line_and_no_double(path: Path) -> None:
-    said = subprocess.run([sys.executable, "-c", LIMITED, str(path)], capture_output=True, text=True, timeout=60, check=True)
+    said = subprocess.run(
+        [sys.executable, "-c", LIMITED, str(path)], capture_output=True, text=True, timeout=60, check=True
+    )
     first, second, third = said.stdout.splitlines()
     assert (first, third) == ("Delivered()", "Delivered()")
     assert "File too large; make room" in second
@@ -227,7 +234,10 @@ async def main():
     sink = FileSink(FileSettings(sys.argv[1], max_bytes=200_000, max_age=0, keep=1000))
     number = 0
     while True:
-        batch = [Event("e", "", 0.0, 0, b'{"uid":"e%d","pad":"%b"}' % (n, b"p" * 3000), "") for n in range(number, number + 20)]
+        pad = b"p" * 3000
+        batch = [
+            Event("e", "", 0.0, 0, b'{"uid":"e%d","pad":"%b"}' % (n, pad), "") for n in range(number, number + 20)
+        ]
         await sink.deliver(batch)
         number += 20
         print(number, flush=True)

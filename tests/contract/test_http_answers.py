@@ -17,7 +17,9 @@ from tests.contract.http_adapters import ADAPTERS, HttpAdapter
 from tests.contract.receiver import Receiver, Reply, Request, Step, answer
 
 
-async def test_events_arrive_whole_and_in_order_and_count_as_delivered(adapter: HttpAdapter, receiver: Receiver, sink: Sink) -> None:
+async def test_events_arrive_whole_and_in_order_and_count_as_delivered(
+    adapter: HttpAdapter, receiver: Receiver, sink: Sink
+) -> None:
     batch = events(min(sink.limits.events, 50))
     assert await verdict(sink, batch) == Delivered()
     assert adapter.taken(receiver) == [event.id for event in batch]
@@ -29,7 +31,9 @@ async def test_the_receiver_is_told_which_build_sends(receiver: Receiver, sink: 
 
 
 @pytest.mark.parametrize("status", [200, 201, 202])
-async def test_any_2xx_that_takes_the_events_is_success(adapter: HttpAdapter, receiver: Receiver, sink: Sink, status: int) -> None:
+async def test_any_2xx_that_takes_the_events_is_success(
+    adapter: HttpAdapter, receiver: Receiver, sink: Sink, status: int
+) -> None:
     async def step(exchange: scripted.Exchange) -> None:
         await answer(status, adapter.success(await exchange.read_body()).body)(exchange)
 
@@ -37,7 +41,9 @@ async def test_any_2xx_that_takes_the_events_is_success(adapter: HttpAdapter, re
     assert await verdict(sink) == Delivered()
 
 
-async def test_204_is_success_unless_the_answer_must_name_the_events(adapter: HttpAdapter, receiver: Receiver, sink: Sink) -> None:
+async def test_204_is_success_unless_the_answer_must_name_the_events(
+    adapter: HttpAdapter, receiver: Receiver, sink: Sink
+) -> None:
     receiver.script.append(answer(204))
     said = await verdict(sink)
     assert said == Delivered() if not adapter.needs_body else isinstance(said, Retry) and said.misconfigured
@@ -60,13 +66,17 @@ async def test_retry_after_in_seconds_is_kept(receiver: Receiver, sink: Sink, st
 
 
 async def test_retry_after_as_a_date_is_kept(receiver: Receiver, sink: Sink) -> None:
-    receiver.script.append(answer(429, Retry_After=format_datetime(datetime.now(UTC) + timedelta(seconds=120), usegmt=True)))
+    receiver.script.append(
+        answer(429, Retry_After=format_datetime(datetime.now(UTC) + timedelta(seconds=120), usegmt=True))
+    )
     said = await verdict(sink)
     assert isinstance(said, Retry)
     assert 120.0 - BOUND <= said.after <= 120.0
 
 
-@pytest.mark.parametrize(("value", "after"), [("soon", 0.0), ("-5", 0.0), ("9" * 400, 3600.0), ("Thu, 01 Jan 1970 00:00:00 GMT", 0.0)])
+@pytest.mark.parametrize(
+    ("value", "after"), [("soon", 0.0), ("-5", 0.0), ("9" * 400, 3600.0), ("Thu, 01 Jan 1970 00:00:00 GMT", 0.0)]
+)
 async def test_an_odd_retry_after_does_no_harm(receiver: Receiver, sink: Sink, value: str, after: float) -> None:
     receiver.script.append(answer(429, Retry_After=value))
     said = await verdict(sink)
@@ -80,7 +90,9 @@ async def test_a_body_that_is_too_large_is_split(receiver: Receiver, sink: Sink)
 
 
 @pytest.mark.parametrize("status", [400, 422])
-async def test_content_that_is_refused_is_rejected_with_the_receivers_words(receiver: Receiver, sink: Sink, status: int) -> None:
+async def test_content_that_is_refused_is_rejected_with_the_receivers_words(
+    receiver: Receiver, sink: Sink, status: int
+) -> None:
     receiver.script.extend([answer(status, b"no such field")] * 2)  # a packed body is tried plain too
     said = await verdict(sink)
     assert isinstance(said, Reject)
@@ -88,7 +100,9 @@ async def test_content_that_is_refused_is_rejected_with_the_receivers_words(rece
 
 
 @pytest.mark.parametrize("status", [401, 403, 404, 405, 407, 410, 415, 501])
-async def test_a_denial_is_kept_and_said_loudly_and_may_be_about_one_event(receiver: Receiver, sink: Sink, status: int) -> None:
+async def test_a_denial_is_kept_and_said_loudly_and_may_be_about_one_event(
+    receiver: Receiver, sink: Sink, status: int
+) -> None:
     receiver.script.extend([answer(status)] * 2)  # a packed body that gets a 415 is tried plain too
     said = await verdict(sink)
     assert isinstance(said, Denied)
@@ -105,7 +119,9 @@ async def test_a_redirect_is_not_followed_and_is_no_success(receiver: Receiver, 
 
 
 @pytest.mark.parametrize(
-    "form", ["%a, %d %b %Y %H:%M:%S GMT", "%A, %d-%b-%y %H:%M:%S GMT", "%a %b %e %H:%M:%S %Y"], ids=["imf", "rfc850", "asctime"]
+    "form",
+    ["%a, %d %b %Y %H:%M:%S GMT", "%A, %d-%b-%y %H:%M:%S GMT", "%a %b %e %H:%M:%S %Y"],
+    ids=["imf", "rfc850", "asctime"],
 )
 @pytest.mark.parametrize("adapter", ADAPTERS[:1], indirect=True, ids=lambda a: a.name)
 @pytest.mark.parametrize("zone", ["UTC", "Asia/Kolkata", "America/Los_Angeles"])
@@ -151,7 +167,10 @@ ODD = {
     "a null byte in a header": (OK + b"X: a\0b\r\nContent-Length: 2\r\n\r\n{}", False),
     "a header that is no text": (OK + b"X-\xff\xfe: \xff\r\nContent-Length: 2\r\n\r\n{}", False),
     "a blank before the colon": (OK + b"Content-Length : 2\r\n\r\n{}", True),
-    "interim answers": (b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\n\r\n" + OK + b"Content-Length: 2\r\n\r\n{}", False),
+    "interim answers": (
+        b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\n\r\n" + OK + b"Content-Length: 2\r\n\r\n{}",
+        False,
+    ),
     "closed in the head": (OK + b"Content-Le", True),
     "closed in the body": (OK + b"Content-Length: 9\r\n\r\n{}", True),
     "closed in the status line": (b"HTTP/1.1 200 O", True),
@@ -187,7 +206,9 @@ async def test_a_refusal_that_breaks_the_rules_is_judged_by_its_status(
     assert await verdict(hasty) == Delivered()
 
 
-@pytest.mark.parametrize("adapter", [adapter for adapter in ADAPTERS if not adapter.needs_body], indirect=True, ids=lambda a: a.name)
+@pytest.mark.parametrize(
+    "adapter", [adapter for adapter in ADAPTERS if not adapter.needs_body], indirect=True, ids=lambda a: a.name
+)
 async def test_a_2xx_without_a_length_on_an_open_connection_is_not_waited_for(receiver: Receiver, sink: Sink) -> None:
     receiver.script.append(scripted.raw(b"HTTP/1.1 200 OK\r\n\r\n"))
     assert await verdict(sink) == Delivered()
@@ -203,7 +224,9 @@ async def test_a_2xx_without_a_length_on_an_open_connection_is_not_waited_for(re
     ],
     ids=["ssh", "smtp", "http2"],
 )
-async def test_what_is_no_http_answer_is_named(adapter: HttpAdapter, receiver: Receiver, sink: Sink, data: bytes, named: str) -> None:
+async def test_what_is_no_http_answer_is_named(
+    adapter: HttpAdapter, receiver: Receiver, sink: Sink, data: bytes, named: str
+) -> None:
     receiver.script.append(scripted.raw(data))
     said = await verdict(sink)
     assert isinstance(said, Retry)
@@ -220,7 +243,9 @@ def by_item(item_by_item: Callable[[Request, Mapping[int, int]], Reply], statuse
     return step
 
 
-@pytest.mark.parametrize("adapter", [adapter for adapter in ADAPTERS if adapter.item_by_item], indirect=True, ids=lambda a: a.name)
+@pytest.mark.parametrize(
+    "adapter", [adapter for adapter in ADAPTERS if adapter.item_by_item], indirect=True, ids=lambda a: a.name
+)
 async def test_an_answer_for_each_event_is_kept_apart(adapter: HttpAdapter, receiver: Receiver, sink: Sink) -> None:
     assert adapter.item_by_item is not None
     receiver.script.append(by_item(adapter.item_by_item, {1: 429, 2: 400, 4: 503}))

@@ -1,4 +1,7 @@
-"""A packed body arrives as it was, and a receiver that takes no packed bodies gets plain ones: nothing is lost for a wrong setting."""
+"""A packed body arrives as it was, and a receiver that takes no packed bodies gets plain ones.
+
+nothing is lost for a wrong setting.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,9 @@ from tests.contract.http_adapters import ADAPTERS, HttpAdapter
 from tests.contract.pki import Pki
 from tests.contract.receiver import Receiver, answer
 
-PACKING = pytest.mark.parametrize("adapter", [adapter for adapter in ADAPTERS if adapter.packs], indirect=True, ids=lambda a: a.name)
+PACKING = pytest.mark.parametrize(
+    "adapter", [adapter for adapter in ADAPTERS if adapter.packs], indirect=True, ids=lambda a: a.name
+)
 
 
 def encodings(receiver: Receiver) -> list[str]:
@@ -44,7 +49,9 @@ async def test_a_receiver_that_takes_no_packed_bodies_gets_plain_ones_from_then_
 
 
 @PACKING
-async def test_content_that_is_refused_packed_and_plain_is_bad_and_the_next_is_packed_again(receiver: Receiver, sink: Sink) -> None:
+async def test_content_that_is_refused_packed_and_plain_is_bad_and_the_next_is_packed_again(
+    receiver: Receiver, sink: Sink
+) -> None:
     receiver.script.extend([answer(400, b"no such field")] * 2)
     said = await verdict(sink)
     assert isinstance(said, Reject)
@@ -52,12 +59,16 @@ async def test_content_that_is_refused_packed_and_plain_is_bad_and_the_next_is_p
     assert encodings(receiver) == ["gzip", "", "gzip"]
 
 
-@pytest.mark.parametrize("adapter", [adapter for adapter in ADAPTERS if adapter.name == "fluentd-single"], indirect=True)
+@pytest.mark.parametrize(
+    "adapter", [adapter for adapter in ADAPTERS if adapter.name == "fluentd-single"], indirect=True
+)
 @pytest.mark.parametrize("size", [10, PACK_ASIDE, LARGE - 1, LARGE, 3 * LARGE])
 @pytest.mark.parametrize("packs", [True, False])
 async def test_a_body_of_any_size_arrives_whole(receiver: Receiver, pki: Pki, size: int, packs: bool) -> None:
     url, files = f"{receiver.url}/test.log", pki.client_files()
-    sink = FluentdSink(FluentdSettings(url, url, files.ca, files.cert, files.key, compression="gzip" if packs else "none"))
+    sink = FluentdSink(
+        FluentdSettings(url, url, files.ca, files.cert, files.key, compression="gzip" if packs else "none")
+    )
     (event,) = events(1)
     event.body = b'{"text":"%b"}' % (b"x" * size)
     try:

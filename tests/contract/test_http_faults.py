@@ -1,4 +1,6 @@
-"""A URL with the wrong scheme, a refused client certificate and other faults of the connection are said with host and next step."""
+"""A URL with the wrong scheme, a refused client certificate and other faults of the connection are said with host
+and next step.
+"""
 
 from __future__ import annotations
 
@@ -117,7 +119,9 @@ async def test_https_to_a_receiver_without_tls_is_named(pki: Pki, data: bytes) -
 
 
 def serve_refusals(listening: socket.socket, context: ssl.SSLContext, polite: list[bool]) -> None:
-    """End each connection after the handshake, by an alert that can be read where `polite` says so and by a reset otherwise."""
+    """End each connection after the handshake, by an alert that can be read where `polite` says so and by a reset
+    otherwise.
+    """
     for politely in polite:
         connected, _ = listening.accept()
         connected.settimeout(20)
@@ -135,7 +139,9 @@ def serve_refusals(listening: socket.socket, context: ssl.SSLContext, polite: li
                 connected.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
 
 
-async def test_a_refused_client_certificate_stays_refused_when_a_reset_overtakes_the_alert(pki: Pki, other_pki: Pki) -> None:
+async def test_a_refused_client_certificate_stays_refused_when_a_reset_overtakes_the_alert(
+    pki: Pki, other_pki: Pki
+) -> None:
     polite = [True, False, False, True, False]
     files = pki.client_files()
     with socket.create_server(("127.0.0.1", 0)) as listening:
@@ -217,7 +223,9 @@ async def test_a_name_that_does_not_exist_is_named() -> None:
 @pytest.mark.parametrize(
     "step", [scripted.cut_without_answer, scripted.reset_in_request, scripted.stay_silent], ids=lambda s: s.__name__
 )
-async def test_a_request_that_went_out_and_had_no_answer_says_so(receiver: Receiver, hasty: FluentdSink, step: scripted.Step) -> None:
+async def test_a_request_that_went_out_and_had_no_answer_says_so(
+    receiver: Receiver, hasty: FluentdSink, step: scripted.Step
+) -> None:
     receiver.script.append(step)
     got = await verdict(hasty)
     assert isinstance(got, Retry)
@@ -232,7 +240,9 @@ async def test_where_no_connection_was_made_nothing_went_out(receiver: Receiver,
 
 
 @pytest.mark.parametrize("given", [("ca",), ("cert", "key"), ("ca", "cert", "key")], ids="+".join)
-def test_tls_files_beside_a_url_in_the_clear_are_refused_at_the_start(adapter: HttpAdapter, pki: Pki, given: tuple[str, ...]) -> None:
+def test_tls_files_beside_a_url_in_the_clear_are_refused_at_the_start(
+    adapter: HttpAdapter, pki: Pki, given: tuple[str, ...]
+) -> None:
     files = pki.client_files()
     named = TlsFiles(**{name: getattr(files, name) for name in given})
     with pytest.raises(SinkError, match=r"in the clear") as caught:

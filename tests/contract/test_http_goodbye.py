@@ -1,4 +1,7 @@
-"""A connection ends as TLS wants it: the receiver reads a clean end, not a torn one, however the connection came to its end."""
+"""A connection ends as TLS wants it.
+
+the receiver reads a clean end, not a torn one, however the connection came to its end.
+"""
 
 from __future__ import annotations
 
@@ -103,7 +106,9 @@ async def test_the_end_of_the_process_ends_every_connection_cleanly(pki: Pki) ->
     assert set(server.ends) == {"clean"}
 
 
-@pytest.mark.parametrize("more", [b"Connection: close\r\n\r\n", b"\r\nbytes that nobody asked for", b"Transfer-Encoding: x\r\n\r\n"])
+@pytest.mark.parametrize(
+    "more", [b"Connection: close\r\n\r\n", b"\r\nbytes that nobody asked for", b"Transfer-Encoding: x\r\n\r\n"]
+)
 async def test_a_connection_that_is_not_used_again_is_ended_cleanly(pki: Pki, more: bytes) -> None:
     async with strict(pki, OK + more) as server:
         sink = fluentd(pki, server.port)

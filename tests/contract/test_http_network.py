@@ -35,7 +35,9 @@ async def test_a_lost_answer_is_no_success_and_the_repeat_brings_the_same_events
     assert receiver.requests[0].body == receiver.requests[1].body
 
 
-@pytest.mark.parametrize("step", [scripted.cut_in_answer(200, b"{"), scripted.trickle_body(200, b"{")], ids=["cut", "trickle"])
+@pytest.mark.parametrize(
+    "step", [scripted.cut_in_answer(200, b"{"), scripted.trickle_body(200, b"{")], ids=["cut", "trickle"]
+)
 async def test_an_answer_without_end_counts_by_its_status_unless_its_body_is_needed(
     adapter: HttpAdapter, receiver: Receiver, hasty: Sink, step: Step
 ) -> None:
@@ -52,7 +54,9 @@ async def test_an_error_whose_answer_is_cut_keeps_its_verdict(receiver: Receiver
 
 
 @pytest.mark.parametrize("step", [scripted.trickle_head, scripted.stay_silent], ids=["trickle", "silence"])
-async def test_a_receiver_that_never_answers_ends_within_the_time_out(receiver: Receiver, hasty: Sink, step: Step) -> None:
+async def test_a_receiver_that_never_answers_ends_within_the_time_out(
+    receiver: Receiver, hasty: Sink, step: Step
+) -> None:
     receiver.script.append(step)
     said = await verdict(hasty)
     assert said == Retry("the receiver does not answer within 0.5 s", unanswered=True)
@@ -67,7 +71,9 @@ async def test_a_huge_answer_is_not_read_to_its_end(adapter: HttpAdapter, receiv
     assert sum(sent) < 64 * 1024 * 1024
 
 
-async def test_a_receiver_that_is_down_is_repeated_and_found_when_it_is_back(receiver: Receiver, sink: Sink, pki: Pki) -> None:
+async def test_a_receiver_that_is_down_is_repeated_and_found_when_it_is_back(
+    receiver: Receiver, sink: Sink, pki: Pki
+) -> None:
     await receiver.stop()
     said = await verdict(sink)
     assert isinstance(said, Retry)
@@ -100,7 +106,9 @@ async def test_answers_in_many_pieces_do_not_cost_connections(receiver: Receiver
     assert receiver.connections == 1
 
 
-async def test_an_idle_connection_is_closed_before_the_receiver_would(adapter: HttpAdapter, receiver: Receiver, pki: Pki) -> None:
+async def test_an_idle_connection_is_closed_before_the_receiver_would(
+    adapter: HttpAdapter, receiver: Receiver, pki: Pki
+) -> None:
     assert KEEPALIVE < 10.0
     sink = adapter.sink(receiver.url, pki.client_files(), keepalive=0.2)
     assert await verdict(sink) == Delivered()
@@ -141,7 +149,9 @@ async def test_a_sink_that_is_closed_leaves_no_delivery_waiting(receiver: Receiv
     assert said.unanswered
 
 
-async def test_batches_sent_at_once_use_no_more_connections_than_allowed(adapter: HttpAdapter, receiver: Receiver, sink: Sink) -> None:
+async def test_batches_sent_at_once_use_no_more_connections_than_allowed(
+    adapter: HttpAdapter, receiver: Receiver, sink: Sink
+) -> None:
     said = await asyncio.gather(*(verdict(sink, events(1)) for _ in range(30)))
     assert said == [Delivered()] * 30
     assert receiver.connections <= sink.limits.requests
@@ -175,7 +185,9 @@ async def test_a_name_server_that_hangs_for_one_sink_holds_up_no_other_and_no_en
         released.set()
 
 
-async def test_a_lookup_that_hangs_ends_within_the_time_out(adapter: HttpAdapter, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_lookup_that_hangs_ends_within_the_time_out(
+    adapter: HttpAdapter, monkeypatch: pytest.MonkeyPatch
+) -> None:
     released = threading.Event()
 
     def getaddrinfo(host: str, *_: Any, flags: int = 0, **__: Any) -> Any:

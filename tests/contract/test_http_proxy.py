@@ -1,4 +1,7 @@
-"""A receiver is reached through the proxy that the environment names for it, by Go's rules; a proxy's refusal is told as its own."""
+"""A receiver is reached through the proxy that the environment names for it, by Go's rules.
+
+A proxy's refusal is told as its own.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ from event_handler.sinks.http import TlsFiles
 from tests.contract.deliveries import events, verdict
 from tests.contract.pki import Pki
 from tests.contract.receiver import Receiver, Reply, raw, receiving
-from tests.unit.teleport.dial.servers import HttpProxy, PublicAuthority, SocksProxy, join, listening
+from tests.unit.teleport.transport.servers import HttpProxy, PublicAuthority, SocksProxy, join, listening
 
 HOST = "collector.example.com"  # a name that only a proxy of these tests knows
 pytestmark = pytest.mark.usefixtures("no_settings_from_outside")
@@ -79,7 +82,9 @@ async def test_a_proxy_may_itself_be_spoken_to_over_tls(
     assert receiver.connections == 1
 
 
-async def test_a_proxy_whose_certificate_is_not_trusted_is_named(pki: Pki, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_proxy_whose_certificate_is_not_trusted_is_named(
+    pki: Pki, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async with listening(HttpProxy(0), PublicAuthority(tmp_path, monkeypatch).context("elsewhere")) as port:
         monkeypatch.setenv("HTTPS_PROXY", f"https://localhost:{port}")
         got = await said(fluentd(f"https://{HOST}:8888", pki.client_files()))
@@ -96,10 +101,15 @@ async def test_http_asks_the_proxy_for_the_whole_url(monkeypatch: pytest.MonkeyP
         sink = fluentd(f"http://{HOST}:8888/x%2Fy")
         assert await verdict(sink, events(1, session_id="s1")) == Delivered()
         assert await said(sink) == Delivered()
-    assert [request.target for request in proxy.requests] == [f"http://{HOST}:8888/x%2Fy/s.s1.log", f"http://{HOST}:8888/x%2Fy/a"]
+    assert [request.target for request in proxy.requests] == [
+        f"http://{HOST}:8888/x%2Fy/s.s1.log",
+        f"http://{HOST}:8888/x%2Fy/a",
+    ]
     headers = proxy.requests[0].headers
     assert headers["host"] == f"{HOST}:8888"
-    assert headers.get("proxy-authorization") == (f"Basic {base64.b64encode(login.encode()).decode()}" if login else None)
+    assert headers.get("proxy-authorization") == (
+        f"Basic {base64.b64encode(login.encode()).decode()}" if login else None
+    )
     assert proxy.connections == 1
 
 
@@ -109,8 +119,13 @@ async def test_a_socks_proxy_is_used_too(pki: Pki, monkeypatch: pytest.MonkeyPat
     async with receiving(lambda _: Reply(200), pki.server_context(HOST) if secure else None) as receiver:
         proxy = SocksProxy(receiver.port, login=login)
         async with listening(proxy) as port:
-            monkeypatch.setenv("HTTPS_PROXY" if secure else "HTTP_PROXY", f"socks5://{login}{'@' if login else ''}127.0.0.1:{port}")
-            assert await said(fluentd(f"http{'s' if secure else ''}://{HOST}", pki.client_files() if secure else None)) == Delivered()
+            monkeypatch.setenv(
+                "HTTPS_PROXY" if secure else "HTTP_PROXY", f"socks5://{login}{'@' if login else ''}127.0.0.1:{port}"
+            )
+            assert (
+                await said(fluentd(f"http{'s' if secure else ''}://{HOST}", pki.client_files() if secure else None))
+                == Delivered()
+            )
     assert proxy.seen == [b"\x03" + HOST.encode() + (443 if secure else 80).to_bytes(2)]
 
 
@@ -118,7 +133,9 @@ async def test_a_socks_proxy_is_used_too(pki: Pki, monkeypatch: pytest.MonkeyPat
     ("host", "on_the_wire"),
     [("192.0.2.9", b"\x01\xc0\x00\x02\x09"), ("[2001:db8::7]", b"\x04\x20\x01\x0d\xb8" + b"\0" * 11 + b"\x07")],
 )
-async def test_a_socks_proxy_is_given_an_address_as_such(monkeypatch: pytest.MonkeyPatch, host: str, on_the_wire: bytes) -> None:
+async def test_a_socks_proxy_is_given_an_address_as_such(
+    monkeypatch: pytest.MonkeyPatch, host: str, on_the_wire: bytes
+) -> None:
     async with plain() as receiver:
         proxy = SocksProxy(receiver.port)
         async with listening(proxy) as port:
@@ -179,14 +196,19 @@ async def test_a_proxy_that_does_not_connect_is_named(
     assert "secret" not in got.reason
 
 
-async def test_a_proxy_that_wants_a_password_for_plain_http_is_no_receiver_that_does(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_proxy_that_wants_a_password_for_plain_http_is_no_receiver_that_does(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     async with plain() as proxy:
         proxy.script.append(raw(b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n"))
         monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{proxy.port}")
         got = await said(fluentd(f"http://{HOST}:8888"))
     assert isinstance(got, Retry)
     assert got.misconfigured
-    assert f"the proxy http://127.0.0.1:{proxy.port} asks for a user name and password; put them into HTTP_PROXY" in got.reason
+    assert (
+        f"the proxy http://127.0.0.1:{proxy.port} asks for a user name and password; put them into HTTP_PROXY"
+        in got.reason
+    )
 
 
 async def test_a_proxy_that_is_down_is_named_not_the_receiver(pki: Pki, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -212,7 +234,9 @@ async def test_a_proxy_that_hangs_costs_a_time_out(pki: Pki, monkeypatch: pytest
 
 
 @pytest.mark.parametrize("value", ["ftp://u:secret@proxy", "http://u:secret@proxy:port"])
-def test_a_proxy_that_cannot_be_used_is_refused_at_the_start_without_its_password(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+def test_a_proxy_that_cannot_be_used_is_refused_at_the_start_without_its_password(
+    monkeypatch: pytest.MonkeyPatch, value: str
+) -> None:
     monkeypatch.setenv("HTTPS_PROXY", value)
     with pytest.raises(SinkError, match="HTTPS_PROXY") as caught:
         fluentd(f"https://{HOST}")

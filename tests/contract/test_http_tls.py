@@ -16,7 +16,9 @@ from tests.contract.pki import Pki
 from tests.contract.receiver import Receiver, answer, receiving, refusing
 
 
-async def test_a_client_certificate_that_is_refused_is_a_fault_to_mend(adapter: HttpAdapter, pki: Pki, other_pki: Pki) -> None:
+async def test_a_client_certificate_that_is_refused_is_a_fault_to_mend(
+    adapter: HttpAdapter, pki: Pki, other_pki: Pki
+) -> None:
     async with refusing(pki.server_context("localhost", clients=other_pki)) as url:
         sink = adapter.sink(url, pki.client_files())
         said = await verdict(sink)
@@ -65,7 +67,9 @@ async def test_a_receiver_without_tls_is_a_fault_to_mend(adapter: HttpAdapter, p
     assert "TLS" in said.reason
 
 
-async def test_a_certificate_for_another_name_is_not_accepted(adapter: HttpAdapter, receiver: Receiver, sink: Sink, pki: Pki) -> None:
+async def test_a_certificate_for_another_name_is_not_accepted(
+    adapter: HttpAdapter, receiver: Receiver, sink: Sink, pki: Pki
+) -> None:
     await receiver.stop()
     await receiver.start(pki.server_context("elsewhere.example"))
     said = await verdict(sink)
@@ -127,7 +131,9 @@ async def test_plain_http_works(adapter: HttpAdapter) -> None:
 
 
 @pytest.mark.parametrize("missing", ["ca", "cert", "key"])
-def test_files_that_cannot_be_used_are_refused_at_the_start_by_name(adapter: HttpAdapter, pki: Pki, missing: str) -> None:
+def test_files_that_cannot_be_used_are_refused_at_the_start_by_name(
+    adapter: HttpAdapter, pki: Pki, missing: str
+) -> None:
     files = pki.client_files()
     named = {"ca": files.ca, "cert": files.cert, "key": files.key, missing: "/nowhere/file.pem"}
     with pytest.raises(SinkError, match=r"/nowhere/file\.pem"):

@@ -1,4 +1,7 @@
-"""A CA file may hold any certificate of the receiver's chain; what is wrong with one is said with host, names and clock."""
+"""A CA file may hold any certificate of the receiver's chain.
+
+What is wrong with one is said with host, names and clock.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +30,10 @@ async def delivered(directory: Path, trusted: bytes, leaf: Signed, *above: Signe
     """What comes of an event for a server that shows `leaf` and those above it."""
     ca = directory / "ca.pem"
     ca.write_bytes(trusted)
-    async with receiving(lambda _: Reply(200), server(directory, leaf, *above)) as receiver, fluentd(receiver, ca) as sink:
+    async with (
+        receiving(lambda _: Reply(200), server(directory, leaf, *above)) as receiver,
+        fluentd(receiver, ca) as sink,
+    ):
         return await verdict(sink), receiver
 
 
@@ -42,9 +48,16 @@ def issuing(root: Signed) -> Signed:
 
 
 @pytest.mark.parametrize("kept", ["root", "issuing", "leaf", "issuing and another"])
-async def test_any_certificate_of_the_chain_is_trusted_for_itself(tmp_path: Path, root: Signed, issuing: Signed, kept: str) -> None:
+async def test_any_certificate_of_the_chain_is_trusted_for_itself(
+    tmp_path: Path, root: Signed, issuing: Signed, kept: str
+) -> None:
     leaf = sign("collector", issuing, host="localhost")
-    trusted = {"root": root.pem, "issuing": issuing.pem, "leaf": leaf.pem, "issuing and another": issuing.pem + sign("x").pem}[kept]
+    trusted = {
+        "root": root.pem,
+        "issuing": issuing.pem,
+        "leaf": leaf.pem,
+        "issuing and another": issuing.pem + sign("x").pem,
+    }[kept]
     said, _ = await delivered(tmp_path, trusted, leaf, issuing)
     assert said == Delivered()
 
@@ -90,7 +103,9 @@ async def test_a_certificate_of_an_authority_that_is_not_in_the_file_is_named_wi
 
 
 @pytest.mark.parametrize(
-    ("begins", "ends", "said_so"), [(-2 * DAY, -DAY, "has expired"), (DAY, 2 * DAY, "is not valid before")], ids=["expired", "not yet"]
+    ("begins", "ends", "said_so"),
+    [(-2 * DAY, -DAY, "has expired"), (DAY, 2 * DAY, "is not valid before")],
+    ids=["expired", "not yet"],
 )
 async def test_a_certificate_out_of_its_time_is_said_with_both_times(
     tmp_path: Path, root: Signed, begins: timedelta, ends: timedelta, said_so: str

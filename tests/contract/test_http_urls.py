@@ -1,4 +1,7 @@
-"""What a receiver's URL may hold: user names and passwords of any characters, blanks around it; what it may not is refused."""
+"""What a receiver's URL may hold.
+
+user names and passwords of any characters, blanks around it; what it may not is refused.
+"""
 
 from __future__ import annotations
 
@@ -54,7 +57,10 @@ async def test_a_user_name_and_password_are_sent_as_utf8(user: str, password: st
 
 async def test_bytes_that_are_no_utf8_are_sent_as_they_are() -> None:
     receiver = await posted("http://user:p%FFss@127.0.0.1:PORT/a")
-    assert receiver.requests[0].headers["authorization"] == f"Basic {base64.b64encode(b'user:p' + bytes([255]) + b'ss').decode()}"
+    assert (
+        receiver.requests[0].headers["authorization"]
+        == f"Basic {base64.b64encode(b'user:p' + bytes([255]) + b'ss').decode()}"
+    )
 
 
 async def test_each_url_has_its_own_credentials() -> None:
@@ -70,7 +76,9 @@ async def test_each_url_has_its_own_credentials() -> None:
 
 async def test_a_header_that_is_configured_wins_over_the_url() -> None:
     async with receiving(lambda _: Reply(200), None) as receiver:
-        sink = ElasticsearchSink(ElasticsearchSettings(f"http://user:password@127.0.0.1:{receiver.port}", api_key="a2V5"))
+        sink = ElasticsearchSink(
+            ElasticsearchSettings(f"http://user:password@127.0.0.1:{receiver.port}", api_key="a2V5")
+        )
         await verdict(sink)
         await sink.close()
     assert receiver.requests[0].headers["authorization"] == "ApiKey a2V5"

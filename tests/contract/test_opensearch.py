@@ -1,4 +1,6 @@
-"""The elasticsearch sink against a real OpenSearch node, where EVENT_HANDLER_OPENSEARCH names one by URL or by its jars."""
+"""The elasticsearch sink against a real OpenSearch node, where EVENT_HANDLER_OPENSEARCH names one by URL or by its
+jars.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +47,9 @@ def make(node: Node) -> Iterator[Make]:
     ) -> tuple[str, ElasticsearchSink]:
         target = f"logs-t.{uuid4().hex}-default" if form == "data stream" else f"t{uuid4().hex}"
         made.append(target)
-        settings = ElasticsearchSettings(node.url, target=target, session_target=target, document=document, template=template)
+        settings = ElasticsearchSettings(
+            node.url, target=target, session_target=target, document=document, template=template
+        )
         return target, ElasticsearchSink(settings)
 
     yield make
@@ -68,7 +72,9 @@ def recorded(name: str) -> list[bytes]:
 @pytest.mark.parametrize("document", ["message", "plain"])
 async def test_an_event_of_every_type_is_taken(node: Node, make: Make, form: str, document: Document) -> None:
     target, sink = make(form, document)
-    events = [event(one) for one in samples()] + [event(one) for name in ("bulk.jsonl", "legacy.jsonl") for one in recorded(name)]
+    events = [event(one) for one in samples()] + [
+        event(one) for name in ("bulk.jsonl", "legacy.jsonl") for one in recorded(name)
+    ]
     assert len(events) > 400
     assert await sink.deliver(events) == Delivered()
     assert await sink.deliver(events) == Delivered(), "the same documents once more"
@@ -80,7 +86,13 @@ async def test_an_event_of_every_type_is_taken(node: Node, make: Make, form: str
 
 async def test_known_fields_are_found_and_what_has_another_type_by_its_words(node: Node, make: Make) -> None:
     target, sink = make()
-    login = {"event": "user.login", "user": "alice@example.test", "success": False, "addr.remote": "10.9.8.7:1234", "ei": 3}
+    login = {
+        "event": "user.login",
+        "user": "alice@example.test",
+        "success": False,
+        "addr.remote": "10.9.8.7:1234",
+        "ei": 3,
+    }
     more = {"identity": {"roles": ["access"], "logins": ["root"]}, "time": "2026-11-24T10:45:14Z", "newer_than_us": "x"}
     call = {"event": "mcp.session.request", "message": {"method": "tools/call", "params": {"name": "weather"}}}
     assert await sink.deliver([event(login | more), event(call)]) == Delivered()
@@ -96,7 +108,9 @@ async def test_known_fields_are_found_and_what_has_another_type_by_its_words(nod
         {"match_phrase": {"teleport_other": "tools/call"}},
     ]
     assert [node.count(target, query) for query in finds] == [1] * len(finds)
-    found = node.ask("POST", f"/{target}/_search", {"query": {"match": {"event": "user.login"}}})["hits"]["hits"][0]["_source"]
+    found = node.ask("POST", f"/{target}/_search", {"query": {"match": {"event": "user.login"}}})["hits"]["hits"][0][
+        "_source"
+    ]
     assert found == login | more | {"@timestamp": found["@timestamp"]}, "the document is the event as it was"
 
 
@@ -148,7 +162,9 @@ async def test_a_refusal_names_the_field_and_not_its_value(node: Node, make: Mak
     assert "s3cret" not in str(said)
 
 
-async def test_a_template_is_installed_once_replaced_when_older_and_left_alone_when_newer_or_not_ours(node: Node, make: Make) -> None:
+async def test_a_template_is_installed_once_replaced_when_older_and_left_alone_when_newer_or_not_ours(
+    node: Node, make: Make
+) -> None:
     target, sink = make()
     path = f"/_index_template/{template_name(target)}"
     assert await sink.deliver([event({"user": "a"})]) == Delivered()
@@ -158,7 +174,9 @@ async def test_a_template_is_installed_once_replaced_when_older_and_left_alone_w
 
     async def after(change: dict[str, Any]) -> dict[str, Any]:
         node.ask("PUT", path, installed | change)
-        again = ElasticsearchSink(ElasticsearchSettings(node.url, target=target, session_target=target, template="install"))
+        again = ElasticsearchSink(
+            ElasticsearchSettings(node.url, target=target, session_target=target, template="install")
+        )
         assert await again.deliver([event({"user": "a"})]) == Delivered()
         await again.close()
         left: dict[str, Any] = node.ask("GET", path)["index_templates"][0]["index_template"]
@@ -231,7 +249,9 @@ def missing_pipeline(node: Node, target: str) -> str:
 
 
 @pytest.mark.parametrize("fault", [alias_without_write_index, closed, blocked, flood, missing_pipeline])
-async def test_a_fault_of_the_cluster_is_no_verdict_about_events(node: Node, make: Make, fault: Callable[[Node, str], str]) -> None:
+async def test_a_fault_of_the_cluster_is_no_verdict_about_events(
+    node: Node, make: Make, fault: Callable[[Node, str], str]
+) -> None:
     target, sink = make(template="none")
     expected = fault(node, target)
     try:

@@ -1,6 +1,8 @@
-"""The generated files in a real Fluentd and a real Fluent Bit: every form of a time is taken, and filed under the time that it means.
+"""The generated files in a real Fluentd and a real Fluent Bit: every form of a time is taken, and filed under the time
+that it means.
 
-They run where a variable says what to run: EVENT_HANDLER_FLUENTD is a source tree of Fluentd (run with Ruby and its gems) or its
+They run where a variable says what to run: EVENT_HANDLER_FLUENTD is a source tree of Fluentd (run with Ruby and its
+gems) or its
 program, EVENT_HANDLER_FLUENT_BIT the program of Fluent Bit.
 """
 
@@ -46,7 +48,10 @@ class Filed:
 
 @dataclass(frozen=True, slots=True)
 class Product:
-    """How a collector is started with a file, and how a line of its output is read; `exact` is the finest time it prints, in ns."""
+    """How a collector is started with a file, and how a line of its output is read.
+
+    `exact` is the finest time it prints, in ns.
+    """
 
     output: str
     variable: str
@@ -84,7 +89,14 @@ def read_fluent_bit(line: str) -> Filed | None:
 PRODUCTS = [
     Product("fluentd", "EVENT_HANDLER_FLUENTD", fluentd_command, read_fluentd, RULES, 1),
     # Prints microseconds. Takes capitals only, which is what Go writes; another letter leaves the time of arrival.
-    Product("fluent-bit", "EVENT_HANDLER_FLUENT_BIT", lambda named, config: [named, "-c", str(config)], read_fluent_bit, FORMS, 1000),
+    Product(
+        "fluent-bit",
+        "EVENT_HANDLER_FLUENT_BIT",
+        lambda named, config: [named, "-c", str(config)],
+        read_fluent_bit,
+        FORMS,
+        1000,
+    ),
 ]
 
 
@@ -105,7 +117,16 @@ def free_port() -> int:
 def made_for_this_machine(product: Product, out: Path, port: int) -> Path:
     """What `configure` wrote for a container, with the places and the port of this test in it."""
     wanted = Request(
-        out, "example.test:443", "ca", "server", "client", ("localhost",), (), timedelta(days=1), 2048, output=product.output
+        out,
+        "example.test:443",
+        "ca",
+        "server",
+        "client",
+        ("localhost",),
+        (),
+        timedelta(days=1),
+        2048,
+        output=product.output,
     )
     write(groups(wanted, lambda: "correct horse"))
     config = out / wanted.collector.file
@@ -169,7 +190,9 @@ async def printed(product: Product, stream: asyncio.StreamReader, count: int) ->
 
 
 def event(uid: str, time: str, session: str = "") -> Event:
-    return Event("user.login", uid, 0.0, 0, json.dumps({"event": "user.login", "time": time, "uid": uid}).encode(), session)
+    return Event(
+        "user.login", uid, 0.0, 0, json.dumps({"event": "user.login", "time": time, "uid": uid}).encode(), session
+    )
 
 
 async def test_every_form_of_a_time_is_taken_and_filed_under_what_it_means(product: Product, tmp_path: Path) -> None:
@@ -183,5 +206,9 @@ async def test_every_form_of_a_time_is_taken_and_filed_under_what_it_means(produ
             assert await delivered(array, recorded) == Delivered()
         found = await printed(product, stream, len(texts))
     assert {uid: filed.record["time"] for uid, filed in found.items()} == texts
-    wrong = {texts[uid]: filed.time for uid, filed in found.items() if abs(filed.time - product.forms[texts[uid]]) >= product.exact}
+    wrong = {
+        texts[uid]: filed.time
+        for uid, filed in found.items()
+        if abs(filed.time - product.forms[texts[uid]]) >= product.exact
+    }
     assert wrong == {}

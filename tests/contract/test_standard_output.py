@@ -37,7 +37,9 @@ async def test_a_reader_of_standard_output_gets_every_line(pipe: Pipe) -> None:
     os.close(pipe.writing)
     reader.join()
     os.close(pipe.reading)
-    assert [orjson.loads(line)["uid"] for line in b"".join(received).splitlines()] == [f"e{number}" for number in range(300)]
+    assert [orjson.loads(line)["uid"] for line in b"".join(received).splitlines()] == [
+        f"e{number}" for number in range(300)
+    ]
 
 
 async def test_a_reader_that_has_ended_is_said_plainly(pipe: Pipe) -> None:

@@ -1,4 +1,5 @@
-"""The certificates of `configure` in collectors on OpenSSL's, Go's and Java's TLS: the sink gets in, and nobody without a certificate.
+"""The certificates of `configure` in collectors on OpenSSL's, Go's and Java's TLS: the sink gets in, and nobody without
+a certificate.
 
 Go and Java are used where they are installed.
 """
@@ -36,7 +37,9 @@ pytestmark = [pytest.mark.timeout(300), pytest.mark.own_clock]
 def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     kind: KeyType = request.param
     out = tmp_path_factory.mktemp(kind)
-    wanted = Request(out, "example.test:443", "ca", "server", "client", ("localhost",), (), timedelta(days=1), 2048, kind)
+    wanted = Request(
+        out, "example.test:443", "ca", "server", "client", ("localhost",), (), timedelta(days=1), 2048, kind
+    )
     write(groups(wanted, lambda: PASSPHRASE))
     openssl("pkey", "-in", out / "server.key", "-passin", f"pass:{PASSPHRASE}", "-out", out / "plain.key")
     pair = ("-in", out / "server.crt", "-inkey", out / "plain.key")
@@ -88,7 +91,9 @@ async def collector(stack: str, made: Path, built: Path) -> AsyncIterator[tuple[
 def sink(made: Path, port: int, *, signed: bool) -> FluentdSink:
     """A sink that trusts the authority, and shows its certificate where it is `signed`."""
     pair = (str(made / "client.crt"), str(made / "client.key")) if signed else ("", "")
-    return FluentdSink(FluentdSettings(f"https://localhost:{port}/a", f"https://localhost:{port}/s", str(made / "ca.crt"), *pair))
+    return FluentdSink(
+        FluentdSettings(f"https://localhost:{port}/a", f"https://localhost:{port}/s", str(made / "ca.crt"), *pair)
+    )
 
 
 async def until_printed(wanted: bytes, printed: asyncio.StreamReader) -> None:
@@ -101,7 +106,9 @@ async def until_printed(wanted: bytes, printed: asyncio.StreamReader) -> None:
 
 
 @pytest.mark.parametrize("stack", [OPENSSL, GO, JAVA])
-async def test_a_collector_on_another_tls_library_and_the_sink_accept_each_other(stack: str, made: Path, built: Path) -> None:
+async def test_a_collector_on_another_tls_library_and_the_sink_accept_each_other(
+    stack: str, made: Path, built: Path
+) -> None:
     async with collector(stack, made, built) as (port, printed):
         own = sink(made, port, signed=True)
         delivering = asyncio.create_task(own.deliver([EVENT]))

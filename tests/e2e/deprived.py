@@ -1,6 +1,8 @@
-"""Runs commands of the program, each in a process from which something was taken away: the name, the disk, a stream, the directory.
+"""Runs commands of the program, each in a process from which something was taken away: the name, the disk, a stream,
+the directory.
 
-Reads jobs as JSON from its argument, writes what came of them as JSON to standard output. The program is loaded once, for all: each
+Reads jobs as JSON from its argument, writes what came of them as JSON to standard output. The program is loaded once,
+for all: each
 job is a fork, which takes milliseconds, and may be a user who cannot read these files.
 """
 
@@ -22,7 +24,11 @@ from typing import Any, NoReturn
 from event_handler.cli import main
 from event_handler.sinks import elasticsearch, file, fluentd
 
-LOADED_LATE = (elasticsearch, file, fluentd)  # by the program itself, which a user who cannot read these files could not
+LOADED_LATE = (
+    elasticsearch,
+    file,
+    fluentd,
+)  # by the program itself, which a user who cannot read these files could not
 codecs.lookup("utf-8-sig")  # likewise
 
 NOBODY = 123_456  # a user id without a name, as OpenShift gives

@@ -46,7 +46,10 @@ def configuration(
     path: str = "/test.log",
     start: str = "",
 ) -> Path:
-    """Write a configuration file: the table `teleport` (by default address and identity of `cluster`), events to that path."""
+    """Write a configuration file.
+
+    the table `teleport` (by default address and identity of `cluster`), events to that path.
+    """
     settings = collector.settings
     start = start or f"{datetime.now(UTC) - timedelta(days=DAYS):%Y-%m-%dT%H:%M:%SZ}"
     file = directory / "teleport-event-handler.toml"
@@ -72,7 +75,9 @@ format = "array"
     return file
 
 
-async def handler(config: Path, *more: str, stderr: int = asyncio.subprocess.PIPE, **environment: str) -> asyncio.subprocess.Process:
+async def handler(
+    config: Path, *more: str, stderr: int = asyncio.subprocess.PIPE, **environment: str
+) -> asyncio.subprocess.Process:
     """`start` with that configuration; proxies of this machine are left out of its environment."""
     command = (sys.executable, "-m", "event_handler", "start", "-c", str(config), *more)
     own = {name: value for name, value in os.environ.items() if not name.upper().endswith("_PROXY")}

@@ -1,4 +1,7 @@
-"""The real process through the life of its credentials: renewed, rotated, of the wrong cluster, and in every layout of files."""
+"""The real process through the life of its credentials.
+
+renewed, rotated, of the wrong cluster, and in every layout of files.
+"""
 
 from __future__ import annotations
 
@@ -55,13 +58,20 @@ async def test_identities_that_live_for_seconds_are_renewed_in_place_without_los
     tmp_path: Path, collector: Collector
 ) -> None:
     directory = tmp_path / "sim"
-    options = ("--front=separate", f"--lifetime={LIFETIME}", "--renew=1", "--live=50", f"--live-seconds={LIVE}", "--events=500")
+    options = (
+        "--front=separate",
+        f"--lifetime={LIFETIME}",
+        "--renew=1",
+        "--live=50",
+        f"--live-seconds={LIVE}",
+        "--events=500",
+    )
     async with simulated(directory, *options, "--sessions=0") as ready:
         started = []
-        for way, door in (("direct", "address"), ("tunnel", "web")):
-            (tmp_path / way).mkdir()
-            table = address_of(door, ready) + f'dial = "{way}"\n' + REFRESH
-            config = configuration(tmp_path / way, ready, collector, teleport=table, path=f"/{way}.log")
+        for route, door in (("direct", "address"), ("tunnel", "web")):
+            (tmp_path / route).mkdir()
+            table = address_of(door, ready) + f'dial = "{route}"\n' + REFRESH
+            config = configuration(tmp_path / route, ready, collector, teleport=table, path=f"/{route}.log")
             process = await handler(config, QUICK, SSL_CERT_FILE=str(directory / "web-ca.pem"))
             started.append(Started(process))
         for one in started:
@@ -115,7 +125,9 @@ async def test_a_rotation_of_the_authorities_is_survived_without_a_restart_while
 
 
 @pytest.mark.parametrize("absent", ["missing", "expired", "directory"])
-async def test_an_identity_that_is_not_ready_at_boot_is_waited_for(tmp_path: Path, collector: Collector, absent: str) -> None:
+async def test_an_identity_that_is_not_ready_at_boot_is_waited_for(
+    tmp_path: Path, collector: Collector, absent: str
+) -> None:
     async with simulated(tmp_path / "sim", "--events=20", "--sessions=0") as ready:
         later = tmp_path / "later"
         if absent == "directory":
@@ -123,7 +135,9 @@ async def test_an_identity_that_is_not_ready_at_boot_is_waited_for(tmp_path: Pat
         if absent == "expired":
             write_cluster_files(tmp_path / "old", CLUSTER, timedelta(seconds=-5))
             shutil.copy(tmp_path / "old" / "identity", later)
-        config = configuration(tmp_path, ready, collector, teleport=address_of("address", ready | {"identity": str(later)}))
+        config = configuration(
+            tmp_path, ready, collector, teleport=address_of("address", ready | {"identity": str(later)})
+        )
         started = Started(await handler(config, "--exit-on-last-event"))
         async with asyncio.timeout(PATIENCE):
             await started.until("waiting for valid credentials")
@@ -151,10 +165,14 @@ async def test_an_identity_of_another_cluster_ends_the_start_with_both_names_and
     async with simulated(tmp_path / "sim", "--front=tls-routing", "--events=10", "--sessions=0") as ready:
         table = address_of("web", ready | {"identity": str(tmp_path / "other" / "identity")})
         config = configuration(tmp_path, ready, collector, teleport=table)
-        started = Started(await handler(config, "--startup-timeout=1s", SSL_CERT_FILE=str(tmp_path / "sim" / "web-ca.pem")))
+        started = Started(
+            await handler(config, "--startup-timeout=1s", SSL_CERT_FILE=str(tmp_path / "sim" / "web-ca.pem"))
+        )
         await started.rest()
     assert started.process.returncode == 1
-    assert f"{ready['web'].replace('127.0.0.1', 'localhost')} is the Proxy of the cluster sim.test, and " in started.error
+    assert (
+        f"{ready['web'].replace('127.0.0.1', 'localhost')} is the Proxy of the cluster sim.test, and " in started.error
+    )
     assert "is of other.test" in started.error
     assert "make an identity in that cluster" in started.error
     assert "Traceback" not in started.error
@@ -171,7 +189,12 @@ def hole() -> Iterator[str]:
 def tbot_directory(files: Path, directory: Path) -> Path:
     """A directory as tbot writes it for the service type `identity`, as far as it could be mistaken."""
     directory.mkdir()
-    for name, source in (("identity", "identity"), ("key", "tls.key"), ("tlscert", "tls.crt"), ("teleport-host-ca.crt", "tls.cas")):
+    for name, source in (
+        ("identity", "identity"),
+        ("key", "tls.key"),
+        ("tlscert", "tls.crt"),
+        ("teleport-host-ca.crt", "tls.cas"),
+    ):
         shutil.copy(files / source, directory / name)
     (directory / ".write-test").touch()
     return directory

@@ -22,14 +22,18 @@ def parsed(picture: str) -> ElementTree.Element:
 
 async def run(module: str, *arguments: str) -> str:
     command = (sys.executable, "-m", f"benchmarks.{module}", *arguments)
-    process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE, cwd=Path(__file__).parents[2])
+    process = await asyncio.create_subprocess_exec(
+        *command, stdout=asyncio.subprocess.PIPE, cwd=Path(__file__).parents[2]
+    )
     output, _ = await process.communicate()
     assert process.returncode == 0
     return output.decode()
 
 
 async def test_throughput_delivers_every_event_once_and_counts_what_it_cost(tmp_path: Path) -> None:
-    table = await run("throughput", "--events=1000", "--only=array-0ms", "--runs=2", f"--json={tmp_path / 'results.json'}")
+    table = await run(
+        "throughput", "--events=1000", "--only=array-0ms", "--runs=2", f"--json={tmp_path / 'results.json'}"
+    )
     results = json.loads((tmp_path / "results.json").read_text())
     assert [result["case"] for result in results] == ["bulk-array-0ms", "search-array-0ms"]
     for result in results:
@@ -40,7 +44,9 @@ async def test_throughput_delivers_every_event_once_and_counts_what_it_cost(tmp_
 
 
 async def test_at_the_pace_of_a_real_cluster_not_even_bare_reading_is_faster(tmp_path: Path) -> None:
-    table = await run("throughput", "--events=3000", "--only=array-0ms", "--real-pace", f"--json={tmp_path / 'results.json'}")
+    table = await run(
+        "throughput", "--events=3000", "--only=array-0ms", "--real-pace", f"--json={tmp_path / 'results.json'}"
+    )
     assert "bulk 40,900, search 34,400" in table
     assert "of the pace" in table
     for result in json.loads((tmp_path / "results.json").read_text()):

@@ -11,7 +11,7 @@ import pytest
 from benchmarks.chaos import Expected, Outcome
 from benchmarks.faulty_collector import REMEMBERED_WITHIN, Book, Memory
 
-from event_handler.pipeline.duplicates import fingerprint
+from event_handler.pipeline.dedup import fingerprint
 
 SMALL = ("--events=5000", "--recordings=10", "--kills=3", "--late=2", "--seed=1")
 
@@ -20,12 +20,23 @@ SMALL = ("--events=5000", "--recordings=10", "--kills=3", "--late=2", "--seed=1"
 @pytest.mark.parametrize("mode", ["bulk", "search"])
 async def test_in_a_small_chaos_nothing_is_lost_and_every_repeat_has_a_reason(mode: str) -> None:
     command = (sys.executable, "-m", "benchmarks.chaos", f"--mode={mode}", *SMALL)
-    process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE, cwd=Path(__file__).parents[2])
+    process = await asyncio.create_subprocess_exec(
+        *command, stdout=asyncio.subprocess.PIPE, cwd=Path(__file__).parents[2]
+    )
     output, _ = await process.communicate()
     assert process.returncode == 0, output.decode()
-    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in output.decode().splitlines() if line.startswith("|")]
+    rows = [
+        [cell.strip() for cell in line.split("|")[1:-1]]
+        for line in output.decode().splitlines()
+        if line.startswith("|")
+    ]
     table = {row[0]: row[1] for row in rows}
-    assert (table["events"], table["kills"], table["**lost**"], table["repeated: unexplained"]) == ("5,000", "3", "0", "0")
+    assert (table["events"], table["kills"], table["**lost**"], table["repeated: unexplained"]) == (
+        "5,000",
+        "3",
+        "0",
+        "0",
+    )
 
 
 def events(*uids: str) -> list[dict[str, object]]:

@@ -1,4 +1,7 @@
-"""From a simulated cluster over real TLS and gRPC to a collector that demands a client certificate: nothing lost, nothing twice."""
+"""From a simulated cluster over real TLS and gRPC to a collector that demands a client certificate.
+
+nothing lost, nothing twice.
+"""
 
 from __future__ import annotations
 
@@ -15,26 +18,26 @@ from typing import Any
 
 import pytest
 
-from event_handler.cli.line import Filters, Line, open_line
 from event_handler.errors import ConnectError
+from event_handler.runtime.lockout import LockSettings, LoginLockout
+from event_handler.runtime.login_watch import LoginWatch
+from event_handler.runtime.session import FollowSettings
+from event_handler.runtime.worker import Filters, Worker, open_worker
 from event_handler.simulator.credentials import write_cluster_files
 from event_handler.simulator.events import Generator, encode, stamp
 from event_handler.simulator.log import AuditLog, day_of
 from event_handler.simulator.server import AuthServer, Faults
 from event_handler.sinks.base import Sink
 from event_handler.sinks.fluentd import FluentdSettings, FluentdSink
-from event_handler.sources.follow import FollowSettings
-from event_handler.sources.locks import LockSettings, LoginGuard
-from event_handler.sources.login_watch import LoginWatch
 from event_handler.sources.search import read_position
 from event_handler.state.store import Store
-from event_handler.teleport import connection
-from event_handler.teleport.client import Client
-from event_handler.teleport.connection import Connection
-from event_handler.teleport.credentials import read_identity
-from event_handler.teleport.dial import Way, direct
-from event_handler.teleport.entrance import Entrance, always
-from event_handler.teleport.tls import ClientContext, client_context
+from event_handler.teleport.auth.credentials import read_identity
+from event_handler.teleport.auth.tls import ClientContext, client_context
+from event_handler.teleport.rpc import connection
+from event_handler.teleport.rpc.client import Client
+from event_handler.teleport.rpc.connection import Connection
+from event_handler.teleport.transport import Route, direct
+from event_handler.teleport.transport.connector import Connector, always
 from tests.e2e.conftest import Collector
 
 CLUSTER = "sim.test"
@@ -42,7 +45,7 @@ DAY = 86400.0
 
 
 def client_at(address: str, context: ClientContext) -> Client:
-    return Client(Connection(Entrance(always(Way("direct", address, direct(address)))), context))
+    return Client(Connection(Connector(always(Route("direct", address, direct(address)))), context))
 
 
 @asynccontextmanager
@@ -92,17 +95,21 @@ def following(start: float, **changes: object) -> FollowSettings:
 
 
 @asynccontextmanager
-async def line_into(sink: Sink, store: Store, *rest: Any) -> AsyncIterator[Line]:
+async def line_into(sink: Sink, store: Store, *rest: Any) -> AsyncIterator[Worker]:
     """A line whose sink is closed with it."""
     try:
-        async with open_line(sink, store, *rest) as line:
+        async with open_worker(sink, store, *rest) as line:
             yield line
     finally:
         await sink.close()
 
 
 async def run(
-    connect: Callable[[], Client], settings: FluentdSettings, state: Path, follow: FollowSettings, in_flight: int = 8 * 1024 * 1024
+    connect: Callable[[], Client],
+    settings: FluentdSettings,
+    state: Path,
+    follow: FollowSettings,
+    in_flight: int = 8 * 1024 * 1024,
 ) -> None:
     store = Store(state)
     filters = Filters((), (), ("print", "desktop.recording"))
@@ -137,7 +144,9 @@ async def test_every_event_and_recording_arrives_once(tmp_path: Path, collector:
 
 
 @pytest.mark.parametrize("bulk", [True, False], ids=["bulk", "search"])
-async def test_a_failing_collector_and_a_failing_cluster_lose_nothing(tmp_path: Path, collector: Collector, bulk: bool) -> None:
+async def test_a_failing_collector_and_a_failing_cluster_lose_nothing(
+    tmp_path: Path, collector: Collector, bulk: bool
+) -> None:
     log = a_log(3000)
     log.cut_chunks(500, late=0, late_seconds=0.0, duplicates=0.0)
     faults = Faults(unavailable_every=900)
@@ -165,7 +174,9 @@ async def test_an_event_over_a_page_hides_nothing_that_follows_it(tmp_path: Path
         assert collector.ids() == Counter(event.id for event in log.events if event is not large)
 
 
-async def test_a_chunk_that_its_server_gives_no_event_of_is_found_by_search(tmp_path: Path, collector: Collector) -> None:
+async def test_a_chunk_that_its_server_gives_no_event_of_is_found_by_search(
+    tmp_path: Path, collector: Collector
+) -> None:
     log = a_log(300)
     log.cut_chunks(50, late=0, late_seconds=0.0, duplicates=0.0)
     day = day_of(time() - DAY)
@@ -190,24 +201,35 @@ async def test_failed_logins_lock_their_user_on_the_cluster_without_any_sink(tmp
     log = AuditLog()
     for number in range(4):
         moment = time() - 20 + number
-        content = {"event": "user.login", "uid": f"f{number}", "ei": 0, "time": stamp(moment), "success": False, "user": "mallory"}
+        content = {
+            "event": "user.login",
+            "uid": f"f{number}",
+            "ei": 0,
+            "time": stamp(moment),
+            "success": False,
+            "user": "mallory",
+        }
         log.add(encode(content, moment))
     log.cut_chunks(10, late=0, late_seconds=0.0, duplicates=0.0)
     store = Store(tmp_path / "state")
-    guard = LoginGuard(LockSettings(4, 60.0, 0.0), store)
+    lockout = LoginLockout(LockSettings(4, 60.0, 0.0), store)
     async with cluster(tmp_path / "sim", log, bulk=bulk, faults=Faults()) as connect:
-        watching = asyncio.create_task(LoginWatch(connect, guard).run())
-        while not guard.locked:
+        watching = asyncio.create_task(LoginWatch(connect, lockout).run())
+        while not lockout.locked:
             await asyncio.sleep(0.01)
         watching.cancel()
         await asyncio.gather(watching, return_exceptions=True)
     store.close()
     locks = [json.loads(text) for text in (tmp_path / "sim" / "locks.jsonl").read_text().splitlines()]
-    assert [(lock["name"], lock["user"], lock["login"]) for lock in locks] == [("event-handler-auto-lock-mallory-", "mallory", "")]
+    assert [(lock["name"], lock["user"], lock["login"]) for lock in locks] == [
+        ("event-handler-auto-lock-mallory-", "mallory", "")
+    ]
 
 
 @pytest.mark.parametrize("bulk", [True, False], ids=["bulk", "search"])
-async def test_a_log_whose_newest_events_are_filtered_comes_to_its_end(tmp_path: Path, collector: Collector, bulk: bool) -> None:
+async def test_a_log_whose_newest_events_are_filtered_comes_to_its_end(
+    tmp_path: Path, collector: Collector, bulk: bool
+) -> None:
     log = AuditLog()
     for number in range(5):
         moment = time() - 5 + number
@@ -259,7 +281,9 @@ async def test_a_collector_that_stalls_for_longer_than_a_stream_may_stops_nothin
     assert collector.ids() == Counter(event.id for event in log.events)
 
 
-async def test_a_search_that_is_stopped_goes_on_in_the_middle_of_its_window(tmp_path: Path, collector: Collector) -> None:
+async def test_a_search_that_is_stopped_goes_on_in_the_middle_of_its_window(
+    tmp_path: Path, collector: Collector
+) -> None:
     log = a_log(3000)
     begin = time() - 2 * DAY - 60
     settings = following(begin, page=100, window=100 * DAY, exit_on_last_event=False)
@@ -314,14 +338,21 @@ async def test_a_late_event_within_the_look_back_is_found(tmp_path: Path, collec
         assert max(collector.ids().values()) == 1
 
 
-async def test_a_cluster_that_is_away_is_an_error_only_after_the_startup_timeout(tmp_path: Path, collector: Collector) -> None:
+async def test_a_cluster_that_is_away_is_an_error_only_after_the_startup_timeout(
+    tmp_path: Path, collector: Collector
+) -> None:
     log = a_log(1)
     async with cluster(tmp_path / "sim", log, bulk=True, faults=Faults()) as connect:
         del connect
         context = client_context(read_identity(str(tmp_path / "sim" / "identity")))
     settings = FluentdSettings("https://localhost:1/a", "https://localhost:1/b")
     with pytest.raises(ConnectError, match=r"not reached within 1 s .*cannot connect to 127\.0\.0\.1:1"):
-        await run(lambda: client_at("127.0.0.1:1", context), settings, tmp_path / "state", following(time(), startup_timeout=1.0))
+        await run(
+            lambda: client_at("127.0.0.1:1", context),
+            settings,
+            tmp_path / "state",
+            following(time(), startup_timeout=1.0),
+        )
 
 
 async def test_another_clusters_server_is_not_trusted_and_said_so(tmp_path: Path, collector: Collector) -> None:
@@ -329,7 +360,9 @@ async def test_another_clusters_server_is_not_trusted_and_said_so(tmp_path: Path
     context = client_context(read_identity(str(tmp_path / "other" / "identity")))
     log = AuditLog()
     write_cluster_files(tmp_path / "sim", CLUSTER)
-    server, port = await AuthServer(log, cluster=CLUSTER, bulk=True, faults=Faults()).start(tmp_path / "sim", "127.0.0.1", 0)
+    server, port = await AuthServer(log, cluster=CLUSTER, bulk=True, faults=Faults()).start(
+        tmp_path / "sim", "127.0.0.1", 0
+    )
     client = client_at(f"127.0.0.1:{port}", context)
     try:
         with pytest.raises(ConnectError, match="not trusted"):
@@ -368,7 +401,9 @@ async def test_a_cluster_that_loses_bulk_export_while_it_is_read_is_read_on_by_s
     assert collector.ids() == Counter(event.id for event in log.events)
 
 
-async def test_a_cluster_that_changes_its_back_end_is_read_on_without_loss_or_repeat(tmp_path: Path, collector: Collector) -> None:
+async def test_a_cluster_that_changes_its_back_end_is_read_on_without_loss_or_repeat(
+    tmp_path: Path, collector: Collector
+) -> None:
     log = a_log(1500)
     state, begin = tmp_path / "state", time() - 2 * DAY - 60
     late = Generator(CLUSTER, seed=11)

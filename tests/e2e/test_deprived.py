@@ -1,4 +1,7 @@
-"""Every command, with each thing taken away that a machine may lack: a sentence and an exit code, never a traceback or a hang."""
+"""Every command, with each thing taken away that a machine may lack.
+
+a sentence and an exit code, never a traceback or a hang.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +33,11 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     store = Store(state_directory(made / "storage", CLUSTER, "fluentd"))
     letter = DeadLetter("fluentd", "refused", "user.login", "u", "", b"{}")
     store.commit(
-        Commit({"search": "1000.0"}, dead_letters=[letter], facts={"mode": "search", "start_time": "1000.0", "cluster": CLUSTER})
+        Commit(
+            {"search": "1000.0"},
+            dead_letters=[letter],
+            facts={"mode": "search", "start_time": "1000.0", "cluster": CLUSTER},
+        )
     )
     store.close()
     for path in (made, *made.parents):

@@ -26,7 +26,10 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of its own on `storage`, small enough to be filled; only root may mount one."""
     storage = tmp_path / "storage"
     storage.mkdir()
-    if os.geteuid() or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "none", storage], check=False).returncode:
+    if (
+        os.geteuid()
+        or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "none", storage], check=False).returncode
+    ):
         pytest.skip("this user may not mount a file system")
     yield storage
     subprocess.run(["umount", "-l", storage], check=True)
@@ -51,7 +54,9 @@ async def delivered_everything(config: Path, directory: Path, collector: Collect
     assert set(manifest["events"]) == set(collector.ids())
 
 
-async def test_a_full_disk_pauses_delivery_until_there_is_room(tmp_path: Path, small_disk: Path, collector: Collector) -> None:
+async def test_a_full_disk_pauses_delivery_until_there_is_room(
+    tmp_path: Path, small_disk: Path, collector: Collector
+) -> None:
     async with simulated(tmp_path / "sim", "--events=8000", "--sessions=0") as ready:
         config = configuration(tmp_path, ready, collector)
         process = await handler(config, SMALL)
@@ -95,7 +100,9 @@ async def quiet(collector: Collector) -> None:
             before, since = collector.requests, loop.time()
 
 
-async def test_a_file_size_limit_pauses_delivery_and_a_start_without_it_brings_the_rest(tmp_path: Path, collector: Collector) -> None:
+async def test_a_file_size_limit_pauses_delivery_and_a_start_without_it_brings_the_rest(
+    tmp_path: Path, collector: Collector
+) -> None:
     async with simulated(tmp_path / "sim", "--events=30000", "--sessions=0") as ready:
         config = configuration(tmp_path, ready, collector)
         process = await asyncio.create_subprocess_exec(
@@ -113,7 +120,9 @@ async def test_a_file_size_limit_pauses_delivery_and_a_start_without_it_brings_t
         await delivered_everything(config, tmp_path / "sim", collector)
 
 
-async def test_a_read_only_storage_is_one_line_that_names_it(tmp_path: Path, small_disk: Path, collector: Collector) -> None:
+async def test_a_read_only_storage_is_one_line_that_names_it(
+    tmp_path: Path, small_disk: Path, collector: Collector
+) -> None:
     async with simulated(tmp_path / "sim", "--events=10", "--sessions=0") as ready:
         config = configuration(tmp_path, ready, collector)
         await delivered_everything(config, tmp_path / "sim", collector)
@@ -128,13 +137,17 @@ async def test_a_read_only_storage_is_one_line_that_names_it(tmp_path: Path, sma
     assert b"Traceback" not in errors
 
 
-async def test_a_damaged_state_is_one_line_that_names_it_and_the_next_step(tmp_path: Path, collector: Collector) -> None:
+async def test_a_damaged_state_is_one_line_that_names_it_and_the_next_step(
+    tmp_path: Path, collector: Collector
+) -> None:
     async with simulated(tmp_path / "sim", "--events=10", "--sessions=0") as ready:
         config = configuration(tmp_path, ready, collector)
         await delivered_everything(config, tmp_path / "sim", collector)
         (state,) = (tmp_path / "storage").glob("*/*/state.db")
         state.write_bytes(b"no database" * 1000)
-        config.write_text("".join(line for line in config.read_text().splitlines(keepends=True) if "start-time" not in line))
+        config.write_text(
+            "".join(line for line in config.read_text().splitlines(keepends=True) if "start-time" not in line)
+        )
         process = await handler(config)
         _, errors = await process.communicate()
     assert process.returncode == 80

@@ -1,4 +1,7 @@
-"""Filters in the real process, against a simulated cluster: what arrives, what the server is asked for, and that recordings stay."""
+"""Filters in the real process, against a simulated cluster.
+
+what arrives, what the server is asked for, and that recordings stay.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +40,9 @@ def a_log(age: float = 3600.0) -> AskedLog:
     begin = time() - age
     for number, name in enumerate(sorted(LOGINS | OTHERS)):
         kind, code = name.split()
-        log.add(encode({"event": kind, "code": code, "uid": name, "ei": 0, "time": stamp(begin + number)}, begin + number))
+        log.add(
+            encode({"event": kind, "code": code, "uid": name, "ei": 0, "time": stamp(begin + number)}, begin + number)
+        )
     sid, announced, recording = Generator(CLUSTER, seed=3).session(begin + 60, uploaded=True)
     for event in announced:
         log.add(event)
@@ -52,7 +57,9 @@ async def deliver(directory: Path, collector: Collector, log: AuditLog, *options
     write_cluster_files(credentials, CLUSTER)
     server, port = await AuthServer(log, cluster=CLUSTER, bulk=bulk, faults=Faults()).start(credentials, "127.0.0.1", 0)
     try:
-        config = configuration(directory, {"address": f"127.0.0.1:{port}", "identity": credentials / "identity"}, collector)
+        config = configuration(
+            directory, {"address": f"127.0.0.1:{port}", "identity": credentials / "identity"}, collector
+        )
         process = await handler(config, "--exit-on-last-event", *options)
         _, errors = await process.communicate()
         assert process.returncode == 0, errors.decode()[-2000:]
@@ -66,7 +73,12 @@ def delivered(collector: Collector) -> set[str]:
 
 
 def recorded(collector: Collector) -> set[str]:
-    return {str(event["event"]) for path, events in collector.events.items() if path.startswith("/session.") for event in events}
+    return {
+        str(event["event"])
+        for path, events in collector.events.items()
+        if path.startswith("/session.")
+        for event in events
+    }
 
 
 @pytest.mark.parametrize("bulk", [True, False], ids=["bulk", "search"])
@@ -97,7 +109,9 @@ async def test_the_lists_for_recordings_take_patterns_and_codes_too(tmp_path: Pa
 
 
 @pytest.mark.parametrize("bulk", [True, False], ids=["bulk", "search"])
-async def test_recordings_are_turned_off_by_their_own_option_only(tmp_path: Path, collector: Collector, bulk: bool) -> None:
+async def test_recordings_are_turned_off_by_their_own_option_only(
+    tmp_path: Path, collector: Collector, bulk: bool
+) -> None:
     await deliver(tmp_path, collector, a_log(), "--no-session-recordings", bulk=bulk)
     assert delivered(collector) == LOGINS | OTHERS | SESSION
     assert recorded(collector) == set()

@@ -1,4 +1,7 @@
-"""A filter that was wrong and is put right: the process says from where the new one counts, and reads the past again when asked."""
+"""A filter that was wrong and is put right.
+
+the process says from where the new one counts, and reads the past again when asked.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,8 @@ from tests.e2e.processes import configuration, handler
 from tests.e2e.test_filters import CLUSTER, LOGINS, OTHERS, SESSION, a_log, delivered
 
 OLD = 40 * 3600.0  # seconds
-LATER = 3600.0  # seconds after the others; what lies within the look-back time of the last event is searched again at a start
+# seconds after the others; what lies within the look-back time of the last event is searched again at a start
+LATER = 3600.0
 
 
 async def lines_of(config: Path, *options: str, code: int = 0) -> list[str]:
@@ -40,11 +44,18 @@ async def test_the_past_is_read_again_once(tmp_path: Path, collector: Collector,
         last = {"user.update T1003I"}
         moment = time() - OLD + LATER
         log.add(
-            encode({"event": "user.update", "code": "T1003I", "uid": "user.update T1003I", "ei": 0, "time": stamp(moment)}, moment)
+            encode(
+                {"event": "user.update", "code": "T1003I", "uid": "user.update T1003I", "ei": 0, "time": stamp(moment)},
+                moment,
+            )
         )
     write_cluster_files(tmp_path / "sim", CLUSTER)
-    server, port = await AuthServer(log, cluster=CLUSTER, bulk=bulk, faults=Faults()).start(tmp_path / "sim", "127.0.0.1", 0)
-    config = configuration(tmp_path, {"address": f"127.0.0.1:{port}", "identity": tmp_path / "sim" / "identity"}, collector)
+    server, port = await AuthServer(log, cluster=CLUSTER, bulk=bulk, faults=Faults()).start(
+        tmp_path / "sim", "127.0.0.1", 0
+    )
+    config = configuration(
+        tmp_path, {"address": f"127.0.0.1:{port}", "identity": tmp_path / "sim" / "identity"}, collector
+    )
     again = f"--reread-from={datetime.now(UTC) - timedelta(days=3):%Y-%m-%dT%H:%M:%SZ}"
     try:
         async with asyncio.timeout(100):

@@ -12,9 +12,9 @@ from grpclib.server import Stream
 
 from event_handler.simulator.credentials import write_cluster_files
 from event_handler.simulator.server import AuthServer, Faults
-from event_handler.teleport import connection
-from event_handler.teleport.credentials import read_identity
-from event_handler.teleport.tls import client_context
+from event_handler.teleport.auth.credentials import read_identity
+from event_handler.teleport.auth.tls import client_context
+from event_handler.teleport.rpc import connection
 from tests.e2e.conftest import Collector
 from tests.e2e.test_cluster_to_collector import CLUSTER, DAY, a_log, client_at, following, run
 

@@ -1,4 +1,7 @@
-"""The real process, killed with SIGKILL at random moments and started again: nothing lost, and repeated only what was in flight."""
+"""The real process, killed with SIGKILL at random moments and started again.
+
+nothing lost, and repeated only what was in flight.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,14 @@ KILLS = 20
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize("mode", ["bulk", "search"])
 async def test_twenty_kills_lose_nothing(tmp_path: Path, collector: Collector, mode: str) -> None:
-    options = (f"--mode={mode}", f"--events={EVENTS}", "--sessions=10", "--duplicates=0.02", "--unavailable-every=7000", "--days=3")
+    options = (
+        f"--mode={mode}",
+        f"--events={EVENTS}",
+        "--sessions=10",
+        "--duplicates=0.02",
+        "--unavailable-every=7000",
+        "--days=3",
+    )
     dice = random.Random(20)
     async with simulated(tmp_path / "sim", *options) as ready:
         config = configuration(tmp_path, ready, collector)
@@ -44,10 +54,14 @@ async def test_twenty_kills_lose_nothing(tmp_path: Path, collector: Collector, m
     repeated = delivered.total() - len(delivered)
     in_flight = 10 * 500  # requests in flight times events of an array, the most that one kill can repeat
     assert repeated <= KILLS * in_flight
-    assert {path for path in collector.events if path.startswith("/session.")} == {f"/session.{s}.log" for s in manifest["recordings"]}
+    assert {path for path in collector.events if path.startswith("/session.")} == {
+        f"/session.{s}.log" for s in manifest["recordings"]
+    }
 
 
-async def test_sigterm_finishes_what_is_in_flight_and_the_next_start_repeats_nothing(tmp_path: Path, collector: Collector) -> None:
+async def test_sigterm_finishes_what_is_in_flight_and_the_next_start_repeats_nothing(
+    tmp_path: Path, collector: Collector
+) -> None:
     async with simulated(tmp_path / "sim", "--events=5000", "--sessions=0") as ready:
         config = configuration(tmp_path, ready, collector)
         process = await handler(config)

@@ -1,4 +1,7 @@
-"""Login locks in the real process: every failed login is seen though no sink takes anything, and none is counted twice."""
+"""Login locks in the real process.
+
+every failed login is seen though no sink takes anything, and none is counted twice.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,13 @@ DOWN = ("--fluentd-url=https://localhost:1/test.log", "--fluentd-session-url=htt
 
 def failed_login(user: int, number: int) -> LogEvent:
     moment = time() - 30 + number
-    content = {"event": "user.login", "code": "T1000W", "uid": f"failed-{user}-{number}", "ei": 0, "time": stamp(moment)}
+    content = {
+        "event": "user.login",
+        "code": "T1000W",
+        "uid": f"failed-{user}-{number}",
+        "ei": 0,
+        "time": stamp(moment),
+    }
     return encode(content | {"success": False, "user": f"mallory{user}"}, moment)
 
 
@@ -47,7 +56,13 @@ async def test_every_failed_login_is_seen_while_all_sinks_are_down_also_over_a_l
     config = configuration(tmp_path, {"address": f"127.0.0.1:{port}", "identity": credentials / "identity"}, collector)
     for user in range(USERS):
         grow(log, [failed_login(user, number) for number in range(4)])
-    options = (*LOCKING, *DOWN, f"--file-path={tmp_path / 'events'}", "--max-in-flight-bytes=1048576", "--shutdown-timeout=100ms")
+    options = (
+        *LOCKING,
+        *DOWN,
+        f"--file-path={tmp_path / 'events'}",
+        "--max-in-flight-bytes=1048576",
+        "--shutdown-timeout=100ms",
+    )
     process = await handler(config, *options, stderr=asyncio.subprocess.DEVNULL)
     try:
         async with asyncio.timeout(60):

@@ -1,4 +1,6 @@
-"""A log that nobody reads, through a pipe that stays open, stops neither the delivery nor the end of the real process."""
+"""A log that nobody reads, through a pipe that stays open, stops neither the delivery nor the end of the real
+process.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,9 @@ def full_pipe() -> Iterator[int]:
 
 
 @pytest.mark.parametrize("fmt", ["console", "json"])
-async def test_delivery_goes_on_and_a_signal_ends_it(tmp_path: Path, collector: Collector, full_pipe: int, fmt: str) -> None:
+async def test_delivery_goes_on_and_a_signal_ends_it(
+    tmp_path: Path, collector: Collector, full_pipe: int, fmt: str
+) -> None:
     async with simulated(tmp_path / "sim", "--events=300", "--sessions=1") as ready:
         config = configuration(tmp_path, ready, collector)
         process = await handler(config, "--debug", f"--log-format={fmt}", "--shutdown-timeout=1s", stderr=full_pipe)
@@ -43,7 +47,9 @@ async def test_delivery_goes_on_and_a_signal_ends_it(tmp_path: Path, collector: 
             assert await process.wait() == 0
 
 
-async def test_an_error_at_the_start_ends_with_its_own_status(tmp_path: Path, collector: Collector, full_pipe: int) -> None:
+async def test_an_error_at_the_start_ends_with_its_own_status(
+    tmp_path: Path, collector: Collector, full_pipe: int
+) -> None:
     config = configuration(tmp_path, {"address": "127.0.0.1:1", "identity": os.devnull}, collector)
     process = await handler(config, "--types=user.logn", stderr=full_pipe)
     async with asyncio.timeout(END):

@@ -1,4 +1,7 @@
-"""The real process at its most talkative, with secrets wherever they may be given: none of them is ever logged, nor is an event."""
+"""The real process at its most talkative, with secrets wherever they may be given.
+
+none of them is ever logged, nor is an event.
+"""
 
 from __future__ import annotations
 
@@ -55,7 +58,9 @@ async def test_no_secret_and_no_event_is_logged(
 
 async def test_an_error_at_the_start_shows_no_secret_either(tmp_path: Path, collector: Collector) -> None:
     ready = {"address": "127.0.0.1:1", "identity": os.devnull}
-    process = await handler(configuration(tmp_path, ready, collector), f"--fluentd-url=https://someone:{PASSWORD}@[broken/")
+    process = await handler(
+        configuration(tmp_path, ready, collector), f"--fluentd-url=https://someone:{PASSWORD}@[broken/"
+    )
     _, errors = await process.communicate()
     assert process.returncode not in (0, None)
     assert PASSWORD.encode() not in errors

@@ -1,4 +1,6 @@
-"""A state file whose SQLite log is lost, after a power cut or in a copy, goes on where the first start began and not at "now"."""
+"""A state file whose SQLite log is lost, after a power cut or in a copy, goes on where the first start began and not
+at "now".
+"""
 
 from __future__ import annotations
 
@@ -21,9 +23,15 @@ from tests.e2e.test_locks import CLUSTER, grow
 async def test_a_state_without_its_log_loses_no_event(tmp_path: Path, collector: Collector, bulk: bool) -> None:
     log, generator = AuditLog(seed=7), Generator(CLUSTER, seed=7)
     write_cluster_files(tmp_path / "sim", CLUSTER)
-    server, port = await AuthServer(log, cluster=CLUSTER, bulk=bulk, faults=Faults()).start(tmp_path / "sim", "127.0.0.1", 0)
-    config = configuration(tmp_path, {"address": f"127.0.0.1:{port}", "identity": tmp_path / "sim" / "identity"}, collector)
-    config.write_text("".join(line for line in config.read_text().splitlines(keepends=True) if "start-time" not in line))
+    server, port = await AuthServer(log, cluster=CLUSTER, bulk=bulk, faults=Faults()).start(
+        tmp_path / "sim", "127.0.0.1", 0
+    )
+    config = configuration(
+        tmp_path, {"address": f"127.0.0.1:{port}", "identity": tmp_path / "sim" / "identity"}, collector
+    )
+    config.write_text(
+        "".join(line for line in config.read_text().splitlines(keepends=True) if "start-time" not in line)
+    )
     process = await handler(config, "--poll-interval=200ms", stderr=asyncio.subprocess.DEVNULL)
     async with asyncio.timeout(60):
         while not list((tmp_path / "storage").glob("*/fluentd/state.db")):

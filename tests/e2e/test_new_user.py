@@ -1,4 +1,7 @@
-"""The way of a new user, and of one who comes from the Go plugin, with the real command: every step, and then the events arrive."""
+"""The way of a new user, and of one who comes from the Go plugin, with the real command.
+
+every step, and then the events arrive.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +35,10 @@ def free_port() -> int:
 
 
 async def command(directory: Path, *arguments: str) -> str:
-    """Run the program in `directory`, as a user does there, without a proxy of this machine; return what it printed and logged."""
+    """Run the program in `directory`, as a user does there, without a proxy of this machine.
+
+    Return what it printed and logged.
+    """
     process = await asyncio.create_subprocess_exec(
         *COMMAND,
         *arguments,
@@ -49,7 +55,10 @@ async def command(directory: Path, *arguments: str) -> str:
 
 @asynccontextmanager
 async def listening(keys: Path, port: int) -> AsyncIterator[Collector]:
-    """A collector that goes by what `configure` wrote: the certificates, and the passphrase that stands in fluent.conf."""
+    """A collector that goes by what `configure` wrote.
+
+    the certificates, and the passphrase that stands in fluent.conf.
+    """
     said = re.search(r'private_key_passphrase "(.*)"', (keys / "fluent.conf").read_text())
     assert said is not None
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

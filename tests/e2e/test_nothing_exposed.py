@@ -1,4 +1,6 @@
-"""While a handler is connected through a tunnel or an upgraded connection, nobody else can get at its stream or its key."""
+"""While a handler is connected through a tunnel or an upgraded connection, nobody else can get at its stream or its
+key.
+"""
 
 from __future__ import annotations
 
@@ -53,14 +55,18 @@ async def connected(request: pytest.FixtureRequest, tmp_path: Path, collector: C
         address = ready[door].replace("127.0.0.1", "localhost")
         config = configuration(tmp_path, ready | {"address": address}, collector)
         authority = str(tmp_path / "sim" / "web-ca.pem")
-        started = Started(await handler(config, f"--teleport-dial={request.param}", SSL_CERT_FILE=authority, TMPDIR=str(temporary)))
+        started = Started(
+            await handler(config, f"--teleport-dial={request.param}", SSL_CERT_FILE=authority, TMPDIR=str(temporary))
+        )
         await started.until("connected to Teleport")
         yield Connected(started.process.pid, temporary, tmp_path / "storage")
         await started.stop()
         assert started.process.returncode == 0
 
 
-async def test_it_listens_nowhere_and_its_pairs_have_no_name_by_which_another_process_could_connect(connected: Connected) -> None:
+async def test_it_listens_nowhere_and_its_pairs_have_no_name_by_which_another_process_could_connect(
+    connected: Connected,
+) -> None:
     own = connected.sockets()
     streams = [row for table in ("tcp", "tcp6") for row in connected.table(table) if row[9] in own]
     assert streams, "it is connected"
@@ -82,7 +88,9 @@ async def test_its_sockets_cannot_be_opened_by_way_of_proc_not_even_by_its_own_u
 async def test_no_file_holds_its_key(connected: Connected) -> None:
     assert list(connected.temporary.iterdir()) == []
     stored = [path for path in connected.storage.rglob("*") if path.is_file()]
-    opened = [Path(path) for path in connected.descriptors() if Path(path).is_file()]  # deleted files and those in memory too
+    opened = [
+        Path(path) for path in connected.descriptors() if Path(path).is_file()
+    ]  # deleted files and those in memory too
     assert stored
     assert opened
     for path in stored + opened:

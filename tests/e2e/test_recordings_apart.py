@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from time import time
 
-from event_handler.cli.line import Filters
 from event_handler.event import Event
+from event_handler.runtime.worker import Filters
 from event_handler.simulator.credentials import write_cluster_files
 from event_handler.simulator.events import Generator
 from event_handler.simulator.faults import FaultyRelay
@@ -16,8 +16,8 @@ from event_handler.simulator.server import AuthServer, Faults
 from event_handler.sinks.base import Verdict
 from event_handler.sinks.fluentd import FluentdSink
 from event_handler.state.store import Store
-from event_handler.teleport.credentials import read_identity
-from event_handler.teleport.tls import client_context
+from event_handler.teleport.auth.credentials import read_identity
+from event_handler.teleport.auth.tls import client_context
 from tests.e2e.conftest import Collector
 from tests.e2e.test_cluster_to_collector import CLUSTER, DAY, a_log, client_at, cluster, following, line_into
 
@@ -63,7 +63,9 @@ async def test_recordings_that_are_not_taken_do_not_hold_up_the_audit_log_after_
 ) -> None:
     log = a_log(300, sessions=4)
     write_cluster_files(tmp_path / "sim", CLUSTER)
-    server, port = await AuthServer(log, cluster=CLUSTER, bulk=False, faults=Faults()).start(tmp_path / "sim", "127.0.0.1", 0)
+    server, port = await AuthServer(log, cluster=CLUSTER, bulk=False, faults=Faults()).start(
+        tmp_path / "sim", "127.0.0.1", 0
+    )
     relay = FaultyRelay(f"127.0.0.1:{port}")
     address, context = await relay.start(), client_context(read_identity(str(tmp_path / "sim" / "identity")))
     store, sink = Store(tmp_path / "state"), AuditFirst(collector.settings)
@@ -71,7 +73,9 @@ async def test_recordings_that_are_not_taken_do_not_hold_up_the_audit_log_after_
     follow = following(time() - 2 * DAY - 60, exit_on_last_event=False)
     async with (
         asyncio.timeout(30),
-        line_into(sink, store, Filters((), (), ("print",)), lambda: client_at(address, context), follow, 1_048_576) as line,
+        line_into(
+            sink, store, Filters((), (), ("print",)), lambda: client_at(address, context), follow, 1_048_576
+        ) as line,
     ):
         reading = asyncio.create_task(line.follower.run())
         while len(collector.ids()) < len(log.events) or not sink.held:

@@ -16,9 +16,10 @@ from typing import Any
 
 import pytest
 
-from event_handler import about, logs
-from event_handler.logs import repeats
-from event_handler.settings.load import load
+from event_handler import about
+from event_handler.config.load import load
+from event_handler.telemetry import logs
+from event_handler.telemetry.logs import repeats
 
 start = importlib.import_module("event_handler.cli.start")  # the package has the command by that name
 
@@ -34,7 +35,9 @@ def cluster(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[dict[str
         process.terminate()
 
 
-def told(cluster: dict[str, Any], directory: Path, capsys: pytest.CaptureFixture[str], **more: Any) -> list[dict[str, Any]]:
+def told(
+    cluster: dict[str, Any], directory: Path, capsys: pytest.CaptureFixture[str], **more: Any
+) -> list[dict[str, Any]]:
     """Run `start` until it has written everything to a file; return its log."""
     given = {
         "teleport_addr": [cluster["address"]],
@@ -63,7 +66,9 @@ def test_each_report_has_the_plugins_words_and_fields(
     monkeypatch.setattr(start, "REPORT_EVERY", 0.02)
     monkeypatch.setattr(repeats, "AT_MOST", 10_000)
     file, ended = tmp_path / "events.ndjson", threading.Event()
-    stopping = threading.Thread(target=stop_when, args=(lambda: file.exists() and b"session_id" in file.read_bytes(), ended))
+    stopping = threading.Thread(
+        target=stop_when, args=(lambda: file.exists() and b"session_id" in file.read_bytes(), ended)
+    )
     stopping.start()
     try:
         lines = told(cluster, tmp_path, capsys, exit_on_last_event="false")
@@ -74,18 +79,30 @@ def test_each_report_has_the_plugins_words_and_fields(
     sessions = [line for line in lines if line["event"] == "Session processing"]
     assert any(line["events_per_minute"] > 0 for line in events)
     assert any(line["sessions_per_minute"] > 0 for line in sessions)
-    assert {line["date"] for line in events} <= {"", *(f"{datetime.now(UTC) - timedelta(days=back):%Y-%m-%d}" for back in range(4))}
+    assert {line["date"] for line in events} <= {
+        "",
+        *(f"{datetime.now(UTC) - timedelta(days=back):%Y-%m-%d}" for back in range(4)),
+    }
     assert any(line["date"] for line in events)
 
 
 def test_the_first_lines_tell_the_build_and_what_was_set_but_no_secret(
     cluster: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    more = {"types": ["user.*,T1000I"], "dry_run": "true", "lock_period": "90s", "batch": "0x10", "elasticsearch_api_key": "hunter2"}
+    more = {
+        "types": ["user.*,T1000I"],
+        "dry_run": "true",
+        "lock_period": "90s",
+        "batch": "0x10",
+        "elasticsearch_api_key": "hunter2",
+    }
     first, second, *others = told(cluster, tmp_path, capsys, **more)
     assert (first["event"], first["build"]) == ("starting", about.line())
     assert second["event"] == "settings"
-    told_of = {name: second[name] for name in ("types", "dry_run", "lock_period", "batch", "teleport_addr", "elasticsearch_api_key")}
+    told_of = {
+        name: second[name]
+        for name in ("types", "dry_run", "lock_period", "batch", "teleport_addr", "elasticsearch_api_key")
+    }
     assert told_of == {
         "types": "user.*,T1000I",
         "dry_run": "true",

@@ -1,4 +1,7 @@
-"""Several sinks at once, in the real process: one that is down stops no other, and each goes on from its own position."""
+"""Several sinks at once, in the real process.
+
+one that is down stops no other, and each goes on from its own position.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,10 @@ async def test_a_sink_that_is_down_does_not_stop_the_other(tmp_path: Path, colle
         manifest = json.loads((tmp_path / "sim" / "manifest.json").read_text())
         process = await handler(config, *both, *down)
         async with asyncio.timeout(60):
-            while len({line["uid"] for line in lines_of(file) if "teleport_session_id" not in line}) < len(manifest["events"]) * 0.9:
+            while (
+                len({line["uid"] for line in lines_of(file) if "teleport_session_id" not in line})
+                < len(manifest["events"]) * 0.9
+            ):
                 await asyncio.sleep(0.05)
         process.send_signal(signal.SIGTERM)
         _, errors = await process.communicate()
@@ -35,7 +41,9 @@ async def test_a_sink_that_is_down_does_not_stop_the_other(tmp_path: Path, colle
         _, errors = await process.communicate()
         assert process.returncode == 0, errors.decode()[-2000:]
     assert set(collector.ids()) == set(manifest["events"])
-    lines = lines_of(file.with_name("events.ndjson.1")) + lines_of(file)  # renamed where a midnight lies between the runs
+    lines = lines_of(file.with_name("events.ndjson.1")) + lines_of(
+        file
+    )  # renamed where a midnight lies between the runs
     written = [line for line in lines if "teleport_session_id" not in line]
     assert Counter(str(line["uid"]) for line in written).most_common(1)[0][1] == 1
     assert {str(line["uid"]) for line in written} | {

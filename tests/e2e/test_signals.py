@@ -1,4 +1,7 @@
-"""How the real process ends: by one signal or two, with a collector that hangs, by a dry run, and beside a second process."""
+"""How the real process ends.
+
+by one signal or two, with a collector that hangs, by a dry run, and beside a second process.
+"""
 
 from __future__ import annotations
 
@@ -77,7 +80,9 @@ async def test_a_reader_of_the_log_that_ends_stops_neither_deliveries_nor_the_wi
             assert await process.wait() == 0
 
 
-async def test_a_second_process_on_the_same_storage_ends_and_names_the_first(tmp_path: Path, collector: Collector) -> None:
+async def test_a_second_process_on_the_same_storage_ends_and_names_the_first(
+    tmp_path: Path, collector: Collector
+) -> None:
     async with simulated(tmp_path / "sim", "--events=50", "--sessions=0") as ready:
         config = configuration(tmp_path, ready, collector)
         first = await hanging(config, collector, "--shutdown-timeout=10ms")
@@ -88,7 +93,9 @@ async def test_a_second_process_on_the_same_storage_ends_and_names_the_first(tmp
     assert f"another event handler (pid {first.process.pid}) works in".encode() in errors.splitlines()[-1]
 
 
-async def test_a_dry_run_tells_what_it_would_deliver_and_leaves_nothing_behind(tmp_path: Path, collector: Collector) -> None:
+async def test_a_dry_run_tells_what_it_would_deliver_and_leaves_nothing_behind(
+    tmp_path: Path, collector: Collector
+) -> None:
     async with simulated(tmp_path / "sim", "--events=40", "--sessions=2") as ready:
         config = configuration(tmp_path, ready, collector)
         started = Started(await handler(config, "--log-format=json", "--dry-run", "--exit-on-last-event"))

@@ -1,4 +1,6 @@
-"""A lookup that hangs holds up no other name, is shared by those who ask for the same one, and does not keep the process alive."""
+"""A lookup that hangs holds up no other name, is shared by those who ask for the same one, and does not keep the
+process alive.
+"""
 
 from __future__ import annotations
 
@@ -59,7 +61,9 @@ async def test_those_who_ask_for_the_same_name_share_a_lookup(hung: list[str]) -
     assert hung == ["hung"]
 
 
-async def test_a_lookup_that_is_stuck_is_left_behind_a_few_times_only(hung: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_lookup_that_is_stuck_is_left_behind_a_few_times_only(
+    hung: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(names, "STUCK_AFTER", -1.0)
     for _ in range(10):
         await given_up("hung-for-ever")

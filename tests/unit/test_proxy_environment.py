@@ -105,7 +105,9 @@ def test_no_text_in_no_proxy_breaks_the_choice(no_proxy: str, host: str, port: i
 
 @given(st.text(min_size=1, max_size=20), st.text(min_size=1, max_size=20))
 def test_credentials_come_back_from_their_percent_encoding_and_stay_out_of_text(user: str, password: str) -> None:
-    found = proxy_for("example.com", 443, {"HTTPS_PROXY": f"http://{quote(user, safe='')}:{quote(password, safe='')}@proxy:1"})
+    found = proxy_for(
+        "example.com", 443, {"HTTPS_PROXY": f"http://{quote(user, safe='')}:{quote(password, safe='')}@proxy:1"}
+    )
     assert found is not None
     assert (found.user, found.password) == (user, password)
     assert str(found) == "http://proxy:1"
@@ -123,7 +125,9 @@ def test_credentials_come_back_from_their_percent_encoding_and_stay_out_of_text(
         ("https", {"https_proxy": "secure:1", "no_proxy": "example.com:8888"}, None),
     ],
 )
-def test_a_url_goes_through_the_proxy_of_its_own_scheme_only(scheme: str, environment: dict[str, str], proxy: str | None) -> None:
+def test_a_url_goes_through_the_proxy_of_its_own_scheme_only(
+    scheme: str, environment: dict[str, str], proxy: str | None
+) -> None:
     found = proxy_for_url(scheme, "collector.example.com", 8888, environment)
     assert (str(found) if found else None) == proxy
 

@@ -1,4 +1,7 @@
-"""Sixty ways to carry a secret in a URL or a text: none of them reaches a log line, an error, the settings line or a dead letter."""
+"""Sixty ways to carry a secret in a URL or a text.
+
+none of them reaches a log line, an error, the settings line or a dead letter.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +11,12 @@ from collections.abc import Callable, Iterator
 import pytest
 import structlog
 
-from event_handler import logs, redact
+from event_handler import redact
+from event_handler.config.load import load
+from event_handler.config.model import options, secrets, shown
 from event_handler.errors import ConfigurationError
 from event_handler.redact import credentials, origin, without_secrets
-from event_handler.settings.load import load
-from event_handler.settings.model import options, secrets, shown
+from event_handler.telemetry import logs
 
 S = "hunter2-zq47q-geheim"
 HOST = "https://collector.example.com:8088"
@@ -157,9 +161,15 @@ def test_a_secret_is_never_shown(name: str) -> None:
 
 
 @pytest.mark.usefixtures("nothing_known")
-@pytest.mark.parametrize("text", ["it said hunter2 zq47q geheim at once", "a\thunter2 zq47q geheim", "hunter2%20zq47q%20geheim"])
+@pytest.mark.parametrize(
+    "text", ["it said hunter2 zq47q geheim at once", "a\thunter2 zq47q geheim", "hunter2%20zq47q%20geheim"]
+)
 def test_the_secrets_of_the_settings_are_found_wherever_they_stand(text: str) -> None:
-    required = {"fluentd_url": "https://u:hunter2%20zq47q%20geheim@c/a", "fluentd_session_url": "https://c/s", "storage": "st"}
+    required = {
+        "fluentd_url": "https://u:hunter2%20zq47q%20geheim@c/a",
+        "fluentd_session_url": "https://c/s",
+        "storage": "st",
+    }
     redact.know(secrets(load({**required, "elasticsearch_url": "https://e"}, {}).settings))
     assert "zq47q" not in without_secrets(text)
 

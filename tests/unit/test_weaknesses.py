@@ -19,4 +19,6 @@ def test_every_test_that_is_named_exists() -> None:
         tests = re.findall(r"`([\w/]+\.py)::(\w+)`", shown)
         assert tests, name
         for file, test in tests:
-            assert re.search(rf"^(async )?def {test}\(", (TESTS / file).read_text(), re.MULTILINE), f"{name}: {file}::{test}"
+            assert re.search(rf"^(async )?def {test}\(", (TESTS / file).read_text(), re.MULTILINE), (
+                f"{name}: {file}::{test}"
+            )

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from event_handler import about, logs, redact
+from event_handler import about, redact
 from event_handler.cli import standard, unexpected
 from event_handler.cli.command_line import Command, Group, app_options, tell
 from event_handler.cli.configure import configure_command
@@ -18,11 +18,12 @@ from event_handler.cli.dead_letters import dead_letter
 from event_handler.cli.elasticsearch_template import elasticsearch_template
 from event_handler.cli.start import run
 from event_handler.cli.storage import storage
+from event_handler.config.load import load
+from event_handler.config.model import secrets
+from event_handler.config.options import click_options, given
+from event_handler.config.values import TRUE
 from event_handler.errors import EventHandlerError
-from event_handler.settings.load import load
-from event_handler.settings.model import secrets
-from event_handler.settings.options import click_options, given
-from event_handler.settings.values import TRUE
+from event_handler.telemetry import logs
 
 EXIT_USAGE = 80  # the Go plugin's code for a wrong command line
 
@@ -63,7 +64,10 @@ cli.add_command(storage)
 
 
 def main() -> None:
-    """Entry point. Exit codes: 0 done, 1 failed, 80 wrong command line or configuration, 130 interrupted; `configure`: 255."""
+    """Entry point. Exit codes.
+
+    0 done, 1 failed, 80 wrong command line or configuration, 130 interrupted; `configure`: 255.
+    """
     standard.open_closed()
     try:
         cli.main(prog_name=about.PROGRAM, standalone_mode=False)

@@ -8,8 +8,8 @@ from typing import Any, TypeVar
 
 import click
 
-from event_handler.settings.model import options
-from event_handler.settings.options import click_options
+from event_handler.config.model import options
+from event_handler.config.options import click_options
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -27,9 +27,13 @@ class Group(click.Group):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         return super().parse_args(ctx, _with_values(self, args))
 
-    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
         if self.get_command(ctx, args[0]) is None:
-            raise click.UsageError(f"unexpected argument {args[0]}{_did_you_mean(args[0], self.list_commands(ctx))}", ctx)
+            raise click.UsageError(
+                f"unexpected argument {args[0]}{_did_you_mean(args[0], self.list_commands(ctx))}", ctx
+            )
         return super().resolve_command(ctx, args)
 
 

@@ -15,17 +15,18 @@ import click
 
 from event_handler import about
 from event_handler.cli.command_line import Command, app_options
+from event_handler.config import durations
 from event_handler.configure import DEFAULT_LENGTH, HELM_NAME, OUTPUTS, Group, KeyType, Request, groups, steps
 from event_handler.configure.authority import LENGTHS, LONGEST_PASSPHRASE, WEAK_LENGTH
 from event_handler.configure.files import write
 from event_handler.errors import ConfigurationError
-from event_handler.settings import durations
 
 HELP = """Make certificates, role and configuration files in the directory OUT.
 
 ADDR is the Auth Service or the Proxy as host:port; CA_NAME, SERVER_NAME and CLIENT_NAME name the certificate files.
 
-The server's key is encrypted: a terminal is asked for the passphrase, from a pipe comes the first line, otherwise it is made up.
+The server's key is encrypted: a terminal is asked for the passphrase, from a pipe comes the first line, otherwise
+    it is made up.
 
 Files that exist are asked about on a terminal, and kept otherwise."""
 
@@ -36,15 +37,27 @@ Files that exist are asked about on a terminal, and kept otherwise."""
 @click.argument("ca_name", default="ca")
 @click.argument("server_name", default="server")
 @click.argument("client_name", default="client")
-@click.option("--output", type=click.Choice(OUTPUTS), default="fluentd", help="collector, or way to run [default: fluentd]")
+@click.option(
+    "--output", type=click.Choice(OUTPUTS), default="fluentd", help="collector, or way to run [default: fluentd]"
+)
 @click.option("--ttl", default="87600h", metavar="DURATION", help="validity of the certificates [default: 87600h]")
-@click.option("--dns-names", multiple=True, metavar="NAMES,...", help="host names of the collector [default: localhost]")
+@click.option(
+    "--dns-names", multiple=True, metavar="NAMES,...", help="host names of the collector [default: localhost]"
+)
 @click.option("--ip", multiple=True, metavar="IPS,...", help="IP addresses of the collector")
 @click.option(
-    "--length", type=int, default=DEFAULT_LENGTH, metavar="|".join(map(str, LENGTHS)), help="bits of RSA keys [default: 4096]"
+    "--length",
+    type=int,
+    default=DEFAULT_LENGTH,
+    metavar="|".join(map(str, LENGTHS)),
+    help="bits of RSA keys [default: 4096]",
 )
-@click.option("--key-type", type=click.Choice(["rsa", "ecdsa", "ed25519"]), default="rsa", help="kind of the keys [default: rsa]")
-@click.option("--lock-enabled", "lock", is_flag=True, help="let the role and the settings lock users whose logins keep failing")
+@click.option(
+    "--key-type", type=click.Choice(["rsa", "ecdsa", "ed25519"]), default="rsa", help="kind of the keys [default: rsa]"
+)
+@click.option(
+    "--lock-enabled", "lock", is_flag=True, help="let the role and the settings lock users whose logins keep failing"
+)
 @click.option("--impersonator", is_flag=True, help="write a role for whoever signs the identity file")
 @click.option("--force", is_flag=True, help="replace files that exist")
 @app_options
@@ -70,9 +83,15 @@ def configure_command(
     except ValueError as error:
         raise click.UsageError(f"--ttl: {error}", click.get_current_context()) from None
     if key_type == "rsa" and length == WEAK_LENGTH:
-        click.echo(f"warning: TLS libraries of today refuse RSA keys of {WEAK_LENGTH} bits; choose --length=2048 or more", err=True)
+        click.echo(
+            f"warning: TLS libraries of today refuse RSA keys of {WEAK_LENGTH} bits; choose --length=2048 or more",
+            err=True,
+        )
     if not addr.rpartition(":")[2].isdigit():
-        click.echo(f"warning: the address {addr} has no port, and start asks for one; give it as {addr.rstrip(':')}:443", err=True)
+        click.echo(
+            f"warning: the address {addr} has no port, and start asks for one; give it as {addr.rstrip(':')}:443",
+            err=True,
+        )
     usual = HELM_NAME if output == "helm" else "localhost"
     request = Request(
         out=out,
@@ -144,7 +163,11 @@ def _at_terminal() -> bool:
 
 def _typed() -> str:
     question = "Passphrase for the server's key (empty: one is made up)"
-    return str(click.prompt(question, default="", hide_input=True, confirmation_prompt="Once more", show_default=False, err=True))
+    return str(
+        click.prompt(
+            question, default="", hide_input=True, confirmation_prompt="Once more", show_default=False, err=True
+        )
+    )
 
 
 def _piped() -> str:
@@ -154,7 +177,9 @@ def _piped() -> str:
     try:
         return line.decode().rstrip("\r\n")
     except UnicodeDecodeError:
-        raise ConfigurationError("expected a passphrase in UTF-8 on standard input, got other bytes", "Choose another one.") from None
+        raise ConfigurationError(
+            "expected a passphrase in UTF-8 on standard input, got other bytes", "Choose another one."
+        ) from None
 
 
 def _may_write(group: Group) -> bool:
@@ -170,11 +195,16 @@ def _may_write(group: Group) -> bool:
 
 def _tell(wanted: Sequence[Group], written: set[Path]) -> None:
     for number, group in enumerate(wanted, 1):
-        names = ", ".join(_shown(path) for path in (group.paths if written.issuperset(group.paths) else group.existing()))
+        names = ", ".join(
+            _shown(path) for path in (group.paths if written.issuperset(group.paths) else group.existing())
+        )
         if written.issuperset(group.paths):
             click.echo(f"[{number}] {group.title}: {names}")
         else:
-            click.echo(f"[{number}] {group.title}: KEPT, nothing written, because these exist: {names} (replace them with --force)")
+            click.echo(
+                f"[{number}] {group.title}: KEPT, nothing written, because these exist: {names} (replace them with "
+                f"--force)"
+            )
 
 
 def _shown(path: Path) -> str:

@@ -12,9 +12,16 @@ import click
 import orjson
 
 from event_handler.cli.command_line import Command
-from event_handler.cli.storage import cluster_option, config_option, sink_option, state_directories, storage_option, storage_settings
+from event_handler.cli.storage import (
+    cluster_option,
+    config_option,
+    sink_option,
+    state_directories,
+    storage_option,
+    storage_settings,
+)
 from event_handler.errors import UsageError
-from event_handler.state.letters import Letter, Letters
+from event_handler.state.dead_letters import DeadLetters, KeptDeadLetter
 from event_handler.state.store import FILE
 
 REASON_SHOWN = 60  # characters of a reason in the list
@@ -26,7 +33,7 @@ class Box:
 
     def __init__(self, directory: Path) -> None:
         self.name = f"{directory.parent.name}/{directory.name}"
-        self.letters = Letters(directory / FILE)
+        self.letters = DeadLetters(directory / FILE)
 
 
 def over_boxes(command: Callable[..., None]) -> Callable[..., None]:
@@ -39,7 +46,13 @@ def over_boxes(command: Callable[..., None]) -> Callable[..., None]:
     @click.pass_obj
     @wraps(command)
     def wrapped(
-        before: Mapping[str, str], /, config: str, storage_directory: str | None, cluster: str, sink: str, **parameters: Any
+        before: Mapping[str, str],
+        /,
+        config: str,
+        storage_directory: str | None,
+        cluster: str,
+        sink: str,
+        **parameters: Any,
     ) -> None:
         settings = storage_settings(config or before["config"], storage_directory)
         command([Box(directory) for directory in state_directories(settings, cluster, sink)], **parameters)
@@ -55,7 +68,7 @@ def dead_letter() -> None:
 @dead_letter.command("list", cls=Command, help="List the dead letters, oldest first, one a line.")
 @click.option("--json", "as_json", is_flag=True, help="one JSON object a line, with the event")
 @over_boxes
-def list_letters(boxes: Sequence[Box], as_json: bool) -> None:
+def list_dead_letters(boxes: Sequence[Box], as_json: bool) -> None:
     for box in boxes:
         for letter in box.letters.all():
             if as_json:
@@ -77,7 +90,9 @@ def show(boxes: Sequence[Box], letter: str) -> None:
     click.echo(orjson.dumps(orjson.loads(_json(box, found)), option=orjson.OPT_INDENT_2).decode())
 
 
-@dead_letter.command("retry", cls=Command, help="Send dead letters again, by the running event handler or the next one started.")
+@dead_letter.command(
+    "retry", cls=Command, help="Send dead letters again, by the running event handler or the next one started."
+)
 @click.argument("letters", nargs=-1)
 @all_option
 @over_boxes
@@ -96,7 +111,10 @@ def drop(boxes: Sequence[Box], letters: tuple[str, ...], everything: bool) -> No
 
 
 def _chosen(boxes: Sequence[Box], names: Sequence[str], *, everything: bool) -> list[tuple[Box, Iterable[int]]]:
-    """The letters that `names` mean, by box: `7`, `fluentd/7` or `cluster/fluentd/7`, as long as it is clear which one that is."""
+    """The letters that `names` mean, by box.
+
+    `7`, `fluentd/7` or `cluster/fluentd/7`, as long as it is clear which one that is.
+    """
     if everything == bool(names):
         raise UsageError("which dead letters?", "Name them as `dead-letter list` does, or say --all.")
     if everything:
@@ -117,7 +135,7 @@ def _has(box: Box, number: str) -> bool:
     return number.isascii() and number.isdigit() and len(number) < 19 and box.letters.get(int(number)) is not None
 
 
-def _json(box: Box, letter: Letter) -> str:
+def _json(box: Box, letter: KeptDeadLetter) -> str:
     facts = {
         "letter": f"{box.name}/{letter.number}",
         "kept": datetime.fromtimestamp(letter.time, UTC).isoformat(),

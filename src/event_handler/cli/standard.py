@@ -8,7 +8,9 @@ from contextlib import suppress
 
 
 def open_closed() -> None:
-    """Let the numbers 0 to 2 lead nowhere where they are closed, or the next file that is opened would get one of them."""
+    """Let the numbers 0 to 2 lead nowhere where they are closed, or the next file that is opened would get one of
+    them.
+    """
     for descriptor in range(3):
         try:
             os.fstat(descriptor)

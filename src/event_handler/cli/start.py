@@ -1,4 +1,6 @@
-"""`start`: builds a line for each sink from the settings and runs them until a signal comes or, if asked, all is delivered."""
+"""`start`: builds a line for each sink from the settings and runs them until a signal comes or, if asked, all is
+delivered.
+"""
 
 from __future__ import annotations
 
@@ -14,25 +16,25 @@ from time import monotonic
 import structlog
 
 from event_handler import about
-from event_handler.cli.access import Access, addresses, wait_for_credentials
-from event_handler.cli.line import OF_THE_CLUSTER, KeptLine
-from event_handler.cli.sinks import PlannedSink, planned_sinks
+from event_handler.config.model import StartSettings, options, shown
 from event_handler.errors import EventHandlerError, StorageError
+from event_handler.go_plugin.import_state import import_state
 from event_handler.pipeline.filters import Filter
 from event_handler.pipeline.select import ANNOUNCING
-from event_handler.settings.model import StartSettings, options, shown
-from event_handler.sources.follow import FollowSettings, export_date
-from event_handler.sources.locks import LockSettings, LoginGuard
-from event_handler.sources.login_watch import LoginWatch
-from event_handler.sources.reread import before_reading
-from event_handler.sources.take_over import take_over
-from event_handler.state.directory import adopt, state_directory
+from event_handler.runtime.access import Access, addresses, wait_for_credentials
+from event_handler.runtime.lockout import LockSettings, LoginLockout
+from event_handler.runtime.login_watch import LoginWatch
+from event_handler.runtime.reread import before_reading
+from event_handler.runtime.session import FollowSettings, export_date
+from event_handler.runtime.sinks import PlannedSink, planned_sinks
+from event_handler.runtime.supervise import supervise, tell
+from event_handler.runtime.worker import OF_THE_CLUSTER, KeptWorker
+from event_handler.state.directory import migrate_layout, state_directory
 from event_handler.state.store import FILE, Store
-from event_handler.supervise import supervise, tell
-from event_handler.teleport.credentials import Credentials
-from event_handler.teleport.decode import COMPILED
-from event_handler.teleport.dial import split_address, srv
-from event_handler.teleport.renewal import CredentialsKeeper
+from event_handler.teleport.auth.credentials import Credentials
+from event_handler.teleport.auth.renewal import CredentialsKeeper
+from event_handler.teleport.transport import split_address, srv
+from event_handler.teleport.wire.decode import COMPILED
 
 REPORT_EVERY = 60.0  # seconds between counter lines, as the Go plugin prints them
 ARRAY = 'Where the receiver takes arrays, fluentd-format = "array" costs a seventh of the CPU (docs/sinks.md).'
@@ -49,7 +51,9 @@ def run(settings: StartSettings, warnings: Sequence[str]) -> None:
         planned = planned_sinks(settings)
         for given, address in zip(settings.teleport_addr, addresses(settings), strict=True):
             if "://" in given:
-                log.warning("teleport.addr is host:port, not a URL; the scheme and the path are left out", address=address)
+                log.warning(
+                    "teleport.addr is host:port, not a URL; the scheme and the path are left out", address=address
+                )
         keeper = asyncio.run(_credentials(settings))
         if keeper is None:
             return
@@ -65,7 +69,7 @@ def run(settings: StartSettings, warnings: Sequence[str]) -> None:
             sinks=",".join(plan.sink.name for plan in planned),
             format=settings.fluentd_format,
         )
-        _tell_settings(settings)
+        _log_settings(settings)
     finally:  # also before an error, which they may explain
         for warning in warnings:
             log.warning(warning)
@@ -89,7 +93,7 @@ async def _credentials(settings: StartSettings) -> CredentialsKeeper | None:
     return keeper
 
 
-def _tell_settings(settings: StartSettings) -> None:
+def _log_settings(settings: StartSettings) -> None:
     """What differs from its default, as a user would write it."""
     chosen = {name: value for name, value in settings if value != StartSettings.model_fields[name].default}
     log.info("settings", **{name: shown(option, chosen[name]) for name, option in options().items() if name in chosen})
@@ -123,11 +127,11 @@ def _store(settings: StartSettings, cluster: str, sink: str) -> Store:
         store = Store(None, copy_from=directory / FILE)
     else:
         if sink == "fluentd":  # the only sink that there was when state was kept by address
-            adopt(storage, directory, hosts)
+            migrate_layout(storage, directory, hosts)
         store = Store(directory, begin_known=settings.start_time is not None)
         store.claim(cluster)
     if sink == "fluentd":  # the only one that the Go plugin delivers to
-        take_over(store, storage, hosts, settings.start_time)
+        import_state(store, storage, hosts, settings.start_time)
     return store
 
 
@@ -180,58 +184,71 @@ def _login_watch(settings: StartSettings, store: Store, access: Access) -> Login
     if not settings.lock_enabled or settings.dry_run:
         return None
     count, period, duration = settings.lock_failed_attempts_count, settings.lock_period, settings.lock_for
-    return LoginWatch(access.connect, LoginGuard(LockSettings(count, period, duration, settings.lock_exempt), store))
+    return LoginWatch(access.connect, LoginLockout(LockSettings(count, period, duration, settings.lock_exempt), store))
 
 
-async def _run(settings: StartSettings, jobs: list[tuple[PlannedSink, Store]], access: Access, keeper: CredentialsKeeper) -> None:
-    lines: list[KeptLine] = []
+async def _run(
+    settings: StartSettings, jobs: list[tuple[PlannedSink, Store]], access: Access, keeper: CredentialsKeeper
+) -> None:
+    workers: list[KeptWorker] = []
     for plan, store in jobs:
         follow = _follow_settings(settings, plan, store, keeper.current.cluster)
-        lines.append(KeptLine(plan.sink, store, plan.filters, access.connect, follow, settings.max_in_flight_bytes))
+        workers.append(KeptWorker(plan.sink, store, plan.filters, access.connect, follow, settings.max_in_flight_bytes))
     try:
-        await _follow(lines, _login_watch(settings, jobs[0][1], access), access, keeper, settings.shutdown_timeout)
+        await _follow(workers, _login_watch(settings, jobs[0][1], access), access, keeper, settings.shutdown_timeout)
     finally:
-        _tell(lines)
+        _log(workers)
     log.info("Successfully shut down")
 
 
 async def _follow(
-    lines: list[KeptLine], watch: LoginWatch | None, access: Access, keeper: CredentialsKeeper, shutdown_timeout: float
+    workers: list[KeptWorker],
+    watch: LoginWatch | None,
+    access: Access,
+    keeper: CredentialsKeeper,
+    shutdown_timeout: float,
 ) -> None:
     """Read and deliver until all lines are done, the cluster turns out to be a wrong one, or a signal comes."""
 
     async def renew(newer: Credentials) -> None:
-        for line in lines:
-            await line.renew(lambda: access.connect(newer))
+        for worker in workers:
+            await worker.renew(lambda: access.connect(newer))
 
-    running = {asyncio.create_task(line.run()): line for line in lines}
+    running = {asyncio.create_task(worker.run()): worker for worker in workers}
     stopping = asyncio.create_task(_signalled())
     beside = [
-        asyncio.create_task(supervise("the report of counters", partial(_report, lines))),
+        asyncio.create_task(supervise("the report of counters", partial(_report, workers))),
         asyncio.create_task(supervise("the watch for renewed credentials", partial(keeper.watch, renew))),
     ]
     if watch is not None:
         beside.append(asyncio.create_task(supervise("locking users", watch.run)))
     hang_up = asyncio.Event()
-    beside.append(asyncio.create_task(supervise("reading files again", partial(_look_again, hang_up, lines, keeper))))
+    beside.append(asyncio.create_task(supervise("reading files again", partial(_reload, hang_up, workers, keeper))))
     asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, hang_up.set)
-    asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, _tell, lines)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, _log, workers)
     try:
         await _until_done(list(running), watch, stopping)
     finally:
-        for task, line in running.items():
-            line.stop(task, shutdown_timeout)
+        for task, worker in running.items():
+            worker.stop(task, shutdown_timeout)
         ended = await asyncio.gather(*running, return_exceptions=True)
         for task in (stopping, *beside):
             task.cancel()
         await asyncio.gather(stopping, *beside, return_exceptions=True)
-    if not all(line.drained for line in lines):
+    if not all(worker.drained for worker in workers):
         log.warning("stopped with events in flight; they are sent again at the next start", waited_s=shutdown_timeout)
-    _raise_failure({line.sink.name: error for line, error in zip(lines, ended, strict=True) if isinstance(error, Exception)})
+    _raise_failure(
+        {worker.sink.name: error for worker, error in zip(workers, ended, strict=True) if isinstance(error, Exception)}
+    )
 
 
-async def _until_done(reading: list[asyncio.Task[None]], watch: LoginWatch | None, stopping: asyncio.Task[None]) -> None:
-    """Wait for all lines, then for failed logins; not longer than to the signal to stop, or to an error that concerns them all."""
+async def _until_done(
+    reading: list[asyncio.Task[None]], watch: LoginWatch | None, stopping: asyncio.Task[None]
+) -> None:
+    """Wait for all lines, then for failed logins.
+
+    Not longer than to the signal to stop, or to an error that concerns them all.
+    """
     left = {*reading, stopping}
     while stopping in left and len(left) > 1:
         done, left = await asyncio.wait(left, return_when=asyncio.FIRST_COMPLETED)
@@ -260,18 +277,18 @@ def _reason(error: Exception) -> str:
     return str(error) if isinstance(error, EventHandlerError) else f"{type(error).__name__}: {error}"
 
 
-async def _look_again(hang_up: asyncio.Event, lines: list[KeptLine], keeper: CredentialsKeeper) -> None:
+async def _reload(hang_up: asyncio.Event, workers: list[KeptWorker], keeper: CredentialsKeeper) -> None:
     """After each SIGHUP: files may have been renewed or moved away."""
     while True:
         await hang_up.wait()
         hang_up.clear()
         log.info("reading credentials and TLS files again, opening files again", signal="SIGHUP")
         keeper.look_now()
-        for line in lines:
+        for worker in workers:
             try:
-                await line.sink.reopen()
+                await worker.sink.reopen()
             except Exception as error:  # of one sink; the others are opened all the same
-                tell("files cannot be opened again", error, sink=line.sink.name)
+                tell("files cannot be opened again", error, sink=worker.sink.name)
 
 
 async def _signalled() -> None:
@@ -291,19 +308,21 @@ async def _signalled() -> None:
     await stop.wait()
 
 
-async def _report(lines: list[KeptLine]) -> None:
+async def _report(workers: list[KeptWorker]) -> None:
     events, sessions, at = 0, 0, monotonic()
     while True:
         await asyncio.sleep(REPORT_EVERY)
         minutes = (monotonic() - at) / 60
-        now_events = sum(line.audit.delivered for line in lines)
-        now_sessions = sum(line.recordings.delivered for line in lines)
-        dates = [date for line in lines if (date := export_date(line.store))]
-        log.info("Event processing", events_per_minute=round((now_events - events) / minutes), date=min(dates, default=""))
+        now_events = sum(worker.audit.delivered for worker in workers)
+        now_sessions = sum(worker.recordings.delivered for worker in workers)
+        dates = [date for worker in workers if (date := export_date(worker.store))]
+        log.info(
+            "Event processing", events_per_minute=round((now_events - events) / minutes), date=min(dates, default="")
+        )
         log.info("Session processing", sessions_per_minute=round((now_sessions - sessions) / minutes))
         events, sessions, at = now_events, now_sessions, monotonic()
 
 
-def _tell(lines: list[KeptLine]) -> None:
-    for line in lines:
-        log.info("delivered", **line.facts())
+def _log(workers: list[KeptWorker]) -> None:
+    for worker in workers:
+        log.info("delivered", **worker.facts())

@@ -11,21 +11,25 @@ from urllib.parse import unquote
 import click
 
 from event_handler.cli.command_line import Command
+from event_handler.config.load import load
+from event_handler.config.model import StartSettings
 from event_handler.errors import StateError, UsageError
-from event_handler.settings.load import load
-from event_handler.settings.model import StartSettings
-from event_handler.sources.bulk import DONE, FIRST_DAY
-from event_handler.sources.hand_back import hand_back
+from event_handler.go_plugin.export_state import export_state
+from event_handler.go_plugin.read import rfc3339
+from event_handler.sources.export import DONE, FIRST_DAY
 from event_handler.sources.search import read_position
 from event_handler.state.directory import state_directory, states_below
-from event_handler.state.go_plugin import rfc3339
 from event_handler.state.store import FILE, Store
-from event_handler.teleport.dial import split_address
+from event_handler.teleport.transport import split_address
 
 config_option = click.option("--config", "-c", "config", default="", metavar="FILE", help="TOML file of `start`")
-storage_option = click.option("--storage", "storage_directory", metavar="DIR", help="directory for the state, as for `start`")
+storage_option = click.option(
+    "--storage", "storage_directory", metavar="DIR", help="directory for the state, as for `start`"
+)
 cluster_option = click.option("--cluster", default="", metavar="NAME", help="whose state, when there are several")
-sink_option = click.option("--sink", default="", metavar="NAME", help="state of that sink only: fluentd, file or elasticsearch")
+sink_option = click.option(
+    "--sink", default="", metavar="NAME", help="state of that sink only: fluentd, file or elasticsearch"
+)
 
 
 @click.group("storage", help="Show the remembered position, or give it back to the Go plugin.")
@@ -56,9 +60,13 @@ def show(before: Mapping[str, str], /, config: str, storage_directory: str | Non
 @config_option
 @storage_option
 @cluster_option
-@click.option("--sink", default="fluentd", metavar="NAME", help="whose position [default: fluentd, where the plugin delivers to]")
+@click.option(
+    "--sink", default="fluentd", metavar="NAME", help="whose position [default: fluentd, where the plugin delivers to]"
+)
 @click.option("--teleport-addr", metavar="ADDR", help="host:port that the plugin will be given; names its directory")
-@click.option("--to", type=click.Path(path_type=Path), metavar="DIR", help="directory to write [default: <storage>/<host>_<port>]")
+@click.option(
+    "--to", type=click.Path(path_type=Path), metavar="DIR", help="directory to write [default: <storage>/<host>_<port>]"
+)
 @click.option("--force", is_flag=True, help="replace a newer state of the plugin (it is kept beside)")
 @click.pass_obj
 def export(
@@ -80,7 +88,7 @@ def export(
     target = to.absolute() if to else _plugin_directory(settings)
     store = Store(found[0], existing=True)
     try:
-        state, kept = hand_back(store, target, force=force)
+        state, kept = export_state(store, target, force=force)
     finally:
         store.close()
     for warning in state.warnings:
@@ -88,7 +96,9 @@ def export(
     if kept:
         click.echo(f"kept what was there in {kept}")
     recordings = len(state.sessions) + len(state.missing)
-    click.echo(f"wrote {target}: {len(state.days)} days, {recordings} recordings that wait, start time {state.start_text}")
+    click.echo(
+        f"wrote {target}: {len(state.days)} days, {recordings} recordings that wait, start time {state.start_text}"
+    )
 
 
 def storage_settings(config: str, storage_directory: str | None, address: str | None = None) -> StartSettings:
@@ -116,7 +126,9 @@ def _cluster(directory: Path) -> str:
 
 def _plugin_directory(settings: StartSettings) -> Path:
     if "teleport_addr" not in settings.model_fields_set:
-        raise UsageError("the plugin's directory is named by the address of Teleport", "Give --config, --teleport-addr or --to.")
+        raise UsageError(
+            "the plugin's directory is named by the address of Teleport", "Give --config, --teleport-addr or --to."
+        )
     host, port = split_address(settings.teleport_addr[0].strip())
     return Path(settings.storage).absolute() / f"{host}_{port}"
 

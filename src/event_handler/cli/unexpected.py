@@ -7,7 +7,9 @@ import traceback
 
 from event_handler import about
 
-OF_A_STREAM = frozenset({errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF})  # without a file name
+OF_A_STREAM = frozenset(
+    {errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF}
+)  # without a file name
 EXIT_CONFIGURATION = 80
 REPORT = "Please report it to whoever maintains this program, with the output of the same command with --debug"
 
@@ -21,7 +23,9 @@ def sentence(error: BaseException) -> str:
     """What failed, where, and what to do next."""
     error = _first(error)
     if isinstance(error, OSError) and error.strerror and (where := _where(error)):
-        return f"{where}: {error.strerror}. Check that it is there, that this user may use it, and that the disk has room."
+        return (
+            f"{where}: {error.strerror}. Check that it is there, that this user may use it, and that the disk has room."
+        )
     frames = traceback.extract_tb(error.__traceback__)
     place = f" in {frames[-1].filename.rpartition('/')[2]}, line {frames[-1].lineno}" if frames else ""
     return f"this is a fault of the program: {type(error).__name__}: {error}{place}. {REPORT} ({about.line()})."

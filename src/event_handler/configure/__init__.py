@@ -1,4 +1,7 @@
-"""Makes the certificates and sample files for a first set-up: certificates and keys that fit the collector's file, role, settings."""
+"""Makes the certificates and sample files for a first set-up.
+
+certificates and keys that fit the collector's file, role, settings.
+"""
 
 from __future__ import annotations
 
@@ -59,7 +62,8 @@ class Request:
 
 
 def groups(request: Request, passphrase: Callable[[], str]) -> list[Group]:
-    """What there is to write; nothing of it is made before `write`, which calls `passphrase` when it makes the certificates.
+    """What there is to write; nothing of it is made before `write`, which calls `passphrase` when it makes the
+    certificates.
 
     Raises ConfigurationError, as do the groups when they are made.
     """
@@ -106,11 +110,15 @@ def _certificate_paths(root: Path, names: tuple[str, str, str]) -> list[Path]:
     for name in names:
         pure = PurePath(name)
         if not name.isprintable() or not pure.name or pure.is_absolute() or ".." in pure.parts or name.endswith("/"):
-            raise ConfigurationError(f"expected a name for a certificate, got {name!r}", "Give a plain name such as ca.")
+            raise ConfigurationError(
+                f"expected a name for a certificate, got {name!r}", "Give a plain name such as ca."
+            )
     paths = [root / f"{name}.{kind}" for name in names for kind in ("crt", "key")]
     for parent in {path.parent for path in paths}:
         if not parent.is_dir():
-            raise ConfigurationError(f"the directory {parent} does not exist", "Create it first, or choose another name.")
+            raise ConfigurationError(
+                f"the directory {parent} does not exist", "Create it first, or choose another name."
+            )
     return paths
 
 
@@ -120,7 +128,8 @@ def _text(title: str, path: Path, text: str) -> Group:
 
 def _toml(request: Request, root: Path) -> str:
     ca, certificate, key = (
-        str(root / name) for name in (f"{request.ca_name}.crt", f"{request.client_name}.crt", f"{request.client_name}.key")
+        str(root / name)
+        for name in (f"{request.ca_name}.crt", f"{request.client_name}.crt", f"{request.client_name}.key")
     )
     storage = SYSTEMD_STORAGE if request.output == "systemd" else str(root / "storage")
     return templates.toml(ca, certificate, key, request.addr, storage, str(root / IDENTITY), lock=request.lock)

@@ -50,7 +50,8 @@ class Pair:
     def key_pem(self, passphrase: str = "", form: KeyForm = "traditional") -> bytes:
         """The key, encrypted (AES-256-CBC) when there is a passphrase.
 
-        The traditional form is what the Go plugin writes and every OpenSSL reads. Java reads PKCS#8 only, and for Ed25519
+        The traditional form is what the Go plugin writes and every OpenSSL reads. Java reads PKCS#8 only, and for
+        Ed25519
         there is no other form.
         """
         protection: KeySerializationEncryption = NoEncryption()
@@ -71,7 +72,10 @@ class Chain:
 
 
 def check(dns_names: Sequence[str], ips: Sequence[str], ttl: timedelta, length: int) -> None:
-    """Raise ConfigurationError for names, addresses, a life or a length that make no sense: before anyone waits for keys."""
+    """Raise ConfigurationError for names, addresses, a life or a length that make no sense.
+
+    before anyone waits for keys.
+    """
     if length not in LENGTHS:
         allowed = ",".join(f'"{number}"' for number in LENGTHS)
         raise ConfigurationError(f'--length must be one of {allowed} but got "{length}"', f"{DEFAULT_LENGTH} is usual.")
@@ -80,7 +84,11 @@ def check(dns_names: Sequence[str], ips: Sequence[str], ttl: timedelta, length: 
 
 
 def make_chain(
-    dns_names: Sequence[str], ips: Sequence[str], ttl: timedelta, length: int = DEFAULT_LENGTH, key_type: KeyType = "rsa"
+    dns_names: Sequence[str],
+    ips: Sequence[str],
+    ttl: timedelta,
+    length: int = DEFAULT_LENGTH,
+    key_type: KeyType = "rsa",
 ) -> Chain:
     """Make all three pairs; `length` counts for RSA only. Raises as `check`."""
     check(dns_names, ips, ttl, length)
@@ -89,7 +97,9 @@ def make_chain(
     end = _end(begin, ttl)
     ca = _make_ca(_make_key(key_type, length), begin, end)
     server = _sign(ca, _make_key(key_type, length), "Collector Server", ExtendedKeyUsageOID.SERVER_AUTH, names)
-    client = _sign(ca, _make_key(key_type, length), "Teleport Event Handler Client", ExtendedKeyUsageOID.CLIENT_AUTH, names)
+    client = _sign(
+        ca, _make_key(key_type, length), "Teleport Event Handler Client", ExtendedKeyUsageOID.CLIENT_AUTH, names
+    )
     return Chain(ca, server, client)
 
 
@@ -106,7 +116,9 @@ def _make_key(key_type: KeyType, length: int) -> PrivateKey:
 def _alternative_names(dns_names: Sequence[str], ips: Sequence[str]) -> x509.SubjectAlternativeName:
     for name in dns_names:
         if len(name) > 253 or not _DNS_NAME.fullmatch(name):
-            raise ConfigurationError(f"expected a DNS name, got {name!r}", "Names outside ASCII are given in their xn-- form.")
+            raise ConfigurationError(
+                f"expected a DNS name, got {name!r}", "Names outside ASCII are given in their xn-- form."
+            )
     found: list[x509.GeneralName] = [x509.DNSName(name) for name in dict.fromkeys(dns_names)]
     found += [x509.IPAddress(address) for address in dict.fromkeys(map(_address, ips))]
     if not found:
@@ -120,7 +132,9 @@ def _address(text: str) -> IPv4Address | IPv6Address:
         if isinstance(address, IPv6Address) and address.scope_id:
             raise ValueError
     except ValueError:
-        raise ConfigurationError(f"expected an IP address, got {text!r}", "Give it as 192.0.2.1 or 2001:db8::1.") from None
+        raise ConfigurationError(
+            f"expected an IP address, got {text!r}", "Give it as 192.0.2.1 or 2001:db8::1."
+        ) from None
     return address
 
 
@@ -147,7 +161,10 @@ def _builder(common_name: str, key: PrivateKey, begin: datetime, end: datetime) 
 
 def _subject(common_name: str) -> x509.Name:
     return x509.Name(
-        [x509.NameAttribute(NameOID.ORGANIZATION_NAME, ORGANIZATION), x509.NameAttribute(NameOID.COMMON_NAME, common_name)]
+        [
+            x509.NameAttribute(NameOID.ORGANIZATION_NAME, ORGANIZATION),
+            x509.NameAttribute(NameOID.COMMON_NAME, common_name),
+        ]
     )
 
 
@@ -162,7 +179,9 @@ def _make_ca(key: PrivateKey, begin: datetime, end: datetime) -> Pair:
     return Pair(key, builder.sign(key, _digest(key)))
 
 
-def _sign(ca: Pair, key: PrivateKey, common_name: str, purpose: x509.ObjectIdentifier, names: x509.SubjectAlternativeName) -> Pair:
+def _sign(
+    ca: Pair, key: PrivateKey, common_name: str, purpose: x509.ObjectIdentifier, names: x509.SubjectAlternativeName
+) -> Pair:
     issuer = ca.certificate
     of_issuer = issuer.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
     builder = (
@@ -183,7 +202,10 @@ def _digest(key: PrivateKey) -> hashes.SHA256 | None:
 
 
 def _usage(*, authority: bool, rsa_key: bool) -> x509.KeyUsage:
-    """An RSA key may also be sent an encrypted key, as TLS 1.2 without forward secrecy does; others cannot (RFC 5480, RFC 8410)."""
+    """An RSA key may also be sent an encrypted key, as TLS 1.2 without forward secrecy does.
+
+    Others cannot (RFC 5480, RFC 8410).
+    """
     return x509.KeyUsage(
         digital_signature=not authority,
         key_encipherment=rsa_key,

@@ -1,4 +1,5 @@
-"""The collector's own file: TLS that demands a client certificate, audit events and session recordings apart, buffers on disk.
+"""The collector's own file: TLS that demands a client certificate, audit events and session recordings apart, buffers
+on disk.
 
 Each collector finds the certificates under /keys, where its container has the authority's certificate and its own pair.
 """
@@ -229,7 +230,10 @@ sinks:
 
 @dataclass(frozen=True, slots=True)
 class Container:
-    """How a collector is tried in a container: where its `file` is mounted, and where it keeps what it has accepted, if it does."""
+    """How a collector is tried in a container.
+
+    where its `file` is mounted, and where it keeps what it has accepted, if it does.
+    """
 
     image: str
     file: str
@@ -294,7 +298,9 @@ def _refuse(collector: str, passphrase: str, *unfit: str) -> None:
     found = [text for text in unfit if text in passphrase]
     if found or not passphrase.isprintable():
         what = " or ".join(found) if found else "control characters"
-        raise ConfigurationError(f"the file of {collector} cannot hold a passphrase with {what}", "Choose another passphrase.")
+        raise ConfigurationError(
+            f"the file of {collector} cannot hold a passphrase with {what}", "Choose another passphrase."
+        )
 
 
 def _fluent(text: str) -> str:
@@ -302,14 +308,18 @@ def _fluent(text: str) -> str:
 
 
 FLUENTD = Collector(
-    "fluent.conf", fluent_conf, Container("fluent/fluentd:edge", "/fluentd/etc/fluent.conf", buffer="/fluentd/log/buffer")
+    "fluent.conf",
+    fluent_conf,
+    Container("fluent/fluentd:edge", "/fluentd/etc/fluent.conf", buffer="/fluentd/log/buffer"),
 )
 COLLECTORS = {
     "fluentd": FLUENTD,
     "fluent-bit": Collector(
         "fluent-bit.yaml",
         fluent_bit_yaml,
-        Container("fluent/fluent-bit", "/keys/fluent-bit.yaml", "-c /keys/fluent-bit.yaml", "/var/lib/fluent-bit/buffer"),
+        Container(
+            "fluent/fluent-bit", "/keys/fluent-bit.yaml", "-c /keys/fluent-bit.yaml", "/var/lib/fluent-bit/buffer"
+        ),
     ),
     "logstash": Collector(
         "logstash.conf",

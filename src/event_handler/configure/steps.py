@@ -51,7 +51,10 @@ def _tbot(request: Request, out: Path) -> Step:
     return Step(
         "Let tbot write the identity and keep it renewed:",
         [f"tctl bots add {USER} --roles={USER}", CONTINUED.join(run)],
-        ("The first command prints the TOKEN. Run tbot as the user that the event handler runs as, and keep it running.",),
+        (
+            "The first command prints the TOKEN. Run tbot as the user that the event handler runs as, and keep it "
+            "running.",
+        ),
     )
 
 
@@ -65,10 +68,14 @@ def _sign(request: Request, out: Path) -> list[Step]:
             [f"tctl create -f {_word(out / IMPERSONATOR_FILE)}", mine],
             other=True,
         )
-        note = "It expires after 10 hours, the most that this role allows, and nothing is read from then on until there is a new one."
+        note = (
+            "It expires after 10 hours, the most that this role allows, and nothing is read from then on until "
+            "there is a new one."
+        )
         return [grant, Step("then sign it:", [f"{sign} --ttl=10h"], (note,), other=True)]
     notes = (
-        "It expires after --ttl, and nothing is read from then on until there is a new one. On the host of the Auth Service any --ttl",
+        "It expires after --ttl, and nothing is read from then on until there is a new one. On the host of the Auth "
+        "Service any --ttl",
         "is granted; after tsh login at most the max_session_ttl of the roles, which is 30h where they set none.",
     )
     return [Step("or, without tbot, sign one by hand:", [f"{sign} --ttl=8760h"], notes, other=True)]
@@ -115,19 +122,23 @@ def _start(request: Request, out: Path) -> Step:
 def _chart(request: Request, out: Path) -> Step:
     files = [out / f"{request.ca_name}.crt", out / f"{request.client_name}.crt", out / f"{request.client_name}.key"]
     keys = " ".join(
-        f"--from-file={key}={_word(file)}" for key, file in zip(("ca.crt", "client.crt", "client.key"), files, strict=True)
+        f"--from-file={key}={_word(file)}"
+        for key, file in zip(("ca.crt", "client.crt", "client.key"), files, strict=True)
     )
     return Step(
         "Install the chart:",
         [
             f"kubectl create secret generic teleport-event-handler-client-tls {keys}",
-            f"kubectl create secret generic teleport-event-handler-identity --from-file=identity={_word(out / IDENTITY)}",
+            f"kubectl create secret generic teleport-event-handler-identity "
+            f"--from-file=identity={_word(out / IDENTITY)}",
             f"helm repo add teleport {CHARTS}",
             "helm repo update",
-            f"helm install teleport-plugin-event-handler teleport/teleport-plugin-event-handler --values={_word(out / HELM_FILE)}",
+            f"helm install teleport-plugin-event-handler teleport/teleport-plugin-event-handler "
+            f"--values={_word(out / HELM_FILE)}",
         ],
         (
-            "This is Teleport's chart, and it runs Teleport's own plugin. It runs this event handler once you have built an image of",
+            "This is Teleport's chart, and it runs Teleport's own plugin. It runs this event handler once you have "
+            "built an image of",
             "it and named that image in the values; docs/configure.md shows how.",
         ),
     )

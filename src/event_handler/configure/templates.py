@@ -1,4 +1,7 @@
-"""The text files beside the collector's that `configure` writes. Each value is quoted by the rules of the file that it lands in."""
+"""The text files beside the collector's that `configure` writes.
+
+Each value is quoted by the rules of the file that it lands in.
+"""
 
 from __future__ import annotations
 
@@ -215,7 +218,10 @@ def role(lock: bool) -> str:
 
 
 def toml(ca: str, certificate: str, key: str, addr: str, storage: str, identity: str, *, lock: bool = False) -> str:
-    """Settings for this program and the Go plugin, which ignores keys that it does not know; all but `addr` are absolute paths."""
+    """Settings for this program and the Go plugin, which ignores keys that it does not know.
+
+    All but `addr` are absolute paths.
+    """
     return _TOML.format(
         ca=quoted(ca),
         certificate=quoted(certificate),
@@ -232,7 +238,10 @@ def helm_values(addr: str, *, lock: bool = False) -> str:
 
 
 def systemd_unit(user: str, program: str, directory: str, config: str) -> str:
-    """A unit for this machine: `program` and `config` are absolute paths, `user` owns the key files; none has control characters."""
+    """A unit for this machine.
+
+    `program` and `config` are absolute paths, `user` owns the key files; none has control characters.
+    """
     return _SYSTEMD.format(
         user=user.replace("%", "%%"),
         program=_systemd_word(program, executable=True),
@@ -247,6 +256,9 @@ def quoted(text: str) -> str:
 
 
 def _systemd_word(text: str, *, executable: bool = False) -> str:
-    """One argument of a command line: "%" begins a specifier and "$" a variable, except that the program itself has no variables."""
+    """One argument of a command line.
+
+    "%" begins a specifier and "$" a variable, except that the program itself has no variables.
+    """
     word = text.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%")
     return f'"{word}"' if executable else '"' + word.replace("$", "$$") + '"'

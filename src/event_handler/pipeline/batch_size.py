@@ -1,6 +1,8 @@
-"""How many bytes a batch may have at the moment: fewer after time-outs and resets of large ones, more while answers are quick.
+"""How many bytes a batch may have at the moment: fewer after time-outs and resets of large ones, more while answers are
+quick.
 
-A receiver that needs too long for a large batch, or drops it without a word, would otherwise be sent the same one for ever.
+A receiver that needs too long for a large batch, or drops it without a word, would otherwise be sent the same one for
+ever.
 """
 
 from __future__ import annotations
@@ -8,11 +10,17 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 
-START = 16 * 1024  # bytes; doubled with each quick answer, so a receiver that is slow for each event is not met by its time-out
+START = (
+    16 * 1024
+)  # bytes; doubled with each quick answer, so a receiver that is slow for each event is not met by its time-out
 QUICK = 5.0  # seconds; twice as much still ends well within a time-out of 30 s
 SLOW = 10.0  # seconds; a third of the usual time-out, within which the next answers may take longer than this one
-RAISE_AFTER = 20.0  # seconds at a size that is known to be the largest until a larger one is tried again, doubled if it fails
-LONGEST_RAISE = 600.0  # seconds; each try of a size that is too large may cost a time-out, and its events may arrive twice
+RAISE_AFTER = (
+    20.0  # seconds at a size that is known to be the largest until a larger one is tried again, doubled if it fails
+)
+LONGEST_RAISE = (
+    600.0  # seconds; each try of a size that is too large may cost a time-out, and its events may arrive twice
+)
 RECENT = 60.0  # seconds; a batch that fails so soon after another as large was answered does not fail for its size
 REMEMBERED = 16  # answers, the largest of a while
 
@@ -20,7 +28,8 @@ REMEMBERED = 16  # answers, the largest of a while
 class BatchSize:
     """The limit for one sink, between 1 and `most` bytes; `clock` gives seconds.
 
-    A size that fails and works the next time is forgotten: an outage leaves nothing. One that fails while smaller ones are
+    A size that fails and works the next time is forgotten: an outage leaves nothing. One that fails while smaller ones
+    are
     answered, twice, is a ceiling for a while.
     """
 
@@ -33,7 +42,9 @@ class BatchSize:
         self._answered_since = float("inf")  # when the first answer came after that
         self._raise_at = 0.0
         self._raise_after = RAISE_AFTER
-        self._largest: deque[tuple[float, int]] = deque(maxlen=REMEMBERED)  # when the answer came, and the size; falling sizes
+        self._largest: deque[tuple[float, int]] = deque(
+            maxlen=REMEMBERED
+        )  # when the answer came, and the size; falling sizes
         self.limit = min(START, most)
 
     def answered(self, size: int, sent: float, full: bool) -> None:

@@ -1,6 +1,8 @@
-"""How many requests a line may have in flight: more while the answers come as quickly as before, fewer when the receiver suffers.
+"""How many requests a line may have in flight: more while the answers come as quickly as before, fewer when the
+receiver suffers.
 
-The rule is that of Vector's "adaptive request concurrency": additive growth, multiplicative decrease, judged once a round trip.
+The rule is that of Vector's "adaptive request concurrency": additive growth, multiplicative decrease, judged once a
+round trip.
 Until it had to decrease for the first time it grows faster, as TCP does, so that a far collector is soon used.
 """
 
@@ -10,13 +12,19 @@ from collections.abc import Callable
 from math import sqrt
 from time import monotonic
 
-START = 8  # requests; about what the Go plugin sends at a time, so nobody's collector is met by more before it has shown that it can
-FIRST_GROWTH = 4  # the limit grows by one part of so many a round trip until it was first lowered, by one request afterwards
+# requests; about what the Go plugin sends at a time, so nobody's collector is met by more before it has shown that it
+# can
+START = 8
+FIRST_GROWTH = (
+    4  # the limit grows by one part of so many a round trip until it was first lowered, by one request afterwards
+)
 AFTER_REFUSAL = 0.5  # share of the limit that stays when the receiver says itself that it cannot (429, 5xx, no answer)
 AFTER_SLOW_ROUND = 0.9  # share that stays when its answers take longer, which may also be chance
 WEIGHT = 0.4  # of the newest round in the moving average: it forgets the pace of a while ago within some ten rounds
 DEVIATIONS = 2.5  # standard deviations above the average that chance hardly explains
-LEAST_MARGIN = 0.05  # of the average; a receiver that always took equally long is not slow at the first millisecond more
+LEAST_MARGIN = (
+    0.05  # of the average; a receiver that always took equally long is not slow at the first millisecond more
+)
 
 
 class Concurrency:
@@ -57,7 +65,10 @@ class Concurrency:
             self._judge(self._seconds / self._answers)
 
     def refused(self, sent: float) -> None:
-        """The receiver could not take it. Of the requests of one round trip only the first that fails counts: they fail together."""
+        """The receiver could not take it.
+
+        Of the requests of one round trip only the first that fails counts: they fail together.
+        """
         self.in_flight -= 1
         if sent > self._refused_at:
             self._refused_at = self._clock()

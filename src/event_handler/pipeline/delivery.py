@@ -1,4 +1,5 @@
-"""Delivers batches until there is an answer for every event, for every sink alike: waits, narrows down, sets a bad event aside.
+"""Delivers batches until there is an answer for every event, for every sink alike: waits, narrows down, sets a bad
+event aside.
 
 What is decided is in the table of `verdicts`, what is sent at a time in `sender`; this puts them together.
 """
@@ -11,7 +12,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
-from event_handler.pipeline.batches import Batcher, Entry
+from event_handler.pipeline.batch import Batcher, Entry
 from event_handler.pipeline.concurrency import Concurrency
 from event_handler.pipeline.outage import Outage
 from event_handler.pipeline.sender import Sender
@@ -43,7 +44,9 @@ LOOK_EVERY = 5.0  # seconds between looks whether others are taken, in a pause t
 MOST_ASIDE = 1000  # events that are tried alone beside the others; a task each
 ASIDE_SPACING = 2.0  # seconds between tries of events set aside, however many they are, while nothing is taken
 
-CHECK_RECEIVER = "Look into the receiver's log, and check the URL, the format and the access rules. Nothing is lost meanwhile."
+CHECK_RECEIVER = (
+    "Look into the receiver's log, and check the URL, the format and the access rules. Nothing is lost meanwhile."
+)
 
 
 def backoff(attempt: int, longest: float) -> float:
@@ -70,7 +73,8 @@ class Failure:
 class Delivery:
     """The deliverers of one pipeline, with at most `requests` in flight.
 
-    `delivered` is called with entries that the sink took, `refused` with one that becomes a dead letter. `wait` gives the seconds
+    `delivered` is called with entries that the sink took, `refused` with one that becomes a dead letter. `wait` gives
+    the seconds
     of a pause by attempt and longest.
     """
 
@@ -135,7 +139,10 @@ class Delivery:
         batcher.finished(batch)
 
     async def _deliver(self, entries: list[Entry], history: History | None = None) -> None:
-        """Return when there is an answer for every entry, or it is tried alone beside the others. With a history it already is."""
+        """Return when there is an answer for every entry, or it is tried alone beside the others.
+
+        With a history it already is.
+        """
         aside, most, searching = history is not None, len(entries), False
         while entries:
             part = self._sender.cut(entries, most)
@@ -168,8 +175,12 @@ class Delivery:
         middle = len(rest) // 2
         return rest[middle:] + rest[:middle]
 
-    def _judge(self, part: list[Entry], verdict: Retry | Reject | Split, named: bool, history: History, aside: bool) -> Failure:
-        """Count the failure. `named` when the answer tells of each event of the part, so that each is judged as if alone."""
+    def _judge(
+        self, part: list[Entry], verdict: Retry | Reject | Split, named: bool, history: History, aside: bool
+    ) -> Failure:
+        """Count the failure. `named` when the answer tells of each event of the part, so that each is judged as if
+        alone.
+        """
         kind, now = kind_of(verdict), self._clock()
         history.failed_again(kind, len(part) == 1 or (named and kind in REFUSALS), self._evidence, now)
         if history.alone and history.tries == 1 and kind in REFUSALS:
@@ -183,7 +194,9 @@ class Delivery:
         if failure.others is Others.UNKNOWN and alone_left and few and now - self._evidence.taken_at < MEMORY:
             failure.others = Others.ENDING if self.ending else Others.EARLIER
         aside = failure.aside or len(self._aside) >= MOST_ASIDE
-        return decide(failure.kind, failure.history, Situation(failure.others, self._evidence.refused, self._order, aside), now)
+        return decide(
+            failure.kind, failure.history, Situation(failure.others, self._evidence.refused, self._order, aside), now
+        )
 
     def _idle(self, aside: bool) -> bool:
         """Whether nothing is left to try but events that were refused already."""
@@ -199,7 +212,9 @@ class Delivery:
         if action is Action.SET_ASIDE:
             self._set_aside(failure)
             if self._evidence.refused:  # nothing else was taken yet
-                await self._sleep_until_taking(self._tell(failure, self._backoff(self._evidence.refused - 1, LONGEST_WAIT)))
+                await self._sleep_until_taking(
+                    self._log(failure, self._backoff(self._evidence.refused - 1, LONGEST_WAIT))
+                )
             return False
         if action is not Action.HALVE:
             await self._wait(action, failure)
@@ -241,7 +256,7 @@ class Delivery:
         passing = failure.others is Others.TAKEN
         wait = self._pause_of(action, failure)
         asked = min(failure.verdict.after, LONGEST_ASKED) if isinstance(failure.verdict, Retry) else 0.0
-        wait = self._tell(failure, max(wait, min(asked, LONGEST_WAIT) if passing else asked))
+        wait = self._log(failure, max(wait, min(asked, LONGEST_WAIT) if passing else asked))
         if passing or (failure.kind in BY_ITSELF and (failure.history.overloaded or not failure.aside)):
             await self._sleep(wait)
         else:
@@ -257,7 +272,7 @@ class Delivery:
         wait = self._backoff(history.tries - 1, LONGEST_WAIT if kind in BY_ITSELF else LONGEST_WAIT_MISCONFIGURED)
         return wait if passing or not failure.aside else max(wait, len(self._aside) * ASIDE_SPACING)
 
-    def _tell(self, failure: Failure, wait: float) -> float:
+    def _log(self, failure: Failure, wait: float) -> float:
         """Say why, and return the seconds to wait."""
         reason, event = failure.verdict.reason, failure.part[0].event
         if failure.others is Others.TAKEN and failure.history.alone and (failure.aside or failure.kind in REFUSALS):

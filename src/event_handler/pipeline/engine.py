@@ -1,4 +1,5 @@
-"""The line itself: select → batch → deliver (several at once) → acknowledge → remember, with a limit on the bytes in flight.
+"""The line itself: select → batch → deliver (several at once) → acknowledge → remember, with a limit on the bytes in
+flight.
 
 A slow collector slows the reading, and nothing in the process grows without bound.
 """
@@ -14,12 +15,12 @@ import structlog
 
 from event_handler.errors import StateError
 from event_handler.event import Event
-from event_handler.pipeline.batches import Batcher, Entry
+from event_handler.pipeline.batch import Batcher, Entry
+from event_handler.pipeline.committer import Committer
 from event_handler.pipeline.delivery import Delivery
-from event_handler.pipeline.ledger import Ledger, Segment
-from event_handler.pipeline.memory import Memory
 from event_handler.pipeline.outage import REMIND_EVERY
-from event_handler.pipeline.select import Selector, letter_mark
+from event_handler.pipeline.select import Selector, dead_letter_key
+from event_handler.pipeline.tracker import CheckpointTracker, Span
 from event_handler.redact import credentials
 from event_handler.sinks.base import Sink
 from event_handler.state.store import Commit, DeadLetter, Store
@@ -31,8 +32,10 @@ log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
-class LineLimits:
-    """`requests` in flight at most, `bytes` read and not yet remembered, `dead_letter_bytes` kept before reading stops."""
+class PipelineLimits:
+    """`requests` in flight at most, `bytes` read and not yet remembered, `dead_letter_bytes` kept before reading
+    stops.
+    """
 
     requests: int
     bytes: int
@@ -41,7 +44,10 @@ class LineLimits:
 
 @dataclass(slots=True)
 class Counters:
-    """What happened since the start, dead letters that were delivered later among it. `newest` is the time of the newest event."""
+    """What happened since the start, dead letters that were delivered later among it.
+
+    `newest` is the time of the newest event.
+    """
 
     delivered: int = 0
     dead: int = 0
@@ -49,24 +55,28 @@ class Counters:
 
 
 class Pipeline:
-    """One line into a sink. Use as an asynchronous context manager; put() may be called from many tasks. The sink stays open.
+    """One line into a sink. Use as an asynchronous context manager; put() may be called from many tasks. The sink stays
+    open.
 
-    A fault of our own code in one of its tasks cancels whoever uses it and is raised at the end of the block, in a group.
+    A fault of our own code in one of its tasks cancels whoever uses it and is raised at the end of the block, in a
+    group.
     """
 
-    def __init__(self, sink: Sink, store: Store, selector: Selector, limits: LineLimits) -> None:
+    def __init__(self, sink: Sink, store: Store, selector: Selector, limits: PipelineLimits) -> None:
         self._sink = sink
         self._store = store
         self._selector = selector
         self._limits = limits
         self._room = asyncio.Condition()
-        self._turn = asyncio.Lock()  # to wait for room, one after the other: small events would overtake a large one for ever
-        self._memory = Memory(store, self._room)
+        self._turn = (
+            asyncio.Lock()
+        )  # to wait for room, one after the other: small events would overtake a large one for ever
+        self._committer = Committer(store, self._room)
         self._batcher = Batcher(sink.limits)
         self._delivery = Delivery(sink, limits.requests, self._delivered, self._refused)
         self._group = asyncio.TaskGroup()
         self._tasks: list[asyncio.Task[None]] = []
-        self._full_told = 0.0
+        self._full_logged = 0.0
         self.counters = Counters()
 
     @property
@@ -89,12 +99,14 @@ class Pipeline:
         return self._delivery.requests_allowed
 
     def nothing_follows(self, so: bool) -> None:
-        """Say whether only the delivery of what was put in is waited for, so that nothing else will show what the sink takes."""
+        """Say whether only the delivery of what was put in is waited for, so that nothing else will show what the
+        sink takes.
+        """
         self._delivery.ending = so
 
     async def __aenter__(self) -> Pipeline:
         await self._group.__aenter__()
-        work = (self._delivery.run(self._batcher), self._batcher.close_aged(), self._memory.run())
+        work = (self._delivery.run(self._batcher), self._batcher.close_aged(), self._committer.run())
         self._tasks = [self._group.create_task(w) for w in work]
         return self
 
@@ -104,78 +116,84 @@ class Pipeline:
         try:
             await self._group.__aexit__(None, None, None)  # an error of the block is raised as it is, not in a group
         finally:
-            self._memory.commit()
+            self._committer.commit()
 
-    async def put(self, ledger: Ledger, wires: Sequence[bytes], position: str | None, session_id: str = "") -> int:
+    async def put(
+        self, tracker: CheckpointTracker, wires: Sequence[bytes], position: str | None, session_id: str = ""
+    ) -> int:
         """Take a run of undecoded events of one stream and return how many of them go to the sink.
 
         `position` is remembered when they and all before them are delivered.
         """
         await asyncio.sleep(0)  # a fast source would otherwise never let the deliveries run
         chosen = self._selector.select(wires, session_id)
-        segment = Segment(ledger, position, pending=len(chosen.events) + len(chosen.dead), announcements=chosen.announcements)
-        ledger.add(segment)
+        span = Span(tracker, position, pending=len(chosen.events) + len(chosen.dead), recordings=chosen.recordings)
+        tracker.add(span)
         left = list(reversed(chosen.events))
         try:
             while chosen.dead:
-                await self._bury(chosen.dead[0], letter_mark(chosen.dead[0]))
-                segment.pending -= 1
+                await self._dead_letter(chosen.dead[0], dead_letter_key(chosen.dead[0]))
+                span.pending -= 1
                 del chosen.dead[0]
             while left:
-                event, mark = left[-1]
-                entry = Entry(event, mark, segment)
+                event, dedup_key = left[-1]
+                entry = Entry(event, dedup_key, span)
                 if self._turn.locked() or not self._has_room(entry.size):
                     await self._take_room(entry.size)
                 else:
-                    self._memory.bytes += entry.size
+                    self._committer.bytes += entry.size
                 self._batcher.add(entry)
                 left.pop()
         except BaseException:
-            self._selector.release(mark for _, mark in left)
-            self._selector.release_letters(chosen.dead)
-            # What was handed on goes its way; the position stays before the segment, and its ledger can still become empty.
-            segment.position = None
-            segment.pending -= len(left) + len(chosen.dead)
-            self._memory.touch(ledger)
+            self._selector.release(dedup_key for _, dedup_key in left)
+            self._selector.release_dead_letters(chosen.dead)
+            # What was handed on goes its way; the position stays before the segment, and its ledger can still become
+            # empty.
+            span.position = None
+            span.pending -= len(left) + len(chosen.dead)
+            self._committer.touch(tracker)
             raise
         if not chosen.events:
-            self._memory.touch(ledger)
+            self._committer.touch(tracker)
         return len(chosen.events)
 
     def skip(self, wires: Sequence[bytes]) -> None:
-        """Count events as delivered that another program has delivered. Raises StateError when it cannot be remembered."""
+        """Count events as delivered that another program has delivered.
+
+        Raises StateError when it cannot be remembered.
+        """
         chosen = self._selector.select(wires)
-        marks = [*(mark for _, mark in chosen.events), *map(letter_mark, chosen.dead)]
-        self._store.commit(Commit(ids=b"".join(marks), dead_letters=chosen.dead))
+        dedup_keys = [*(dedup_key for _, dedup_key in chosen.events), *map(dead_letter_key, chosen.dead)]
+        self._store.commit(Commit(ids=b"".join(dedup_keys), dead_letters=chosen.dead))
 
     def _has_room(self, size: int) -> bool:
-        return not self._memory.bytes or self._memory.bytes + size <= self._limits.bytes
+        return not self._committer.bytes or self._committer.bytes + size <= self._limits.bytes
 
     async def _take_room(self, size: int) -> None:
         async with self._turn, self._room:
             await self._room.wait_for(lambda: self._has_room(size))
-            self._memory.bytes += size
+            self._committer.bytes += size
 
-    async def drain(self, ledger: Ledger) -> None:
+    async def drain(self, tracker: CheckpointTracker) -> None:
         """Wait until everything of a stream has been delivered and remembered."""
         async with self._room:
-            await self._room.wait_for(lambda: ledger.drained)
+            await self._room.wait_for(lambda: tracker.drained)
 
     async def drain_all(self) -> None:
         """Wait until everything that was put in has been delivered and remembered."""
         self.nothing_follows(True)
         try:
             async with self._room:
-                await self._room.wait_for(lambda: self._memory.empty)
+                await self._room.wait_for(lambda: self._committer.empty)
         finally:
             self.nothing_follows(False)
 
     def _delivered(self, entries: list[Entry]) -> None:
         self.counters.delivered += len(entries)
         self.counters.newest = max(self.counters.newest, max(entry.event.time for entry in entries))
-        self._memory.acknowledge(entries)
+        self._committer.acknowledge(entries)
 
-    def letter_delivered(self, event: Event) -> None:
+    def dead_letter_delivered(self, event: Event) -> None:
         """A dead letter was sent again and taken."""
         self.counters.delivered += 1
         self.counters.newest = max(self.counters.newest, event.time)
@@ -183,21 +201,31 @@ class Pipeline:
     async def _refused(self, entry: Entry, reason: str) -> None:
         event = entry.event
         letter = DeadLetter(
-            self._sink.name, credentials(reason), event.type, event.id, event.session_id, event.body, event.time, event.index
+            self._sink.name,
+            credentials(reason),
+            event.type,
+            event.id,
+            event.session_id,
+            event.body,
+            event.time,
+            event.index,
         )
-        await self._bury(letter)
-        self._memory.acknowledge([entry])
+        await self._dead_letter(letter)
+        self._committer.acknowledge([entry])
 
-    async def _bury(self, letter: DeadLetter, mark: bytes = b"") -> None:
-        """Keep a dead letter, and its mark where no event has one; while there is no room, wait, which stops the reading."""
+    async def _dead_letter(self, letter: DeadLetter, dedup_key: bytes = b"") -> None:
+        """Keep a dead letter, and its mark where no event has one.
+
+        While there is no room, wait, which stops the reading.
+        """
         while reason := self._no_room(len(letter.body)):
-            if monotonic() - self._full_told > REMIND_EVERY:
-                self._full_told = monotonic()
+            if monotonic() - self._full_logged > REMIND_EVERY:
+                self._full_logged = monotonic()
                 log.error("there is no room for more dead letters; reading stops", sink=letter.sink, next_step=reason)
             await asyncio.sleep(LOOK_FOR_ROOM_EVERY)
         self.counters.dead += 1
         log.error("event kept as dead letter", sink=letter.sink, type=letter.type, id=letter.id, reason=letter.reason)
-        self._memory.bury(letter, mark)
+        self._committer.dead_letter(letter, dedup_key)
 
     def _no_room(self, size: int) -> str:
         """What to do when a dead letter of `size` bytes cannot be kept now, "" when it can."""
@@ -205,6 +233,6 @@ class Pipeline:
             kept = self._store.dead_letter_bytes()
         except StateError as error:
             return str(error)
-        if kept + self._memory.unwritten_letter_bytes + size <= self._limits.dead_letter_bytes:
+        if kept + self._committer.unwritten_dead_letter_bytes + size <= self._limits.dead_letter_bytes:
             return ""
         return "Look at them with `dead-letter list`, then `dead-letter retry` or `dead-letter drop`."

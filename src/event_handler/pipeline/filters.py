@@ -1,7 +1,10 @@
-"""Decides by an event's type and code whether a sink wants it; what the entries of a list mean is told in docs/filters.md.
+"""Decides by an event's type and code whether a sink wants it; what the entries of a list mean is told in
+docs/filters.md.
 
-A plain entry is an event type, compared as the Go plugin compares it. No event type has an upper-case letter, and none has one of
-`!*?[`, so these marks are free: a leading `!` is an exception from its own list, `*`, `?` and `[…]` make a pattern, and an entry
+A plain entry is an event type, compared as the Go plugin compares it. No event type has an upper-case letter, and none
+has one of
+`!*?[`, so these marks are free: a leading `!` is an exception from its own list, `*`, `?` and `[…]` make a pattern, and
+an entry
 with an upper-case letter is also compared with the event's code.
 """
 
@@ -17,7 +20,9 @@ REMEMBERED = 1024  # answers; there are about 370 pairs of a type and a code
 
 
 class Filter:
-    """Wants what `types` names (all, where they name nothing) but not what `skip` names, whatever the order of the entries."""
+    """Wants what `types` names (all, where they name nothing) but not what `skip` names, whatever the order of the
+    entries.
+    """
 
     def __init__(self, types: Iterable[str] = (), skip: Iterable[str] = ()) -> None:
         self._types, self._not_types = _split(types)

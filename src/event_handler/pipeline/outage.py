@@ -17,8 +17,8 @@ class Outage:
     def __init__(self, sink: str, clock: Callable[[], float]) -> None:
         self._sink = sink
         self._clock = clock
-        self._told: dict[str, float] = {}  # when each reason was told last
-        self._suspect_told_at = float("-inf")
+        self._logged: dict[str, float] = {}  # when each reason was told last
+        self._suspect_logged_at = float("-inf")
         self._said = False
         self.reason = ""
 
@@ -26,9 +26,9 @@ class Outage:
         """`person` when it stays so until a person does something about it."""
         self.reason = reason
         now = self._clock()
-        if now - self._told.get(reason, float("-inf")) < REMIND_EVERY:
+        if now - self._logged.get(reason, float("-inf")) < REMIND_EVERY:
             return
-        self._told = {old: at for old, at in self._told.items() if now - at < REMIND_EVERY} | {reason: now}
+        self._logged = {old: at for old, at in self._logged.items() if now - at < REMIND_EVERY} | {reason: now}
         self._said = True
         say = log.error if person else log.warning
         hint = {"next_step": next_step} if next_step else {}
@@ -37,9 +37,9 @@ class Outage:
     def suspected(self, type_: str, id_: str, reason: str) -> None:
         """One event is not taken while others are, which is no outage."""
         now = self._clock()
-        if now - self._suspect_told_at < REMIND_EVERY:
+        if now - self._suspect_logged_at < REMIND_EVERY:
             return
-        self._suspect_told_at = now
+        self._suspect_logged_at = now
         text = "an event is not taken while others are; it is tried again, and kept as a dead letter if that stays so"
         log.warning(text, sink=self._sink, type=type_, id=id_, reason=reason)
 

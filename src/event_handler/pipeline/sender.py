@@ -6,8 +6,8 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 
+from event_handler.pipeline.batch import Entry
 from event_handler.pipeline.batch_size import BatchSize
-from event_handler.pipeline.batches import Entry
 from event_handler.pipeline.concurrency import Concurrency
 from event_handler.sinks.base import Partial, Retry, Sink, Split, Verdict
 
@@ -66,7 +66,9 @@ class Sender:
     async def _send(self, part: list[Entry]) -> Verdict:
         try:
             return await self._sink.deliver([entry.event for entry in part])
-        except Exception as error:  # a fault of the sink's own code: nothing is known to be delivered, so keep and repeat
+        except (
+            Exception
+        ) as error:  # a fault of the sink's own code: nothing is known to be delivered, so keep and repeat
             return Retry(f"the sink failed ({type(error).__name__}: {error})")
 
     def _learn(self, verdict: Verdict, sent: float, suspect: bool) -> None:

@@ -1,4 +1,6 @@
-"""The decision table: what becomes of events that the receiver did not take, by its answer and by what else it takes."""
+"""The decision table: what becomes of events that the receiver did not take, by its answer and by what else it
+takes.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +11,16 @@ from types import MappingProxyType
 
 from event_handler.sinks.base import Denied, Partial, Reject, Retry, Split
 
-SUSPECT_AFTER = 4  # failures that may pass by themselves; after so many, about two seconds, the events may be the reason
-CHANCE = 0.01  # of a row of failures; where the receiver fails at most things, and more likely than this, smaller batches help nobody
-ASIDE_AFTER = 6  # failures that may pass by themselves; after so many, some five seconds, another event shows whether anything passes
-SEVERAL_REFUSED = 20  # different events refused with none taken since: the receiver refuses everything, whatever it took before
+SUSPECT_AFTER = (
+    4  # failures that may pass by themselves; after so many, about two seconds, the events may be the reason
+)
+# of a row of failures; where the receiver fails at most things, and more likely than this, smaller batches help nobody
+CHANCE = 0.01
+# failures that may pass by themselves; after so many, some five seconds, another event shows whether anything passes
+ASIDE_AFTER = 6
+SEVERAL_REFUSED = (
+    20  # different events refused with none taken since: the receiver refuses everything, whatever it took before
+)
 MEMORY = 6 * 3600.0  # seconds that what the receiver took before tells about what it would take now
 
 
@@ -54,7 +62,8 @@ class Proof:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """For one kind of answer: what is done with `several` events from the `patience`-th failure on, and what proof makes a single
+    """For one kind of answer: what is done with `several` events from the `patience`-th failure on, and what proof
+    makes a single
     one a dead letter, by what is known of others. None: nothing does."""
 
     several: Action
@@ -76,8 +85,10 @@ class Row:
                 return self.unknown
 
 
-# Content that is refused needs little proof while others pass. Without any it waits for an hour, for on an idle cluster nothing else
-# may come that could prove anything. What is denied may be the settings, so it needs more. What may pass by itself needs most: an
+# Content that is refused needs little proof while others pass. Without any it waits for an hour, for on an idle cluster
+# nothing else
+# may come that could prove anything. What is denied may be the settings, so it needs more. What may pass by itself
+# needs most: an
 # hundred failures are some twenty minutes, and only while the receiver takes more than it fails at.
 TABLE: Mapping[Kind, Row] = MappingProxyType(
     {
@@ -134,10 +145,12 @@ _Counts = tuple[float, int, int, int, int]
 
 @dataclass(slots=True)
 class History:
-    """What happened to one batch or event so far. `taken` and `failed` are the evidence's counts at its last try, all others count
+    """What happened to one batch or event so far. `taken` and `failed` are the evidence's counts at its last try, all
+    others count
     failures of this `kind`.
 
-    `apart` counts the failures between which others were taken; where a failure may pass by itself, more of them than failed.
+    `apart` counts the failures between which others were taken; where a failure may pass by itself, more of them than
+    failed.
     """
 
     taken: int
@@ -156,7 +169,8 @@ class History:
     def failed_again(self, kind: Kind, alone: bool, evidence: Evidence, now: float) -> None:
         """Count a failure. An event that is tried alone at last begins another history.
 
-        Each kind of failure has its own counts: an overload in between says nothing about an event that is refused before and after.
+        Each kind of failure has its own counts: an overload in between says nothing about an event that is refused
+        before and after.
         """
         if alone is not self.alone:
             self._before.clear()

@@ -47,7 +47,10 @@ async def rotate(seconds: float, credentials: Credentials, auth: AuthServer, dir
 async def start_auth(
     options: argparse.Namespace, auth: AuthServer, stack: AsyncExitStack, jobs: list[Job]
 ) -> tuple[str, FaultyRelay | None]:
-    """Start Auth, behind a relay if connections shall have faults; return the address that clients dial, and the relay."""
+    """Start Auth, behind a relay if connections shall have faults.
+
+    Return the address that clients dial, and the relay.
+    """
     trouble = Trouble(blackhole=options.blackhole, bytes_per_second=options.slow, cut_handshakes=options.cut_handshakes)
     faulty = trouble != Trouble() or options.cut_every > 0
     server, port = await auth.start(options.directory, "127.0.0.1", 0 if faulty else options.port)
@@ -91,7 +94,9 @@ async def run_until_signal(jobs: list[Job]) -> None:
 async def serve(options: argparse.Namespace) -> None:
     directory: Path = options.directory
     lifetime = timedelta(seconds=options.lifetime)
-    credentials = Credentials(directory, options.cluster, lifetime=lifetime, key_kind=options.key_kind, renewal=options.renew_by)
+    credentials = Credentials(
+        directory, options.cluster, lifetime=lifetime, key_kind=options.key_kind, renewal=options.renew_by
+    )
     credentials.write_all()
     log, generator = build(options)
     write_manifest(log, directory)
@@ -132,7 +137,9 @@ def main() -> None:
     if options.back_end != "file" and options.mode != "search":
         made.error("--back-end needs --mode search: bulk export is Athena's")
     if options.large_event and options.mode != "bulk" and options.back_end != "postgres":
-        made.error("--large-event needs --mode bulk or --back-end postgres: the others trim what a search page cannot hold")
+        made.error(
+            "--large-event needs --mode bulk or --back-end postgres: the others trim what a search page cannot hold"
+        )
     with starting.told():
         asyncio.run(serve(options))
 

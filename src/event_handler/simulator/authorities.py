@@ -1,4 +1,7 @@
-"""The authorities of a cluster and their rotation; kept in a file, so that certificates can be issued again at any time."""
+"""The authorities of a cluster and their rotation.
+
+Kept in a file, so that certificates can be issued again at any time.
+"""
 
 from __future__ import annotations
 
@@ -84,5 +87,7 @@ def load_or_make(directory: Path, cluster: str) -> Authorities:
 def _load(key: str, certificate: str) -> Authority:
     loaded = load_pem_private_key(key.encode(), None)
     if not isinstance(loaded, ec.EllipticCurvePrivateKey):
-        raise TypeError(f"{FILE} holds an authority's key that is not ECDSA: remove the file, and new authorities are made")
+        raise TypeError(
+            f"{FILE} holds an authority's key that is not ECDSA: remove the file, and new authorities are made"
+        )
     return Authority(loaded, x509.load_pem_x509_certificate(certificate.encode()))

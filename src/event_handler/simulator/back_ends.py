@@ -1,4 +1,7 @@
-"""What the storage back ends that can only be searched have of their own: order, windows, and the keys of the next page."""
+"""What the storage back ends that can only be searched have of their own.
+
+order, windows, and the keys of the next page.
+"""
 
 from __future__ import annotations
 
@@ -51,7 +54,10 @@ class FileBackEnd(BackEnd):
         return f"{event.id}/{_microseconds(event) * 1000}"
 
     def place(self, window: list[LogEvent], key: str, since: float, newest: bool) -> int:
-        """All are skipped, without an error, when the key's event is not there; a key from before the window skips none."""
+        """All are skipped, without an error, when the key's event is not there.
+
+        A key from before the window skips none.
+        """
         identity, _, nanoseconds = key.rpartition("/")
         if not identity or not nanoseconds.isdigit():
             return len(window)
@@ -68,7 +74,10 @@ class FileBackEnd(BackEnd):
 
 
 class PostgresBackEnd(BackEnd):
-    """Keys are base64url of 24 bytes: microseconds as a little-endian int64, and the row's UUID (here: the event's own)."""
+    """Keys are base64url of 24 bytes.
+
+    microseconds as a little-endian int64, and the row's UUID (here: the event's own).
+    """
 
     def export_error(self, method: str) -> str:
         return "pgevents backend does not support streaming export"
@@ -85,11 +94,14 @@ class PostgresBackEnd(BackEnd):
             microseconds, row = struct.unpack("<q16s", base64.urlsafe_b64decode(key))
         except (ValueError, struct.error):
             raise BadRequest("malformed start key") from None
-        return _after(window, [(_microseconds(event), uuid.UUID(event.id).bytes) for event in window], (microseconds, row), newest)
+        return _after(
+            window, [(_microseconds(event), uuid.UUID(event.id).bytes) for event in window], (microseconds, row), newest
+        )
 
 
 class DynamoBackEnd(BackEnd):
-    """Times count in whole seconds, also at the ends of a window; within a second the order is stable, but not that of time.
+    """Times count in whole seconds, also at the ends of a window; within a second the order is stable, but not that of
+    time.
 
     Keys are JSON with a date and, as JSON in a text, the place of an item.
     """
@@ -98,7 +110,9 @@ class DynamoBackEnd(BackEnd):
         return "dynamoevents backend does not support streaming export"
 
     def window(self, events: list[LogEvent], since: float, until: float) -> list[LogEvent]:
-        return sorted(_between(events, int(since), int(until) + 1 - 1e-6), key=lambda event: _dynamo_order(event.time, event.id))
+        return sorted(
+            _between(events, int(since), int(until) + 1 - 1e-6), key=lambda event: _dynamo_order(event.time, event.id)
+        )
 
     def key(self, event: LogEvent) -> str:
         date = datetime.fromtimestamp(event.time, UTC).date().isoformat()

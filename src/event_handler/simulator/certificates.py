@@ -38,7 +38,10 @@ BACKDATED = timedelta(minutes=1)  # clocks differ; Teleport's certificates begin
 
 
 class KeyKind(StrEnum):
-    """Kinds of keys in identities: ECDSA P-256 of new clusters, RSA 2048 of those from before v17, Ed25519 of hand-made ones."""
+    """Kinds of keys in identities.
+
+    ECDSA P-256 of new clusters, RSA 2048 of those from before v17, Ed25519 of hand-made ones.
+    """
 
     ECDSA = "ecdsa"
     RSA = "rsa"
@@ -80,7 +83,9 @@ def key_pem(key: PrivateKey) -> bytes:
 
 def name(common: str, organization: str) -> x509.Name:
     """A subject with a common name and an organization."""
-    return x509.Name([x509.NameAttribute(NameOID.ORGANIZATION_NAME, organization), x509.NameAttribute(NameOID.COMMON_NAME, common)])
+    return x509.Name(
+        [x509.NameAttribute(NameOID.ORGANIZATION_NAME, organization), x509.NameAttribute(NameOID.COMMON_NAME, common)]
+    )
 
 
 def make_authority(cluster: str) -> Authority:
@@ -96,19 +101,27 @@ def make_authority(cluster: str) -> Authority:
 
 
 def issue(
-    authority: Authority, subject: x509.Name, lifetime: timedelta, names: tuple[str, ...] = (), key: PrivateKey | None = None
+    authority: Authority,
+    subject: x509.Name,
+    lifetime: timedelta,
+    names: tuple[str, ...] = (),
+    key: PrivateKey | None = None,
 ) -> tuple[bytes, bytes]:
     """Return the key (a new one unless given) and its certificate, both PEM; `names` are DNS names or IP addresses."""
     key = key or make_key()
     now = datetime.now(UTC)
-    builder = x509.CertificateBuilder(authority.certificate.subject, subject, key.public_key(), x509.random_serial_number())
+    builder = x509.CertificateBuilder(
+        authority.certificate.subject, subject, key.public_key(), x509.random_serial_number()
+    )
     builder = builder.not_valid_before(now - BACKDATED).not_valid_after(now + lifetime)
     usages = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
     builder = builder.add_extension(x509.ExtendedKeyUsage(usages), critical=False)
     signer = x509.AuthorityKeyIdentifier.from_issuer_public_key(authority.key.public_key())
     builder = builder.add_extension(signer, critical=False)
     if names:
-        builder = builder.add_extension(x509.SubjectAlternativeName([_general_name(one) for one in names]), critical=False)
+        builder = builder.add_extension(
+            x509.SubjectAlternativeName([_general_name(one) for one in names]), critical=False
+        )
     return key_pem(key), builder.sign(authority.key, hashes.SHA256()).public_bytes(Encoding.PEM)
 
 
@@ -120,7 +133,12 @@ def _general_name(text: str) -> x509.GeneralName:
 
 
 def issue_ssh(
-    authority: Authority, key: PrivateKey, kind: SSHCertificateType, key_id: str, principals: tuple[str, ...], lifetime: timedelta
+    authority: Authority,
+    key: PrivateKey,
+    kind: SSHCertificateType,
+    key_id: str,
+    principals: tuple[str, ...],
+    lifetime: timedelta,
 ) -> bytes:
     """Return an SSH certificate for `key` as one line without its end."""
     now = datetime.now(UTC)

@@ -1,4 +1,7 @@
-"""Issues what the cluster's user and servers present, again whenever asked: renewals, expiries and rotations are made of this."""
+"""Issues what the cluster's user and servers present, again whenever asked.
+
+renewals, expiries and rotations are made of this.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,10 @@ DAY = timedelta(days=1)
 
 
 class Renewal(StrEnum):
-    """How new files take the place of old ones: tbot truncates and writes in place, Kubernetes swaps the symlink `..data`."""
+    """How new files take the place of old ones.
+
+    tbot truncates and writes in place, Kubernetes swaps the symlink `..data`.
+    """
 
     IN_PLACE = "in-place"
     SYMLINK = "symlink"
@@ -30,8 +36,10 @@ class Renewal(StrEnum):
 class Credentials:
     """Writes a cluster's files into one directory.
 
-    For the user: `identity`, or `tls.key`, `tls.crt` and `tls.cas`. For the servers: `server.pem` (Auth), `proxy.pem` (Proxy, from the
-    Host CA), `web.pem` (Proxy, from a public authority), `ssh-host` with `ssh-host-cert.pub`. What to trust: `user-ca.pem`,
+    For the user: `identity`, or `tls.key`, `tls.crt` and `tls.cas`. For the servers: `server.pem` (Auth), `proxy.pem`
+    (Proxy, from the
+    Host CA), `web.pem` (Proxy, from a public authority), `ssh-host` with `ssh-host-cert.pub`. What to trust:
+    `user-ca.pem`,
     `user-ca.pub`, `web-ca.pem`.
     """
 
@@ -88,7 +96,9 @@ class Credentials:
     def _write_servers(self) -> None:
         authorities, directory = self._authorities, self._directory
         for file, names in (("server.pem", HOST_NAMES), ("proxy.pem", HOST_NAMES + PUBLIC_NAMES)):
-            key, certificate = issue(authorities.host_signer, name(file.removesuffix(".pem"), self._cluster), DAY, names)
+            key, certificate = issue(
+                authorities.host_signer, name(file.removesuffix(".pem"), self._cluster), DAY, names
+            )
             write_secret(directory / file, certificate + key)
         host_key = make_key()
         ssh = issue_ssh(authorities.host_signer, host_key, SSHCertificateType.HOST, "proxy", PUBLIC_NAMES, DAY)
@@ -101,7 +111,9 @@ class Credentials:
         authorities, cluster = self._authorities, self._cluster.encode()
         secret = make_key(self._key_kind)
         key, certificate = issue(authorities.user_signer, name(USER, USER), self._lifetime, key=secret)
-        ssh = issue_ssh(authorities.user_signer, secret, SSHCertificateType.USER, USER, (USER, INTERNAL_JOIN), self._lifetime)
+        ssh = issue_ssh(
+            authorities.user_signer, secret, SSHCertificateType.USER, USER, (USER, INTERNAL_JOIN), self._lifetime
+        )
         hosts = b"%s,*.%s" % (cluster, cluster)
         known = b"".join(b"@cert-authority %s %s type=host\n" % (hosts, one.ssh_line) for one in authorities.host)
         trusted = b"".join(one.pem for one in authorities.host)
@@ -110,7 +122,10 @@ class Credentials:
 
 
 def _swap(directory: Path, files: dict[str, bytes]) -> None:
-    """Replace all files at one moment, as Kubernetes does with a mounted secret: `identity` is a symlink to `..data/identity`."""
+    """Replace all files at one moment, as Kubernetes does with a mounted secret.
+
+    `identity` is a symlink to `..data/identity`.
+    """
     new = directory / f"..{time_ns()}"
     new.mkdir(mode=0o700)
     for file, content in files.items():

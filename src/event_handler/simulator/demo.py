@@ -1,6 +1,8 @@
-"""The demo: certificates, a simulated cluster, a collector, and the real handler, killed in mid-flight and started again.
+"""The demo: certificates, a simulated cluster, a collector, and the real handler, killed in mid-flight and started
+again.
 
-Ends with a table, and with exit code 0 only when nothing was lost. Everything lives in a temporary directory and on loopback.
+Ends with a table, and with exit code 0 only when nothing was lost. Everything lives in a temporary directory and on
+loopback.
 """
 
 from __future__ import annotations
@@ -48,7 +50,12 @@ class Expected:
 
 async def run_once(*arguments: str, stdin: str = "") -> None:
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", *arguments, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+        sys.executable,
+        "-m",
+        *arguments,
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
     )
     _, errors = await process.communicate(stdin.encode())
     if process.returncode:
@@ -56,8 +63,20 @@ async def run_once(*arguments: str, stdin: str = "") -> None:
 
 
 async def start_cluster(directory: Path, mode: str, keep: bool) -> tuple[asyncio.subprocess.Process, dict[str, Any]]:
-    options = [f"--directory={directory}", f"--mode={mode}", f"--events={EVENTS}", f"--sessions={SESSIONS}", f"--live={LIVE_RATE}"]
-    options += ["--duplicates=0.02", "--late-chunks=2", "--late-seconds=4", "--late-recordings=6", "--unavailable-every=9000"]
+    options = [
+        f"--directory={directory}",
+        f"--mode={mode}",
+        f"--events={EVENTS}",
+        f"--sessions={SESSIONS}",
+        f"--live={LIVE_RATE}",
+    ]
+    options += [
+        "--duplicates=0.02",
+        "--late-chunks=2",
+        "--late-seconds=4",
+        "--late-recordings=6",
+        "--unavailable-every=9000",
+    ]
     options += [] if keep else [f"--live-seconds={LIVE_SECONDS}"]
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "event_handler.simulator", *options, stdout=asyncio.subprocess.PIPE
@@ -77,7 +96,9 @@ async def start_handler(directory: Path, cluster: dict[str, Any], url: str) -> a
     options += [f"--fluentd-url={url}/test.log", f"--fluentd-session-url={url}/session", "--skip-session-types="]
     options += ["--start-time=2020-01-01T00:00:00Z", "--window-size=8760h", "--timeout=500ms", "--poll-interval=500ms"]
     with (directory / "handler.log").open("ab") as log:
-        return await asyncio.create_subprocess_exec(sys.executable, "-m", "event_handler", "start", *options, stderr=log)
+        return await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "event_handler", "start", *options, stderr=log
+        )
 
 
 def expected(directory: Path) -> Expected:
@@ -100,7 +121,9 @@ async def watch(collector: Collector, bar: Progress, task: TaskID, until: int, d
         await asyncio.sleep(0.05)
 
 
-async def finish(collector: Collector, bar: Progress, task: TaskID, cluster_directory: Path, deadline: float) -> Expected:
+async def finish(
+    collector: Collector, bar: Progress, task: TaskID, cluster_directory: Path, deadline: float
+) -> Expected:
     """Wait until new events have ended and everything has arrived, or time is over."""
     live_until = monotonic() + LIVE_SECONDS
     while True:
@@ -124,7 +147,11 @@ def report(collector: Collector, all_of_it: Expected, seconds: float, rate: floa
     table.add_row("recordings", f"{len(all_of_it.recordings) - len(lost_recordings)} of {len(all_of_it.recordings)}")
     table.add_row("backlog read at", f"{rate:,.0f} events/s")
     table.add_row("lag of new events (median)", f"{statistics.median(fresh):.1f} s" if fresh else "-")
-    table.add_row("lost", str(len(lost_events) + len(lost_recordings)), style="green" if not lost_events | lost_recordings else "red")
+    table.add_row(
+        "lost",
+        str(len(lost_events) + len(lost_recordings)),
+        style="green" if not lost_events | lost_recordings else "red",
+    )
     table.add_row("sent twice (in flight when killed)", str(repeated))
     table.add_row("time", f"{seconds:.0f} s")
     console.print(table)
@@ -149,7 +176,9 @@ async def demo(mode: str, keep: bool, directory: Path) -> bool:
     )
     handler = await start_handler(directory, cluster, url)
     try:
-        with Progress(*columns, TextColumn("{task.fields[recordings]} recordings"), TimeElapsedColumn(), console=console) as bar:
+        with Progress(
+            *columns, TextColumn("{task.fields[recordings]} recordings"), TimeElapsedColumn(), console=console
+        ) as bar:
             task = bar.add_task("delivering", total=EVENTS, recordings=0)
             await watch(collector, bar, task, int(EVENTS * KILL_AT), deadline)
             handler.kill()
@@ -185,7 +214,10 @@ def main() -> None:
     parser.add_argument("--mode", choices=["bulk", "search"], default="bulk", help="which back end the cluster has")
     parser.add_argument("--keep", action="store_true", help="stay, with new events coming in, until Ctrl-C")
     options = parser.parse_args()
-    with starting.told(), tempfile.TemporaryDirectory(prefix="teleport-event-handler-demo-", ignore_cleanup_errors=True) as directory:
+    with (
+        starting.told(),
+        tempfile.TemporaryDirectory(prefix="teleport-event-handler-demo-", ignore_cleanup_errors=True) as directory,
+    ):
         sys.exit(0 if asyncio.run(demo(options.mode, options.keep, Path(directory))) else 1)
 
 

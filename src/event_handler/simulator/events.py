@@ -63,7 +63,14 @@ class Generator:
         return str(uuid.UUID(int=self._random.getrandbits(128), version=4))
 
     def _common(self, kind: str, code: str, time: float, index: int = 0) -> dict[str, Any]:
-        return {"event": kind, "code": code, "time": stamp(time), "uid": self.uuid(), "ei": index, "cluster_name": self._cluster}
+        return {
+            "event": kind,
+            "code": code,
+            "time": stamp(time),
+            "uid": self.uuid(),
+            "ei": index,
+            "cluster_name": self._cluster,
+        }
 
     def event(self, time: float) -> LogEvent:
         kind, code = self._random.choice(self._types)
@@ -71,7 +78,7 @@ class Generator:
             "user": self._random.choice(USERS),
             "user_kind": 1,
             "user_roles": ["access", "editor"],
-            "addr.remote": f"10.0.{self._random.randrange(256)}.{self._random.randrange(256)}:{self._random.randrange(1024, 65536)}",
+            "addr.remote": "10.0.{}.{}:{}".format(*map(self._random.randrange, (0, 0, 1024), (256, 256, 65536))),
             "success": not code.endswith("E"),
             "name": f"resource-{self._random.randrange(1000)}",
             "expires": "0001-01-01T00:00:00Z",
@@ -82,7 +89,10 @@ class Generator:
         return encode(content, time)
 
     def again(self, model: LogEvent, time: float) -> LogEvent:
-        """A copy of `model`, which must have a uid, with an id and a time of its own: three times faster than a new event."""
+        """A copy of `model`, which must have a uid, with an id and a time of its own.
+
+        three times faster than a new event.
+        """
         identity, milliseconds = self.uuid(), round(time * 1_000_000) // 1000
         wire = model.wire.replace(model.id.encode(), identity.encode())
         wire = wire.replace(stamp(model.time).encode(), stamp(time).encode())

@@ -17,7 +17,8 @@ CUT_AFTER = 100  # bytes from the server: less than the first message of any TLS
 class Trouble:
     """What goes wrong with connections; may be changed while the relay runs, and counts for what happens from then on.
 
-    `blackhole`: new connections are accepted and never answered. `bytes_per_second`: speed of each direction of new connections,
+    `blackhole`: new connections are accepted and never answered. `bytes_per_second`: speed of each direction of new
+    connections,
     0 = no limit. `cut_handshakes`: so many new connections are aborted in the middle of the TLS handshake.
     """
 
@@ -117,7 +118,10 @@ async def _swallow(reader: asyncio.StreamReader) -> None:
 
 
 async def _cut_handshake(
-    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, other_reader: asyncio.StreamReader, other_writer: asyncio.StreamWriter
+    reader: asyncio.StreamReader,
+    writer: asyncio.StreamWriter,
+    other_reader: asyncio.StreamReader,
+    other_writer: asyncio.StreamWriter,
 ) -> None:
     """Pass the client's first bytes on, the first of the server's answer back, and abort."""
     other_writer.write(await reader.read(PIECE))

@@ -1,6 +1,7 @@
 """A forward proxy to test ways out: HTTP CONNECT or SOCKS5, with or without a password, counting what passes.
 
-`python -m event_handler.simulator.forward_proxy --kind connect` prints its address as JSON, and its counts when it is ended.
+`python -m event_handler.simulator.forward_proxy --kind connect` prints its address as JSON, and its counts when it is
+ended.
 """
 
 from __future__ import annotations
@@ -32,12 +33,15 @@ class Kind(StrEnum):
 
 
 class ForwardProxy:
-    """Listens on loopback; `user` "" asks for no password. `targets` are the host:port that it has connected to, in their order.
+    """Listens on loopback; `user` "" asks for no password. `targets` are the host:port that it has connected to, in
+    their order.
 
     `hosts` has addresses of names that only this proxy can resolve, as in a network that is reached through it alone.
     """
 
-    def __init__(self, kind: Kind, user: str = "", password: str = "", *, hosts: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, kind: Kind, user: str = "", password: str = "", *, hosts: Mapping[str, str] | None = None
+    ) -> None:
         self._user = user
         self._password = password
         self._hosts = hosts or {}

@@ -28,7 +28,9 @@ def build(options: argparse.Namespace) -> tuple[AuditLog, Generator]:
     begin = time() - options.days * DAY
     span = options.days * DAY - QUIET
     for number in range(options.sessions):
-        sid, announced, recording = generator.session(begin + span * number / options.sessions * 0.99, uploaded=number % 4 != 3)
+        sid, announced, recording = generator.session(
+            begin + span * number / options.sessions * 0.99, uploaded=number % 4 != 3
+        )
         log.events += announced
         late = options.late_recordings if number % 3 == 0 else 0.0
         log.recordings[sid] = (time() + late if late else 0.0, recording)
@@ -41,12 +43,17 @@ def build(options: argparse.Namespace) -> tuple[AuditLog, Generator]:
     if options.large_event:
         log.events.append(generator.large_event(begin + span / 2, options.large_event))
     log.events.sort(key=lambda event: (event.time, event.id))
-    log.cut_chunks(options.chunk, late=options.late_chunks, late_seconds=options.late_seconds, duplicates=options.duplicates)
+    log.cut_chunks(
+        options.chunk, late=options.late_chunks, late_seconds=options.late_seconds, duplicates=options.duplicates
+    )
     return log, generator
 
 
 def write_manifest(log: AuditLog, directory: Path) -> None:
-    """Write `manifest.json`, what a perfect reader delivers: ids of all events, and per session how many its recording has."""
+    """Write `manifest.json`, what a perfect reader delivers.
+
+    ids of all events, and per session how many its recording has.
+    """
     facts = {
         "events": [event.id for event in log.events],
         "recordings": {sid: len(events) for sid, (_, events) in log.recordings.items()},

@@ -1,4 +1,7 @@
-"""A TCP server for handlers of byte streams, and what they are made of: copying both ways, handing a stream to a protocol."""
+"""A TCP server for handlers of byte streams, and what they are made of.
+
+copying both ways, handing a stream to a protocol.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +36,10 @@ class Writer(Protocol):
 
 
 class Listener:
-    """Runs a handler for every connection. When it ends or fails, its connection is closed; a failure is the client's trouble."""
+    """Runs a handler for every connection.
+
+    When it ends or fails, its connection is closed; a failure is the client's trouble.
+    """
 
     def __init__(self, handler: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]) -> None:
         self._handler = handler
@@ -100,7 +106,10 @@ async def copy_both_ways(reader: Reader, writer: Writer, other_reader: Reader, o
 
 
 async def relay(reader: Reader, writer: Writer, target: str, first: bytes = b"") -> None:
-    """Connect to `target` (host:port), send it `first`, then copy both ways. Raises OSError when it cannot be reached."""
+    """Connect to `target` (host:port), send it `first`, then copy both ways.
+
+    Raises OSError when it cannot be reached.
+    """
     host, _, port = target.rpartition(":")
     other_reader, other_writer = await asyncio.open_connection(host, int(port))
     other_writer.write(first)
@@ -108,7 +117,11 @@ async def relay(reader: Reader, writer: Writer, target: str, first: bytes = b"")
 
 
 async def hand_over(
-    reader: Reader, writer: Writer, first: bytes, factory: Callable[[], asyncio.BaseProtocol], context: ssl.SSLContext | None
+    reader: Reader,
+    writer: Writer,
+    first: bytes,
+    factory: Callable[[], asyncio.BaseProtocol],
+    context: ssl.SSLContext | None,
 ) -> None:
     """Let a server protocol have the stream, of which `first` is already read, through TLS if `context` is given.
 
@@ -125,6 +138,8 @@ async def hand_over(
         await accepted
 
 
-async def _accept(factory: Callable[[], asyncio.BaseProtocol], end: socket.socket, context: ssl.SSLContext | None) -> None:
+async def _accept(
+    factory: Callable[[], asyncio.BaseProtocol], end: socket.socket, context: ssl.SSLContext | None
+) -> None:
     with suppress(OSError):  # the handshake failed: the client has got the alert, and the pair is closed
         await asyncio.get_running_loop().connect_accepted_socket(factory, end, ssl=context)

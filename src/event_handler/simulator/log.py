@@ -22,7 +22,10 @@ LIMIT_IN_TEXT = 1000  # the real server refuses above 10 000 but speaks of 1000
 
 @dataclass(slots=True)
 class Chunk:
-    """A complete, immutable chunk: one encoded ExportEventUnstructured an event. It is listed from `visible` on (epoch)."""
+    """A complete, immutable chunk.
+
+    one encoded ExportEventUnstructured an event. It is listed from `visible` on (epoch).
+    """
 
     name: str
     messages: list[bytes]
@@ -74,7 +77,9 @@ class AuditLog:
         messages = []
         for number, event in enumerate(events, start=1):
             cursor = f"a1:{number}".encode()
-            messages.append(b"\x0a" + encoded_length(len(event.wire)) + event.wire + b"\x12" + encoded_length(len(cursor)) + cursor)
+            messages.append(
+                b"\x0a" + encoded_length(len(event.wire)) + event.wire + b"\x12" + encoded_length(len(cursor)) + cursor
+            )
         chunk = Chunk(str(uuid.UUID(int=bits)), messages)
         self.chunks[day].append(chunk)
         return chunk
@@ -82,7 +87,9 @@ class AuditLog:
     def visible_chunks(self, day: str) -> list[Chunk]:
         return [chunk for chunk in self.chunks.get(day, []) if chunk.visible <= now()]
 
-    def page(self, since: float, until: float, limit: int, key: str, types: frozenset[str], newest: bool) -> tuple[list[bytes], str]:
+    def page(
+        self, since: float, until: float, limit: int, key: str, types: frozenset[str], newest: bool
+    ) -> tuple[list[bytes], str]:
         """One page of encoded events and the next key, or raise BadRequest."""
         if since > until:
             raise BadRequest("invalid days")

@@ -30,11 +30,21 @@ _MESSAGES: dict[str, list[tuple[int, str, int, str, bool]]] = {
         (6, "start_key", _TEXT, "", False),
         (7, "order", _ENUM_AS_INT, "", False),
     ],
-    "EventsUnstructured": [(1, "items", _MESSAGE, f".{_PACKAGE}.EventUnstructured", True), (2, "last_key", _TEXT, "", False)],
+    "EventsUnstructured": [
+        (1, "items", _MESSAGE, f".{_PACKAGE}.EventUnstructured", True),
+        (2, "last_key", _TEXT, "", False),
+    ],
     "ChunksRequest": [(1, "date", _MESSAGE, _TIME, False)],
     "EventExportChunk": [(1, "chunk", _TEXT, "", False)],
-    "ExportRequest": [(1, "date", _MESSAGE, _TIME, False), (2, "chunk", _TEXT, "", False), (3, "cursor", _TEXT, "", False)],
-    "ExportEventUnstructured": [(1, "event", _MESSAGE, f".{_PACKAGE}.EventUnstructured", False), (2, "cursor", _TEXT, "", False)],
+    "ExportRequest": [
+        (1, "date", _MESSAGE, _TIME, False),
+        (2, "chunk", _TEXT, "", False),
+        (3, "cursor", _TEXT, "", False),
+    ],
+    "ExportEventUnstructured": [
+        (1, "event", _MESSAGE, f".{_PACKAGE}.EventUnstructured", False),
+        (2, "cursor", _TEXT, "", False),
+    ],
     "Metadata": [(1, "name", _TEXT, "", False)],
     "LockTarget": [(1, "user", _TEXT, "", False), (3, "login", _TEXT, "", False)],
     "LockSpec": [
@@ -68,7 +78,9 @@ def _build() -> dict[str, Any]:
             if type_name:
                 added.type_name = type_name
     pool.Add(file)
-    return {name: message_factory.GetMessageClass(pool.FindMessageTypeByName(f"{_PACKAGE}.{name}")) for name in _MESSAGES}
+    return {
+        name: message_factory.GetMessageClass(pool.FindMessageTypeByName(f"{_PACKAGE}.{name}")) for name in _MESSAGES
+    }
 
 
 CLASSES = _build()

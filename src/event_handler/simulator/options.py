@@ -1,4 +1,7 @@
-"""The command line of the simulated cluster, and its page: `python -m event_handler.simulator.options > docs/simulator.md`."""
+"""The command line of the simulated cluster, and its page.
+
+`python -m event_handler.simulator.options > docs/simulator.md`.
+"""
 
 from __future__ import annotations
 
@@ -69,14 +72,19 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--port", type=int, default=0, help="Auth's port on loopback, 0 takes a free one")
     made.add_argument("--cluster", default="sim.test", help="name of the cluster")
     made.add_argument(
-        "--mode", choices=["bulk", "search"], default="bulk", help="how events can be read: exported in chunks, or searched"
+        "--mode",
+        choices=["bulk", "search"],
+        default="bulk",
+        help="how events can be read: exported in chunks, or searched",
     )
     made.add_argument("--back-end", choices=list(BACK_ENDS), default="file", help="which one to search in")
     made.add_argument("--events", type=int, default=5000, help="events of the past")
     made.add_argument("--sessions", type=int, default=10, help="sessions among them, each with a recording")
     made.add_argument("--days", type=float, default=2.0, help="days that the past events are spread over")
     made.add_argument("--chunk", type=int, default=500, help="events of a chunk")
-    made.add_argument("--distinct", type=int, default=0, help="events made one by one, the rest are copies with own ids (0 = all)")
+    made.add_argument(
+        "--distinct", type=int, default=0, help="events made one by one, the rest are copies with own ids (0 = all)"
+    )
     made.add_argument("--seed", type=int, default=1, help="the same seed makes the same events")
     made.add_argument("--live", type=float, default=0.0, help="new events a second")
     made.add_argument("--live-seconds", type=float, default=0.0, help="how long new events come, 0 = for ever")
@@ -84,17 +92,27 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--late-seconds", type=float, default=3.0, help="how much later")
     made.add_argument("--late-recordings", type=float, default=0.0, help="seconds until every third recording exists")
     made.add_argument("--duplicates", type=float, default=0.0, help="share of the events that stand in two chunks")
-    made.add_argument("--unavailable-every", type=int, default=0, help="exported events between two outages in mid-stream")
-    made.add_argument("--invalid-every", type=int, default=0, help="searches until one gets an INVALID_ARGUMENT that passes")
     made.add_argument(
-        "--large-event", type=int, default=0, help="bytes of one event that is larger than all others (not with file and dynamodb)"
+        "--unavailable-every", type=int, default=0, help="exported events between two outages in mid-stream"
     )
-    made.add_argument("--pace", type=float, default=0.0, help="events a second that the server gives out at most, 0 = no limit")
+    made.add_argument(
+        "--invalid-every", type=int, default=0, help="searches until one gets an INVALID_ARGUMENT that passes"
+    )
+    made.add_argument(
+        "--large-event",
+        type=int,
+        default=0,
+        help="bytes of one event that is larger than all others (not with file and dynamodb)",
+    )
+    made.add_argument(
+        "--pace", type=float, default=0.0, help="events a second that the server gives out at most, 0 = no limit"
+    )
     made.add_argument(
         "--search-cost",
         type=float,
         default=0.0,
-        help="µs that a search takes for each event that it gives; a real one takes 54, with --pace=31200 for all together",
+        help="µs that a search takes for each event that it gives; a real one takes 54, with --pace=31200 for all "
+        "together",
     )
     _add_access(made)
     _add_faults(made)
@@ -106,15 +124,27 @@ def _add_access(made: argparse.ArgumentParser) -> None:
     made.add_argument("--web-port", type=int, default=0, help="port of the front that clients dial, 0 takes a free one")
     made.add_argument("--key-kind", choices=list(KeyKind), default=KeyKind.ECDSA, help="kind of the identity's key")
     made.add_argument("--lifetime", type=float, default=86_400.0, help="seconds until an identity expires")
-    made.add_argument("--renew", type=float, default=0.0, help="seconds between two renewals of the user's files, 0 = never")
-    made.add_argument("--renew-by", choices=list(Renewal), default=Renewal.IN_PLACE, help="as tbot does, or as Kubernetes does")
-    made.add_argument("--rotate", type=float, default=0.0, help="seconds of each phase of one rotation of the authorities, 0 = none")
+    made.add_argument(
+        "--renew", type=float, default=0.0, help="seconds between two renewals of the user's files, 0 = never"
+    )
+    made.add_argument(
+        "--renew-by", choices=list(Renewal), default=Renewal.IN_PLACE, help="as tbot does, or as Kubernetes does"
+    )
+    made.add_argument(
+        "--rotate", type=float, default=0.0, help="seconds of each phase of one rotation of the authorities, 0 = none"
+    )
 
 
 def _add_faults(made: argparse.ArgumentParser) -> None:
-    made.add_argument("--cut-every", type=float, default=0.0, help="seconds between two cuts of a random connection, 0 = never")
-    made.add_argument("--cut-handshakes", type=int, default=0, help="so many connections are cut in the TLS handshake first")
-    made.add_argument("--slow", type=int, default=0, help="bytes a second of each direction of a connection, 0 = no limit")
+    made.add_argument(
+        "--cut-every", type=float, default=0.0, help="seconds between two cuts of a random connection, 0 = never"
+    )
+    made.add_argument(
+        "--cut-handshakes", type=int, default=0, help="so many connections are cut in the TLS handshake first"
+    )
+    made.add_argument(
+        "--slow", type=int, default=0, help="bytes a second of each direction of a connection, 0 = no limit"
+    )
     made.add_argument("--blackhole", action="store_true", help="accept connections and never answer")
 
 

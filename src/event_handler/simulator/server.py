@@ -51,7 +51,8 @@ class _Server(Server):
 class Faults:
     """What goes wrong on purpose (0 = never).
 
-    `unavailable_every`: every so-many-th event of an export ends the stream. `invalid_every`: every so-many-th search is answered with
+    `unavailable_every`: every so-many-th event of an export ends the stream. `invalid_every`: every so-many-th search
+    is answered with
     INVALID_ARGUMENT, which passes, as DynamoDB does when AWS has an internal error.
     """
 
@@ -62,7 +63,8 @@ class Faults:
 class AuthServer:
     """Serves one log. `bulk` tells whether it has bulk export, as only the Athena back end does.
 
-    `pace` is in events a second, for all together; `search_cost` in seconds, which a search takes for each of its events by itself.
+    `pace` is in events a second, for all together; `search_cost` in seconds, which a search takes for each of its
+    events by itself.
     """
 
     def __init__(
@@ -108,7 +110,9 @@ class AuthServer:
         """Go by the certificates that are in `directory` now, from the next connection on; running ones stay."""
         self._context = auth_context(directory)
 
-    def _choose_context(self, connection: ssl.SSLObject | ssl.SSLSocket, server_name: str | None, context: ssl.SSLContext) -> None:
+    def _choose_context(
+        self, connection: ssl.SSLObject | ssl.SSLSocket, server_name: str | None, context: ssl.SSLContext
+    ) -> None:
         connection.context = self._context
 
     async def _ping(self, stream: Stream[bytes, bytes]) -> None:
@@ -134,7 +138,9 @@ class AuthServer:
             raise GRPCError(Status.INVALID_ARGUMENT, "InternalServerError: simulated")
         since, until = (field.seconds + field.nanos / 1e9 for field in (asked.start_date, asked.end_date))
         try:
-            events, key = self._log.page(since, until, asked.limit, asked.start_key, frozenset(asked.event_types), asked.order == 1)
+            events, key = self._log.page(
+                since, until, asked.limit, asked.start_key, frozenset(asked.event_types), asked.order == 1
+            )
         except BadRequest as error:
             raise GRPCError(Status.INVALID_ARGUMENT, str(error)) from None
         # Events are encoded already: put together by hand, a page costs what sending it costs.

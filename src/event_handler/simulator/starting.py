@@ -1,4 +1,7 @@
-"""Says in one sentence why a simulated part cannot start: a library that is not installed, a port that is taken, a directory."""
+"""Says in one sentence why a simulated part cannot start.
+
+a library that is not installed, a port that is taken, a directory.
+"""
 
 from __future__ import annotations
 
@@ -29,4 +32,6 @@ def told() -> Iterator[None]:
         if error.errno == errno.EADDRINUSE:
             sys.exit(f"error: {error.strerror}. Choose another port, or 0 for a free one")
         where = f"{error.filename}: " if error.filename else ""
-        sys.exit(f"error: {where}{error.strerror or error}. Check that this user may write there, and that the disk has room")
+        sys.exit(
+            f"error: {where}{error.strerror or error}. Check that this user may write there, and that the disk has room"
+        )

@@ -9,7 +9,8 @@ from pathlib import Path
 class _AlertingObject(ssl.SSLObject):
     """Lets the alert of a failed handshake out: asyncio drops the connection before it has sent what OpenSSL wrote.
 
-    Asked to wait for more bytes instead, asyncio sends the alert; the failure is told when more bytes, or the end, come in.
+    Asked to wait for more bytes instead, asyncio sends the alert; the failure is told when more bytes, or the end, come
+    in.
     """
 
     _failure: ssl.SSLError | None = None
@@ -27,7 +28,10 @@ class _AlertingObject(ssl.SSLObject):
 
 
 def server_context(certificate: Path, protocols: list[str]) -> ssl.SSLContext:
-    """TLS with that certificate (its key in the same file), selecting one of these ALPN protocols; no tickets, as on a real server."""
+    """TLS with that certificate (its key in the same file), selecting one of these ALPN protocols.
+
+    No tickets, as on a real server.
+    """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.sslobject_class = _AlertingObject
     context.minimum_version = ssl.TLSVersion.TLSv1_2

@@ -8,11 +8,16 @@ from event_handler.sinks.http_answer import Answer
 
 REASON_LENGTH = 200  # characters of an answer that a log line shows
 REJECTED = frozenset({400, 422})  # the receiver has looked at the content and does not want it
-PASSING = frozenset({408, 425, 429})  # of the 4xx; any other 4xx, and 3xx, 501 and 505, is mostly for a person to correct
+PASSING = frozenset(
+    {408, 425, 429}
+)  # of the 4xx; any other 4xx, and 3xx, 501 and 505, is mostly for a person to correct
 
 
 def judge(answer: Answer) -> Verdict:
-    """Turn a status into a verdict: any 2xx is success, also when the body was cut off, for the status has decided already."""
+    """Turn a status into a verdict.
+
+    any 2xx is success, also when the body was cut off, for the status has decided already.
+    """
     status = answer.status
     if 200 <= status < 300:
         return Delivered()

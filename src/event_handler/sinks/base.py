@@ -32,7 +32,8 @@ class Retry:
 class Denied(Retry):
     """The receiver answered that it does not take this (401, 403, 404 and the like).
 
-    Mostly that is about the settings, and then it hits everything; but a firewall may mean the content of a single event.
+    Mostly that is about the settings, and then it hits everything; but a firewall may mean the content of a single
+    event.
     """
 
     misconfigured: bool = True
@@ -56,7 +57,8 @@ class Split:
 class Partial:
     """The receiver has answered event by event: all are delivered but those named, by their place in the batch from 0.
 
-    `retry` are to be sent again, as a Retry with the same fields would, or a Denied where `misconfigured` is set; `rejected` is
+    `retry` are to be sent again, as a Retry with the same fields would, or a Denied where `misconfigured` is set;
+    `rejected` is
     content that it does not want, each for its reason.
     """
 
@@ -72,9 +74,11 @@ Verdict = Delivered | Retry | Reject | Split | Partial
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a sink is sent: `events` and `bytes` in a batch, `requests` in flight at most, `age` in seconds to wait for more events.
+    """What a sink is sent: `events` and `bytes` in a batch, `requests` in flight at most, `age` in seconds to wait for
+    more events.
 
-    `ordered` asks for one request after the other where order matters: for the events of a session, and for those of none.
+    `ordered` asks for one request after the other where order matters: for the events of a session, and for those of
+    none.
     """
 
     events: int
@@ -85,7 +89,10 @@ class Limits:
 
 
 class Sink(Protocol):
-    """A destination. `deliver` never raises for what the receiver does; events of one call share a session id (or have none)."""
+    """A destination. `deliver` never raises for what the receiver does.
+
+    Events of one call share a session id (or have none).
+    """
 
     name: str
     limits: Limits

@@ -1,4 +1,7 @@
-"""Writes events as lines of JSON to a file that rotates, or to standard output: the disk has them before they count as delivered."""
+"""Writes events as lines of JSON to a file that rotates, or to standard output.
+
+the disk has them before they count as delivered.
+"""
 
 from __future__ import annotations
 
@@ -38,8 +41,10 @@ FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 class FileSettings:
     """Where to write: `path` is a file or `-` for standard output.
 
-    Events of recordings go to the same place with `teleport_session_id` before their own fields, or, where `session_path` is set,
-    to a file for each session; its file name holds `{session_id}`, and it does not rotate. `max_bytes` and `max_age` (seconds)
+    Events of recordings go to the same place with `teleport_session_id` before their own fields, or, where
+    `session_path` is set,
+    to a file for each session; its file name holds `{session_id}`, and it does not rotate. `max_bytes` and `max_age`
+    (seconds)
     say when the file is renamed, 0 = never; `keep` is how many renamed files stay; `mode` is that of new files.
     """
 
@@ -75,7 +80,9 @@ class FileSink:
                 os.fstat(standard_output)
                 self._stream = LineStream(standard_output)
             else:
-                self._file = LineFile(Path(settings.path), settings.max_bytes, settings.max_age, settings.keep, settings.mode)
+                self._file = LineFile(
+                    Path(settings.path), settings.max_bytes, settings.max_age, settings.keep, settings.mode
+                )
                 self._file.check()
         except OSError as error:
             hint = "Its directory must exist and be writable."
@@ -105,7 +112,10 @@ class FileSink:
         return Delivered()
 
     async def reopen(self) -> None:
-        """Let go of the file, for logrotate; the next batch opens it by its name. A file that was moved away is noticed anyway."""
+        """Let go of the file, for logrotate.
+
+        The next batch opens it by its name. A file that was moved away is noticed anyway.
+        """
         if self._file is not None:
             with suppress(TimeoutError):
                 async with asyncio.timeout(CLOSE_PATIENCE):
@@ -120,7 +130,9 @@ class FileSink:
 
 def _failed(where: str, error: OSError) -> Retry:
     if error.errno == errno.EPIPE:
-        return Retry(f"{where} is closed: its reader has ended; start it again together with this program", misconfigured=True)
+        return Retry(
+            f"{where} is closed: its reader has ended; start it again together with this program", misconfigured=True
+        )
     hint = "; make room" if error.errno in FULL else ""
     return Retry(f"{where} cannot be written: {error.strerror}{hint}", misconfigured=error.errno not in PASSING)
 
@@ -142,11 +154,15 @@ def _check(settings: FileSettings) -> None:
     if not settings.path:
         raise SinkError(f"{SECTION}.path is empty", "Name a file, or - for standard output.")
     if settings.keep < 1 or settings.max_bytes < 0 or settings.max_age < 0:
-        raise SinkError(f"{SECTION}.keep, max-bytes or max-age is too small", "keep is 1 or more, the others 0 (never) or more.")
+        raise SinkError(
+            f"{SECTION}.keep, max-bytes or max-age is too small", "keep is 1 or more, the others 0 (never) or more."
+        )
     if not settings.session_path:
         return
     path = Path(settings.session_path)
     if SESSION_ID not in path.name or SESSION_ID in str(path.parent):
-        raise SinkError(f"{SECTION}.session-path {path} has no {SESSION_ID} in its file name", f"Write session.{SESSION_ID}.ndjson.")
+        raise SinkError(
+            f"{SECTION}.session-path {path} has no {SESSION_ID} in its file name", f"Write session.{SESSION_ID}.ndjson."
+        )
     if not path.parent.is_dir() or not os.access(path.parent, os.W_OK | os.X_OK):
         raise SinkError(f"the directory {path.parent} of {SECTION}.session-path cannot be written", "It must exist.")

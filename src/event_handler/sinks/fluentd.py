@@ -17,7 +17,8 @@ from event_handler.sinks.http import KEEPALIVE, REQUEST_TIMEOUT, Compression, Ht
 ARRAY_EVENTS = 500  # events of an array; more brings nothing and makes a lost answer dearer
 ARRAY_BYTES = 1024 * 1024  # bytes; Fluent Bit takes 4 MiB and Fluentd 32, but most SaaS intakes only 1
 ARRAY_AGE = 0.05  # seconds an incomplete batch waits for more events
-# Requests in flight at most, each on a connection: Fluentd often has 1,024 file descriptors, Logstash answers 429 above 200.
+# Requests in flight at most, each on a connection: Fluentd often has 1,024 file descriptors, Logstash answers 429 above
+# 200.
 MAX_CONNECTIONS = 64
 
 
@@ -26,7 +27,8 @@ class FluentdSettings:
     """Where and how to deliver: URLs, TLS files ("" = none), body format and the cap on requests in flight.
 
     `compression` packs the bodies, `ordered` keeps the events of a session in order.
-    `timeout` limits a request from connect to the end of the answer, `keepalive` how long an idle connection is kept (seconds).
+    `timeout` limits a request from connect to the end of the answer, `keepalive` how long an idle connection is kept
+    (seconds).
     """
 
     url: str
@@ -72,12 +74,15 @@ class FluentdSink:
         return answer if isinstance(answer, Retry) else judge(answer)
 
     async def reopen(self) -> None:
-        self._client.look_again()
+        self._client.reload()
 
     async def close(self) -> None:
         await self._client.close()
 
 
 def session_url(base: URL, session_id: str) -> URL:
-    """`<path>.<session id>.log` as the Go plugin has it, with the query kept behind; an odd id cannot leave the last segment."""
+    """`<path>.<session id>.log` as the Go plugin has it, with the query kept behind.
+
+    An odd id cannot leave the last segment.
+    """
     return base.with_path(f"{base.raw_path}.{quote(session_id, safe='')}.log", encoded=True, keep_query=True)

@@ -34,7 +34,9 @@ KEEPALIVE = 8.0  # seconds; Fluentd's in_http closes idle connections after 10
 REQUEST_TIMEOUT = 30.0  # seconds from connect to the end of the answer, as the Go plugin waits
 ANSWER_LIMIT = 64 * 1024  # bytes; an answer read to its end lets the connection be used again, a longer one is cut off
 LONGEST_RETRY_AFTER = 3600.0  # seconds; a receiver that asks for more is asked again after an hour
-FAST = 1  # gzip's level; audit events shrink to a fifth with it, and to a sixth with level 6, which takes more than twice the time
+# gzip's level; audit events shrink to a fifth with it, and to a sixth with level 6, which takes more than twice the
+# time
+FAST = 1
 PACK_ASIDE = 16 * 1024  # bytes; a smaller body is packed in less time than handing it to a thread takes
 PACKED_MAYBE_REFUSED = frozenset({400, 415, 422})  # what a receiver may answer that cannot unpack a body
 
@@ -49,11 +51,13 @@ class HttpClient:
 
     `headers` go with every request, except that their Content-Type is of what is posted.
 
-    With `compression` bodies go out packed. A body that is refused so is sent again as it is, for not every receiver says that it
+    With `compression` bodies go out packed. A body that is refused so is sent again as it is, for not every receiver
+    says that it
     cannot unpack; one that takes it then is sent plain bodies from that time on.
     With `status_only` the body of an answer that takes the events is of no interest.
 
-    Raises SinkError when the TLS files cannot be used at the start; later changes that cannot be used are logged and ignored.
+    Raises SinkError when the TLS files cannot be used at the start; later changes that cannot be used are logged and
+    ignored.
     """
 
     def __init__(
@@ -96,7 +100,9 @@ class HttpClient:
         if isinstance(plain, Answer) and 200 <= plain.status < 300 and self._packs:
             self._packs = False
             next_step = f"Set {self._section}.compression to none, or have the receiver take gzip."
-            log.warning("the receiver takes no packed bodies, sending them plain", status=answer.status, next_step=next_step)
+            log.warning(
+                "the receiver takes no packed bodies, sending them plain", status=answer.status, next_step=next_step
+            )
         return plain
 
     async def request(self, method: str, url: URL, body: bytes) -> Answer | Retry:
@@ -121,7 +127,7 @@ class HttpClient:
             reader = AnswerReader(self._answer_limit, status_only=self._status_only)
             answer = await self._pool.exchange(route, context, head, body, reader)
         except (DialError, NoAnswerError, UnreadableAnswerError) as error:
-            self._tls.look_again()
+            self._tls.reload()
             return await self._faults.explain(route, context, error)
         return self._faults.judge(route, answer)
 
@@ -132,7 +138,9 @@ class HttpClient:
         headers = {"Host": url.host_port_subcomponent, **self._headers}
         before_path = ""
         if url.raw_user or url.raw_password:
-            headers.setdefault("Authorization", basic(unquote_to_bytes(url.raw_user or ""), unquote_to_bytes(url.raw_password or "")))
+            headers.setdefault(
+                "Authorization", basic(unquote_to_bytes(url.raw_user or ""), unquote_to_bytes(url.raw_password or ""))
+            )
         if proxy is not None and not route.secure and not proxy.scheme.startswith("socks"):
             before_path = f"http://{url.host_port_subcomponent}"
             if proxy.user or proxy.password:
@@ -141,9 +149,9 @@ class HttpClient:
         made = self._routes[authority] = route, lines, before_path
         return made
 
-    def look_again(self) -> None:
+    def reload(self) -> None:
         """Look at the TLS files before the next request."""
-        self._tls.look_again()
+        self._tls.reload()
 
     async def close(self) -> None:
         if self._pool is not None:
@@ -162,7 +170,10 @@ def _pack(body: bytes) -> bytes:
 
 
 def retry_seconds(retry_after: str) -> float:
-    """`Retry-After` in seconds: a number or an HTTP date in any of its three forms, 0 when absent or odd (RFC 9110, 10.2.3)."""
+    """`Retry-After` in seconds.
+
+    a number or an HTTP date in any of its three forms, 0 when absent or odd (RFC 9110, 10.2.3).
+    """
     if retry_after.isascii() and retry_after.isdigit():
         return min(float(retry_after), LONGEST_RETRY_AFTER)
     try:
@@ -177,7 +188,8 @@ def retry_seconds(retry_after: str) -> float:
 def endpoint(text: str, option: str, files: TlsFiles = NO_FILES) -> URL:
     """Parse the URL of a receiver. Raises SinkError, without the URL (it may hold a password), when it cannot be used.
 
-    TLS `files` beside an http:// URL are an error too: everything would go out in the clear, and who set them expects otherwise.
+    TLS `files` beside an http:// URL are an error too: everything would go out in the clear, and who set them expects
+    otherwise.
     """
     text = text.strip()
     try:
@@ -185,11 +197,16 @@ def endpoint(text: str, option: str, files: TlsFiles = NO_FILES) -> URL:
         if url.scheme not in ("http", "https") or not url.host or not url.port or not text.isprintable():
             raise ValueError
     except ValueError:
-        raise SinkError(f"{option} is not a URL of http or https", "It must look like https://host:port/path.") from None
+        raise SinkError(
+            f"{option} is not a URL of http or https", "It must look like https://host:port/path."
+        ) from None
     section = option.rpartition(".")[0]
     given = [f"{section}.{name}" for name, file in (("ca", files.ca), ("cert", files.cert), ("key", files.key)) if file]
     if url.scheme == "http" and given:
-        reason = f"{option} begins with http://, so events would be sent in the clear although {' and '.join(given)} {_is(given)} set"
+        reason = (
+            f"{option} begins with http://, so events would be sent in the clear although {' and '.join(given)} "
+            f"{_is(given)} set"
+        )
         raise SinkError(reason, f"Write https://, or remove {' and '.join(given)}.")
     proxy_of(url)
     return url

@@ -1,4 +1,7 @@
-"""Reads the answer to an HTTP/1.x request: its status line counts as soon as it can be read, whatever is wrong behind it."""
+"""Reads the answer to an HTTP/1.x request.
+
+its status line counts as soon as it can be read, whatever is wrong behind it.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,9 @@ import zlib
 from dataclasses import dataclass
 from functools import lru_cache
 
-HEAD_LIMIT = 64 * 1024  # bytes of a status line with its headers, interim answers included; real ones have a few hundred
+HEAD_LIMIT = (
+    64 * 1024
+)  # bytes of a status line with its headers, interim answers included; real ones have a few hundred
 LINE_LIMIT = 4096  # bytes of a line between chunks, and of all lines after the last one
 BEGINNING = 32  # bytes of something else than HTTP that an error may show
 
@@ -16,14 +21,21 @@ _END_OF_HEAD = re.compile(rb"\n\r?\n")
 _CHUNK_SIZE = re.compile(rb"[ \t]*([0-9A-Fa-f]{1,15})[ \t]*(?:;.*)?", re.DOTALL)
 _CACHED_HEADS = 64  # a receiver repeats its head word for word, but for a date that changes once a second
 
-_CODINGS = {b"gzip": 47, b"x-gzip": 47, b"deflate": 47}  # for zlib: 32 to recognise the format, 15 for the largest window
+_CODINGS = {
+    b"gzip": 47,
+    b"x-gzip": 47,
+    b"deflate": 47,
+}  # for zlib: 32 to recognise the format, 15 for the largest window
 _ANY_LENGTH = -1  # the body ends with the connection
 _CHUNKED = -2
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a receiver said; `complete` is False when the body was cut off, by the receiver, by time or by the limit, or is garbled."""
+    """What a receiver said.
+
+    `complete` is False when the body was cut off, by the receiver, by time or by the limit, or is garbled.
+    """
 
     status: int
     retry_after: str
@@ -41,7 +53,10 @@ class UnreadableAnswerError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class _Head:
-    """What of a head matters. `length` of the body, or _ANY_LENGTH, or _CHUNKED; `sound` when the connection may be used again."""
+    """What of a head matters.
+
+    `length` of the body, or _ANY_LENGTH, or _CHUNKED; `sound` when the connection may be used again.
+    """
 
     status: int
     retry_after: str
@@ -53,7 +68,8 @@ class _Head:
 class AnswerReader:
     """Takes the bytes of one answer as they come, of the body up to `limit`.
 
-    With `status_only` a 2xx answer whose body ends with the connection is complete at its head, for nobody reads that body.
+    With `status_only` a 2xx answer whose body ends with the connection is complete at its head, for nobody reads that
+    body.
     """
 
     def __init__(self, limit: int, *, status_only: bool = False) -> None:
@@ -102,9 +118,11 @@ class AnswerReader:
         return Answer(head.status, head.retry_after, self._body, not self._cut)
 
     def ended(self, *, by_peer: bool) -> Answer | None:
-        """The answer so far, when nothing more comes: the connection was closed or time is up. None when it has no status yet.
+        """The answer so far, when nothing more comes: the connection was closed or time is up. None when it has no
+        status yet.
 
-        A head that trickles and never ends is no answer, one that the receiver itself broke off has a status that counts.
+        A head that trickles and never ends is no answer, one that the receiver itself broke off has a status that
+        counts.
         """
         if self._head is None:
             status = _status(bytes(self._buffer)) if by_peer else 0
@@ -246,7 +264,10 @@ def _framing(status: int, lengths: set[bytes], transfer: bytes) -> tuple[int, bo
 
 
 def _decoded(coding: bytes, body: bytes, limit: int) -> tuple[bytes, bool]:
-    """Unpack a body that the receiver packed unasked, up to `limit` bytes; nothing is shown of one in a coding that is not known."""
+    """Unpack a body that the receiver packed unasked, up to `limit` bytes.
+
+    Nothing is shown of one in a coding that is not known.
+    """
     if not body:
         return body, True
     window = _CODINGS.get(coding)

@@ -1,6 +1,8 @@
-"""One connection to a receiver: a request is one write on the socket, its answer is read as it comes, its end is said politely.
+"""One connection to a receiver: a request is one write on the socket, its answer is read as it comes, its end is said
+politely.
 
-The socket is used directly, TLS included: asyncio's TLS costs twice the CPU and a buffer of 256 KiB a connection, and hides what
+The socket is used directly, TLS included: asyncio's TLS costs twice the CPU and a buffer of 256 KiB a connection, and
+hides what
 a receiver said before it closed.
 """
 
@@ -17,7 +19,9 @@ from event_handler.sinks.http_dial import GOODBYE
 
 READ = 64 * 1024  # bytes taken at once; TLS gives at most 16 KiB
 PIECE = 64 * 1024  # bytes written at once
-LARGE = 256 * 1024  # bytes; a body from here on is written in several turns, so that the event loop does other work between them
+LARGE = (
+    256 * 1024
+)  # bytes; a body from here on is written in several turns, so that the event loop does other work between them
 
 _LATER = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 _NOTHING = memoryview(b"")

@@ -1,4 +1,7 @@
-"""Connects to a receiver: its name, TCP, the proxy of the environment where there is one, TLS; an error tells which step failed."""
+"""Connects to a receiver.
+
+its name, TCP, the proxy of the environment where there is one, TLS; an error tells which step failed.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,9 @@ NAME_TIMEOUT = 10.0  # seconds; two tries of a resolver with its usual five seco
 NEXT_ADDRESS = 0.25  # seconds before the next address of a name is tried beside the first (RFC 8305)
 TCP_KEEPALIVE = 60  # seconds between probes of an idle connection
 GOODBYE = 1.0  # seconds for the other side to close its side
-SOCKS_PASSING = frozenset({1, 3, 4, 5, 6})  # replies about the receiver or the network, not about rules (RFC 1928, section 6)
+SOCKS_PASSING = frozenset(
+    {1, 3, 4, 5, 6}
+)  # replies about the receiver or the network, not about rules (RFC 1928, section 6)
 PIECE = 64 * 1024  # bytes copied at once to and from a proxy with TLS
 PROXY_HEAD_LIMIT = 16 * 1024  # bytes of a proxy's answer to CONNECT
 
@@ -74,7 +79,10 @@ def join(host: str, port: int) -> str:
 
 
 async def dial(route: Route, context: ssl.SSLContext, deadline: float) -> socket.socket:
-    """Return a connected, non-blocking socket, with TLS where the route asks for it. Raises DialError, also at the deadline."""
+    """Return a connected, non-blocking socket, with TLS where the route asks for it.
+
+    Raises DialError, also at the deadline.
+    """
     host, port = (route.proxy.host, route.proxy.port) if route.proxy else (route.host, route.port)
     until = min(deadline, asyncio.get_running_loop().time() + NAME_TIMEOUT)
     found = await _step("name", until, resolve(host, port))
@@ -147,7 +155,9 @@ async def _through(connected: socket.socket, proxy: ProxyServer, route: Route) -
 
 
 async def _inside_tls(connected: socket.socket, proxy: ProxyServer, carriers: set[asyncio.Task[None]]) -> socket.socket:
-    """A socket whose other end is carried to the proxy inside TLS, for a second TLS session cannot be put on a TLS socket."""
+    """A socket whose other end is carried to the proxy inside TLS, for a second TLS session cannot be put on a TLS
+    socket.
+    """
     context = ssl.create_default_context()  # SSL_CERT_FILE is honoured
     context.verify_flags &= ~ssl.VERIFY_X509_STRICT  # authorities of companies lack extensions that strict mode demands
     far = await asyncio.open_connection(sock=connected, ssl=context, server_hostname=proxy.host)
@@ -211,7 +221,10 @@ def basic(user: bytes, password: bytes) -> str:
 
 
 async def _socks(connected: socket.socket, proxy: ProxyServer, route: Route) -> None:
-    """SOCKS5 (RFC 1928) with a user name and password where the proxy asks for them (RFC 1929); the proxy resolves the name."""
+    """SOCKS5 (RFC 1928) with a user name and password where the proxy asks for them (RFC 1929).
+
+    The proxy resolves the name.
+    """
     user, password, name = proxy.user.encode(), proxy.password.encode(), route.name.encode()
     if max(len(user), len(password), len(name)) > 255:
         raise ProxyRefusedError("SOCKS5 takes 255 bytes of a user name, a password or a host name")

@@ -24,8 +24,11 @@ LOOK_TIMEOUT = 5.0  # seconds for a look at the receiver's certificate; without 
 LOOK_AGAIN = 60.0  # seconds that what was seen of a receiver is taken as it was
 NAMES_SHOWN = 5  # of a certificate
 
-# What OpenSSL says when the other side's first bytes are no TLS; it depends on the version of the library and on the bytes.
-NO_TLS = frozenset({"WRONG_VERSION_NUMBER", "PACKET_LENGTH_TOO_LONG", "HTTP_REQUEST", "RECORD_LAYER_FAILURE", "UNKNOWN_PROTOCOL"})
+# What OpenSSL says when the other side's first bytes are no TLS; it depends on the version of the library and on the
+# bytes.
+NO_TLS = frozenset(
+    {"WRONG_VERSION_NUMBER", "PACKET_LENGTH_TOO_LONG", "HTTP_REQUEST", "RECORD_LAYER_FAILURE", "UNKNOWN_PROTOCOL"}
+)
 # Words of the alerts with which a server refuses a client's certificate, or that it has none.
 OF_CERTIFICATE = ("CERTIFICATE", "UNKNOWN_CA", "ACCESS_DENIED", "HANDSHAKE_FAILURE", "DECRYPT_ERROR")
 NOT_YET_VALID, EXPIRED, OTHER_NAME, OTHER_ADDRESS = 9, 10, 62, 64  # X509_V_ERR_… of OpenSSL
@@ -50,7 +53,8 @@ class _Seen:
 class Faults:
     """The words for one client's failures. `section` and `files` are its options.
 
-    It remembers what a receiver has said against the client certificate: with TLS 1.3 a reset may overtake those words the next time.
+    It remembers what a receiver has said against the client certificate: with TLS 1.3 a reset may overtake those words
+    the next time.
     """
 
     def __init__(self, section: str, files: TlsFiles, timeout: float) -> None:
@@ -63,7 +67,8 @@ class Faults:
         self._look = asyncio.Lock()
 
     def judge(self, route: Route, answer: Answer) -> Answer | Retry:
-        """An answer counts, unless it came from a proxy or from a server that has not understood the request for want of TLS.
+        """An answer counts, unless it came from a proxy or from a server that has not understood the request for want
+        of TLS.
 
         Words about TLS from a receiver that has taken a request before are those of an event that it quotes.
         """
@@ -75,13 +80,21 @@ class Faults:
             self._seen.pop(route, None)
         if route.secure or answer.status not in (400, 407):
             return answer
-        if answer.status == 400 and route not in self._took and any(words in answer.body.lower() for words in WANTS_TLS):
+        if (
+            answer.status == 400
+            and route not in self._took
+            and any(words in answer.body.lower() for words in WANTS_TLS)
+        ):
             return self._wants_tls(route)
         if answer.status == 407 and route.proxy is not None:
-            return _misconfigured(f"the proxy {route.proxy} asks for a user name and password; put them into {route.proxy.setting}")
+            return _misconfigured(
+                f"the proxy {route.proxy} asks for a user name and password; put them into {route.proxy.setting}"
+            )
         return answer
 
-    async def explain(self, route: Route, context: ssl.SSLContext, error: DialError | NoAnswerError | UnreadableAnswerError) -> Retry:
+    async def explain(
+        self, route: Route, context: ssl.SSLContext, error: DialError | NoAnswerError | UnreadableAnswerError
+    ) -> Retry:
         if isinstance(error, UnreadableAnswerError):
             return self._unreadable(route, error)
         if isinstance(error, NoAnswerError):
@@ -98,8 +111,13 @@ class Faults:
         if error.step == "name":
             return Retry(f"the name of {whom} does not resolve ({_words(cause)}); check {check} and the name server")
         if error.step == "proxy":
-            reason = f"{whom} does not connect to the receiver at {route} ({_words(cause)}); check {check} and the proxy's rules"
-            lasting = isinstance(cause, ssl.SSLCertVerificationError) or (isinstance(cause, ProxyRefusedError) and not cause.passing)
+            reason = (
+                f"{whom} does not connect to the receiver at {route} ({_words(cause)}); check {check} and the "
+                f"proxy's rules"
+            )
+            lasting = isinstance(cause, ssl.SSLCertVerificationError) or (
+                isinstance(cause, ProxyRefusedError) and not cause.passing
+            )
             return _misconfigured(reason) if lasting else Retry(reason)
         return Retry(f"no connection to {whom} ({_words(cause)}); check that it runs, and the address in {check}")
 
@@ -108,17 +126,25 @@ class Faults:
         if isinstance(cause, ssl.SSLCertVerificationError):
             return _misconfigured(await self._untrusted(route, cause))
         if isinstance(cause, TimeoutError):
-            return Retry(f"{whom} did not finish the TLS handshake within {self._timeout:g} s; does it expect TLS on this port?")
+            return Retry(
+                f"{whom} did not finish the TLS handshake within {self._timeout:g} s; does it expect TLS on this port?"
+            )
         reason = str(getattr(cause, "reason", None) or "")
         if reason in NO_TLS:
-            return _misconfigured(f"{whom} speaks no TLS; write http:// in {self._section}.url, or turn TLS on at the receiver")
+            return _misconfigured(
+                f"{whom} speaks no TLS; write http:// in {self._section}.url, or turn TLS on at the receiver"
+            )
         if "ALERT" in reason:
             return self._refused(route, context, reason)
         if isinstance(cause, ssl.SSLError) and not isinstance(cause, ssl.SSLEOFError | ssl.SSLSyscallError):
             return _misconfigured(f"TLS with {whom} failed ({_words(cause)}); check {self._section}.cert, key and ca")
         if isinstance(cause, ValueError):
-            return _misconfigured(f"TLS with {whom} is not possible ({_words(cause)}); check the host in {self._section}.url")
-        return self._refusal(route, context) or Retry(f"{whom} closed the connection in the TLS handshake ({_words(cause)})")
+            return _misconfigured(
+                f"TLS with {whom} is not possible ({_words(cause)}); check the host in {self._section}.url"
+            )
+        return self._refusal(route, context) or Retry(
+            f"{whom} closed the connection in the TLS handshake ({_words(cause)})"
+        )
 
     async def _no_answer(self, route: Route, context: ssl.SSLContext, error: NoAnswerError) -> Retry:
         cause = error.cause
@@ -133,7 +159,8 @@ class Faults:
             return self._wants_tls(route)
         said = f"the receiver at {route} does not answer ({_words(cause) if cause else 'it closed the connection'})"
         if route.secure:
-            # Cut after connecting: with TLS 1.3 a reset may overtake the alert that says why, and some servers send none.
+            # Cut after connecting: with TLS 1.3 a reset may overtake the alert that says why, and some servers send
+            # none.
             said += f"; if it stays so, the receiver may refuse the certificate of {self._section}.cert"
         return Retry(said, unanswered=True)
 
@@ -141,10 +168,18 @@ class Faults:
         """The receiver has ended TLS with an alert."""
         words = _plain(alert.rpartition("ALERT_")[2])
         if not any(word in alert for word in OF_CERTIFICATE):
-            return _misconfigured(f"TLS with the receiver at {route} failed ({words}); check {self._section}.cert, key and ca")
+            return _misconfigured(
+                f"TLS with the receiver at {route} failed ({words}); check {self._section}.cert, key and ca"
+            )
         shown = f"the client certificate {self._files.cert}" if self._files.cert else "a client without a certificate"
-        sign = "have it signed by an authority that the receiver trusts" if self._files.cert else "set a pair that the receiver trusts"
-        refusal = _misconfigured(f"the receiver at {route} refuses {shown} ({words}); check {self._section}.cert and key: {sign}")
+        sign = (
+            "have it signed by an authority that the receiver trusts"
+            if self._files.cert
+            else "set a pair that the receiver trusts"
+        )
+        refusal = _misconfigured(
+            f"the receiver at {route} refuses {shown} ({words}); check {self._section}.cert and key: {sign}"
+        )
         self._refusals[route] = context, refusal
         return refusal
 
@@ -157,9 +192,13 @@ class Faults:
         if error.beginning[:2] in (b"\x15\x03", b"\x16\x03") and not route.secure:
             return self._wants_tls(route)
         if error.beginning[:2] == b"\x00\x00" and error.beginning[3:4] == b"\x04":
-            return _misconfigured(f"the receiver at {route} speaks HTTP/2 only; turn HTTP/1.1 on there, or put a proxy before it")
+            return _misconfigured(
+                f"the receiver at {route} speaks HTTP/2 only; turn HTTP/1.1 on there, or put a proxy before it"
+            )
         shown = error.beginning.decode("ascii", "backslashreplace")
-        return _misconfigured(f"the receiver at {route} does not answer in HTTP, but with {shown!r}; check {self._section}.url")
+        return _misconfigured(
+            f"the receiver at {route} does not answer in HTTP, but with {shown!r}; check {self._section}.url"
+        )
 
     def _wants_tls(self, route: Route) -> Retry:
         return _misconfigured(f"the receiver at {route} expects TLS; write https:// in {self._section}.url")
@@ -170,7 +209,10 @@ class Faults:
         if error.verify_code in (OTHER_NAME, OTHER_ADDRESS):
             names = _names(certificate)
             its = f", but for {names}" if names else ""
-            repair = f"write a name that it has as the name in the URL ({self._section}.url), or have one issued for {route.name}"
+            repair = (
+                f"write a name that it has as the name in the URL ({self._section}.url), or have one issued for "
+                f"{route.name}"
+            )
             return f"{whose} is not for {route.name}{its}; {repair}"
         now = datetime.now(UTC)
         if error.verify_code == EXPIRED:
@@ -180,7 +222,10 @@ class Faults:
             return f"{which}{when}; renew it, or set this machine's clock, which says {now:%Y-%m-%d %H:%M} UTC"
         if error.verify_code == NOT_YET_VALID:
             when = f" before {certificate.not_valid_before_utc:%Y-%m-%d %H:%M} UTC" if certificate else " yet"
-            return f"{whose} is not valid{when}; set the clock of its issuer or of this machine, which says {now:%Y-%m-%d %H:%M} UTC"
+            return (
+                f"{whose} is not valid{when}; set the clock of its issuer or of this machine, which says "
+                f"{now:%Y-%m-%d %H:%M} UTC"
+            )
         issuer = f", issued by {certificate.issuer.rfc4514_string()}," if certificate is not None else ""
         where = (
             f"the file {self._files.ca} of {self._section}.ca"

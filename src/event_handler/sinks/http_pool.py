@@ -17,7 +17,10 @@ SHORTEST_LOOK, LONGEST_LOOK = 0.02, 1.0  # seconds between them
 
 
 class Pool:
-    """At most `connections` at a time. `timeout` limits a request with its connecting, `keepalive` an idle connection (seconds)."""
+    """At most `connections` at a time.
+
+    `timeout` limits a request with its connecting, `keepalive` an idle connection (seconds).
+    """
 
     def __init__(self, connections: int, timeout: float, keepalive: float) -> None:
         self._free = connections
@@ -32,7 +35,9 @@ class Pool:
         self._looking: asyncio.TimerHandle | None = None
         self._all_gone: asyncio.Future[None] | None = None
 
-    async def exchange(self, route: Route, context: ssl.SSLContext, head: bytes, body: bytes, reader: AnswerReader) -> Answer:
+    async def exchange(
+        self, route: Route, context: ssl.SSLContext, head: bytes, body: bytes, reader: AnswerReader
+    ) -> Answer:
         """Send a request and return its answer. Raises DialError, NoAnswerError and UnreadableAnswerError."""
         deadline = self._loop.time() + self._timeout
         kind = route, context

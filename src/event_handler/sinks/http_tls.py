@@ -26,7 +26,10 @@ class TlsFiles:
 
 
 class Tls:
-    """The TLS context of the files, made again when one of them changes: connections made from then on use the new one."""
+    """The TLS context of the files, made again when one of them changes.
+
+    connections made from then on use the new one.
+    """
 
     def __init__(self, section: str, files: TlsFiles) -> None:
         self.section = section
@@ -45,11 +48,13 @@ class Tls:
             try:
                 self._context = tls_context(self.section, self.files)
                 log.info("TLS files have changed and are in use", options=self.section)
-            except SinkError as error:  # perhaps only one of two files is written yet; the next change is looked at again
+            except (
+                SinkError
+            ) as error:  # perhaps only one of two files is written yet; the next change is looked at again
                 log.warning("TLS files have changed but cannot be used, going on with the old ones", error=str(error))
         return self._context
 
-    def look_again(self) -> None:
+    def reload(self) -> None:
         """Look at the files before the next request: what failed may be repaired by now."""
         self._look_at = 0.0
 
@@ -72,11 +77,15 @@ def tls_context(section: str, files: TlsFiles) -> ssl.SSLContext:
     try:
         context = ssl.create_default_context(cafile=files.ca or None)
     except OSError as error:
-        raise SinkError(f"the receiver's CA file {files.ca} cannot be used ({error})", "It must hold PEM certificates.") from None
+        raise SinkError(
+            f"the receiver's CA file {files.ca} cannot be used ({error})", "It must hold PEM certificates."
+        ) from None
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    # Python 3.13 turns strict checks on by default; certificates made by the Go plugin lack the extensions that they want.
+    # Python 3.13 turns strict checks on by default; certificates made by the Go plugin lack the extensions that they
+    # want.
     context.verify_flags &= ~ssl.VERIFY_X509_STRICT
-    # Each certificate of the file is trusted for itself, as in Go: an intermediate authority, or the receiver's own certificate.
+    # Each certificate of the file is trusted for itself, as in Go: an intermediate authority, or the receiver's own
+    # certificate.
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
     context.options |= ssl.OP_NO_RENEGOTIATION  # it would make a write wait for a read
     if files.cert:

@@ -21,9 +21,11 @@ STOP_CHECK = 0.1  # seconds between looks whether to stop waiting for a reader
 
 
 class LineFile:
-    """One file that only this process appends to. Its methods block and may be called from any thread; all raise OSError.
+    """One file that only this process appends to. Its methods block and may be called from any thread; all raise
+    OSError.
 
-    It is renamed to `<path>.1` (and `.1` to `.2`, up to `keep`) when it would grow beyond `max_bytes`, or when it was last written
+    It is renamed to `<path>.1` (and `.1` to `.2`, up to `keep`) when it would grow beyond `max_bytes`, or when it was
+    last written
     in an earlier period of `max_age` seconds, counted from midnight UTC for a day; 0 means never. New files get `mode`.
     """
 
@@ -34,7 +36,8 @@ class LineFile:
         self._keep = keep
         self._mode = mode
         self._descriptor = -1
-        self._written = 0.0  # seconds since the epoch: by the file system's clock when it is opened, by ours from the first write on
+        # seconds since the epoch: by the file system's clock when it is opened, by ours from the first write on
+        self._written = 0.0
         self._lock = threading.Lock()  # a cancelled delivery goes on in its thread while the next one starts
 
     def append(self, lines: bytes) -> None:
@@ -119,7 +122,8 @@ class LineFile:
 
 
 class LineStream:
-    """Standard output, or another descriptor that cannot be cut: a line that was begun is ended before anything else is written.
+    """Standard output, or another descriptor that cannot be cut: a line that was begun is ended before anything else is
+    written.
 
     Its methods block and may be called from any thread.
     """
@@ -196,7 +200,8 @@ def _sync_directory(directory: Path) -> None:
 
 
 def _repair(descriptor: int, size: int) -> None:
-    """Cut the torn line that a crash has left, for its event is sent again; end any other last line that has no line break.
+    """Cut the torn line that a crash has left, for its event is sent again; end any other last line that has no line
+    break.
 
     After a power cut a torn line may also be blocks of zeros that were never filled.
     """
@@ -210,7 +215,10 @@ def _repair(descriptor: int, size: int) -> None:
 
 
 def _last_line(descriptor: int, size: int) -> int:
-    """Where the last line begins, `size` when the file ends with a line break. Reads no more than one block at a time."""
+    """Where the last line begins, `size` when the file ends with a line break.
+
+    Reads no more than one block at a time.
+    """
     end = size
     while end:
         start = max(0, end - BLOCK)

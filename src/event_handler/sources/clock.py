@@ -25,7 +25,7 @@ class ClockWatch:
         self._steady = steady
         self._offset = wall() - steady()
         self._samples: deque[float] = deque(maxlen=SAMPLES)
-        self._told = -TELL_EVERY
+        self._logged = -TELL_EVERY
 
     def jumped(self) -> bool:
         """Whether the clock was set since the last look."""
@@ -35,16 +35,19 @@ class ClockWatch:
         self._offset += jump
         self._samples = deque((sample - jump for sample in self._samples), SAMPLES)
         log.warning(
-            "this machine's clock was set, or it was asleep; reading goes on from the events that were seen", seconds=round(jump)
+            "this machine's clock was set, or it was asleep; reading goes on from the events that were seen",
+            seconds=round(jump),
         )
         return True
 
     def saw(self, moment: float, asked: float) -> None:
-        """The newest of the new events that a search brought, which was begun at the time `asked` by this clock, is of that time."""
+        """The newest of the new events that a search brought, which was begun at the time `asked` by this clock, is
+        of that time.
+        """
         self._samples.append(moment - min(max(moment, asked), self._wall()))
         drift = median(self._samples)
-        if abs(drift) > WRONG and self._steady() - self._told >= TELL_EVERY:
-            self._told = self._steady()
+        if abs(drift) > WRONG and self._steady() - self._logged >= TELL_EVERY:
+            self._logged = self._steady()
             log.warning(
                 "the times of new events are far from this machine's clock; they may arrive late, none is lost",
                 hours=round(drift / 3600.0, 1),

@@ -1,7 +1,9 @@
 """Asks for the pages of a search: every event of a span of time, whatever becomes of the page keys.
 
-Page keys live within one read only, and servers lose them (rotated files, another Auth server), lead back to pages that were read
-already (DynamoDB at the end of a day), or lead to nothing but empty pages. A key is followed only as long as its pages bring
+Page keys live within one read only, and servers lose them (rotated files, another Auth server), lead back to pages that
+were read
+already (DynamoDB at the end of a day), or lead to nothing but empty pages. A key is followed only as long as its pages
+bring
 something new; from there the search begins again at the last event.
 """
 
@@ -18,17 +20,19 @@ import structlog
 
 from event_handler.errors import RpcError
 from event_handler.pipeline.engine import Pipeline
-from event_handler.pipeline.ledger import Ledger
-from event_handler.teleport.client import RUN, Client
-from event_handler.teleport.decode import event_id, event_time
-from event_handler.teleport.messages import NEWEST_FIRST, OLDEST_FIRST
+from event_handler.pipeline.tracker import CheckpointTracker
+from event_handler.teleport.rpc.client import RUN, Client
+from event_handler.teleport.wire.decode import event_id, event_time
+from event_handler.teleport.wire.messages import NEWEST_FIRST, OLDEST_FIRST
 
 LARGEST_PAGE = 10_000  # events; the server's limit, a page ends at about 1 MiB anyway
 SMALLER_PAGE = 500  # events; for back ends that refuse the largest page
 EMPTY_PAGES = 100  # in a row that a search may answer with another key each time; after that the key counts as lost
 SLOW_AFTER = 20  # pages in a row without anything new, before the next ones are asked for with a pause
 FRUITLESS_PAUSE = 0.05  # seconds between such pages
-OF_ONE_MOMENT = 100_000  # events in a row that bring the search no further in time; more are the same ones again and again
+OF_ONE_MOMENT = (
+    100_000  # events in a row that bring the search no further in time; more are the same ones again and again
+)
 SPLITS = 16  # times at most that a span is halved, to look between two places where the search gets no further
 SHORTEST_SPAN = 1.0  # seconds; the coarsest back ends tell times apart by the second
 TELL_EVERY = 60.0  # seconds between two lines about keys that lead nowhere
@@ -41,9 +45,11 @@ log = structlog.get_logger()
 
 @dataclass(slots=True, eq=False)
 class _Walk:
-    """How far a span of time is read from one of its ends. `reached` is the time of the event that is farthest on the way.
+    """How far a span of time is read from one of its ends. `reached` is the time of the event that is farthest on the
+    way.
 
-    `lost` says why the page keys led no further when the walk ended ("" = it is at its end), `found` counts events. `endless` is one
+    `lost` says why the page keys led no further when the walk ended ("" = it is at its end), `found` counts events.
+    `endless` is one
     that the server went on answering with empty pages.
     """
 
@@ -103,7 +109,8 @@ class _Trail:
         return bool(key) and not self.lost
 
     def _empty_page(self, key: str) -> None:
-        # The file back end answers a key whose event it does not know (rotated, another Auth server) with an empty page.
+        # The file back end answers a key whose event it does not know (rotated, another Auth server) with an empty
+        # page.
         self._empty += 1
         self.fruitless += 1
         if not key and self._pages > 1:
@@ -122,9 +129,11 @@ class _Trail:
 
 
 class Search:
-    """Searches the log of one cluster: at most `page` events at a time (0 = the largest page), of `types` only where there are any.
+    """Searches the log of one cluster: at most `page` events at a time (0 = the largest page), of `types` only where
+    there are any.
 
-    `seconds` is how long the server took for the last page, `fruitless` counts the spans in which it gave no event but empty pages
+    `seconds` is how long the server took for the last page, `fruitless` counts the spans in which it gave no event but
+    empty pages
     without end. All methods raise RpcError or ConnectError.
     """
 
@@ -132,7 +141,7 @@ class Search:
         self._client = client
         self._limit = min(page or LARGEST_PAGE, LARGEST_PAGE)
         self._types = types
-        self._told = -TELL_EVERY
+        self._logged = -TELL_EVERY
         self._looked: dict[tuple[float, float], float] = {}  # gaps, and when they were looked into
         self.seconds = 0.0
         self.fruitless = 0
@@ -140,7 +149,8 @@ class Search:
     async def pages(self, since: float, until: float) -> AsyncGenerator[Page]:
         """All pages from `since` to `until` (seconds since the epoch), oldest first, each next one requested ahead.
 
-        Where the keys were lost it reads on from the last event, so some events come twice. Where that leads no further, the rest is
+        Where the keys were lost it reads on from the last event, so some events come twice. Where that leads no
+        further, the rest is
         read from its end, and what lies between the two places in smaller spans.
         """
         up = _Walk(since, until, OLDEST_FIRST)
@@ -159,10 +169,12 @@ class Search:
                 async for events in pages:
                     yield events, up.reached
         elif down.lost:
-            self._tell_hidden(up.reached, down.reached)
+            self._log_hidden(up.reached, down.reached)
 
     async def newest_first(self, since: float, until: float) -> AsyncGenerator[list[bytes]]:
-        """Pages from the end: an event over 1 MiB hides all that follow it from a search that is oldest first (PostgreSQL)."""
+        """Pages from the end: an event over 1 MiB hides all that follow it from a search that is oldest first
+        (PostgreSQL).
+        """
         async with aclosing(self._walk(_Walk(since, until, NEWEST_FIRST))) as pages:
             async for events in pages:
                 yield events
@@ -174,7 +186,10 @@ class Search:
         return event_time(events[0]) if events else None
 
     async def _walk(self, walk: _Walk) -> AsyncGenerator[list[bytes]]:
-        """Pages in the order of `walk`; from the last event again whenever their keys are lost, until that leads no further."""
+        """Pages in the order of `walk`.
+
+        From the last event again whenever their keys are lost, until that leads no further.
+        """
         while True:
             trail, begun = _Trail(walk), walk.reached
             async with aclosing(self._follow_keys(walk, trail)) as pages:
@@ -184,7 +199,7 @@ class Search:
             walk.lost = trail.lost
             if not walk.lost:
                 return
-            self._tell_lost(walk)
+            self._log_lost(walk)
             if walk.reached == begun:
                 return
 
@@ -201,11 +216,14 @@ class Search:
                 events, key = await ahead
             finally:
                 ahead.cancel()
-                await asyncio.gather(ahead, return_exceptions=True)  # how it ends when nobody wants it any more is nobody's error
+                await asyncio.gather(
+                    ahead, return_exceptions=True
+                )  # how it ends when nobody wants it any more is nobody's error
         yield events
 
     async def _between(self, since: float, until: float) -> AsyncGenerator[list[bytes]]:
-        """What lies between two places where a search gets no further from either side, as far as searches of shorter spans reach it.
+        """What lies between two places where a search gets no further from either side, as far as searches of shorter
+        spans reach it.
 
         Two events that are too large hide what lies between them, and so does a server that loses every key.
         """
@@ -233,18 +251,18 @@ class Search:
             if not gaps:
                 return
         self._looked[since, until] = now
-        self._tell_hidden(since, until)
+        self._log_hidden(since, until)
 
-    def _tell_hidden(self, since: float, until: float) -> None:
+    def _log_hidden(self, since: float, until: float) -> None:
         log.warning(
             "the server's searches do not reach every event of a span of time; those over 1 MiB in it may be missing",
             since=_stamp(since),
             until=_stamp(until),
         )
 
-    def _tell_lost(self, walk: _Walk) -> None:
-        if monotonic() - self._told >= TELL_EVERY:
-            self._told = monotonic()
+    def _log_lost(self, walk: _Walk) -> None:
+        if monotonic() - self._logged >= TELL_EVERY:
+            self._logged = monotonic()
             log.warning(
                 "the page key of a search leads no further; reading on from the last event",
                 answer=walk.lost,
@@ -272,11 +290,13 @@ class Search:
             raise
 
 
-async def put_page(pipeline: Pipeline, ledger: Ledger, events: list[bytes]) -> int:
-    """Put a page into the pipeline, a run at a time, and return how many of its events go to the sink for the first time."""
+async def put_page(pipeline: Pipeline, tracker: CheckpointTracker, events: list[bytes]) -> int:
+    """Put a page into the pipeline, a run at a time, and return how many of its events go to the sink for the first
+    time.
+    """
     fresh = 0
     for at in range(0, len(events), RUN):
-        fresh += await pipeline.put(ledger, events[at : at + RUN], None)
+        fresh += await pipeline.put(tracker, events[at : at + RUN], None)
     return fresh
 
 

@@ -5,37 +5,42 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 
-from event_handler.pipeline.ledger import Ledger
+from event_handler.pipeline.tracker import CheckpointTracker
 
 RANGES_AT_ONCE = 3  # each is a search on the server; a real one gives 18,500 events/s to one and 31,200 to three
-EVENTS_OF_A_RANGE = 10_000  # about four pages, half a second: the last one to end keeps the others waiting for no longer
+EVENTS_OF_A_RANGE = (
+    10_000  # about four pages, half a second: the last one to end keeps the others waiting for no longer
+)
 MOST_OF_A_RANGE = 16_000  # events; one that has more is cut at the place that was reached
 WORTH_A_CUT = 3_000  # events still expected of a range, when another reader has nothing to do
-FARTHEST_AHEAD = (
-    250_000  # events read beyond a range that stands still: after a kill they are known by their ids, of which there is a bound
-)
+# events read beyond a range that stands still: after a kill they are known by their ids, of which there is a bound
+FARTHEST_AHEAD = 250_000
 LONGEST_EMPTY = 90 * 86_400.0  # seconds; a start time years ago must not cost two searches for each empty day
 SHORTEST = 1.0  # seconds; the coarsest back ends tell times apart by the second
 
 
 @dataclass(slots=True, eq=False)
 class Range:
-    """A span of time to read, both ends included, and its place in the ledger. `count` is how many events it has brought so far."""
+    """A span of time to read, both ends included, and its place in the ledger.
+
+    `count` is how many events it has brought so far.
+    """
 
     since: float
     until: float
-    part: Ledger
+    part: CheckpointTracker
     count: int = 0
     done: bool = False
 
 
 class Ranges:
-    """Hands out the ranges of the span from `since` to `until`, none longer than `window` seconds unless the log is empty there.
+    """Hands out the ranges of the span from `since` to `until`, none longer than `window` seconds unless the log is
+    empty there.
 
     How long they are follows from what the ones before had. Each reader takes one after the other until there is none.
     """
 
-    def __init__(self, since: float, until: float, window: float, part: Ledger) -> None:
+    def __init__(self, since: float, until: float, window: float, part: CheckpointTracker) -> None:
         self._rest = [Range(since, until, part)]  # in the order of time, as is what was taken
         self._taken: list[Range] = []  # from the first that is not done
         self._window = window
@@ -57,7 +62,10 @@ class Ranges:
                 self._waiting -= 1
 
     def goes_on(self, one: Range, reached: float) -> bool:
-        """Whether to read on in a range that has come to the time `reached`. When it is to end there, the rest is handed out anew."""
+        """Whether to read on in a range that has come to the time `reached`.
+
+        When it is to end there, the rest is handed out anew.
+        """
         if not one.since < reached < one.until - SHORTEST:
             return True
         expected = one.count / (reached - one.since) * (one.until - reached)
@@ -79,7 +87,7 @@ class Ranges:
             self._length = max(self._length, min(2 * length, max(self._window, LONGEST_EMPTY)))
         while self._taken and self._taken[0].done:
             del self._taken[0]
-        self._tell()
+        self._log()
 
     def _next(self) -> Range:
         first = self._rest[0]
@@ -96,7 +104,7 @@ class Ranges:
         """Events that were read beyond the first range that is not done."""
         return sum(one.count for one in self._taken[1:])
 
-    def _tell(self) -> None:
+    def _log(self) -> None:
         """Wake the readers that have nothing to do."""
         self._news.set()
         self._news = asyncio.Event()

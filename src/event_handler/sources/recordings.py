@@ -1,7 +1,9 @@
 """Fetches announced session recordings, a few at once and apart from the audit log, until each has been delivered.
 
-Every call makes the cluster write an audit event, so tries are spaced: a recording that is not there yet is asked for ever less
-often, and given up after the missing-recording time only. One is done when the end of its session was in it, or when a later look
+Every call makes the cluster write an audit event, so tries are spaced: a recording that is not there yet is asked for
+ever less
+often, and given up after the missing-recording time only. One is done when the end of its session was in it, or when a
+later look
 brings nothing new: a stream that ends well may be of a recording that is not there whole yet.
 """
 
@@ -15,20 +17,26 @@ import orjson
 import structlog
 
 from event_handler.errors import ConnectError, RpcError
+from event_handler.pipeline.dead_letters import RECORDINGS
 from event_handler.pipeline.engine import Pipeline
-from event_handler.pipeline.ledger import Ledger
-from event_handler.pipeline.letters import RECORDINGS
+from event_handler.pipeline.tracker import CheckpointTracker
 from event_handler.state.store import Commit, DeadLetter, RecordingItem, Store
-from event_handler.teleport.client import Client
-from event_handler.teleport.decode import event_place
+from event_handler.teleport.rpc.client import Client
+from event_handler.teleport.wire.decode import event_place
 
 LOOK_EVERY = 0.5  # seconds between looks at the queue, which is a local table
 LONGEST_WAIT = 21_600.0  # seconds
 WAITS = (10.0, 60.0, 300.0, 1800.0, 7200.0, LONGEST_WAIT)  # seconds before the 2nd, 3rd, … try; the last is repeated
-LONGEST_PASSING_WAIT = 300.0  # seconds between tries while it is the cluster that fails; doubled from the first of WAITS
-PASSING = frozenset({"UNAVAILABLE", "RESOURCE_EXHAUSTED", "CANCELLED", "ABORTED"})  # of the cluster, not of one recording
+LONGEST_PASSING_WAIT = (
+    300.0  # seconds between tries while it is the cluster that fails; doubled from the first of WAITS
+)
+PASSING = frozenset(
+    {"UNAVAILABLE", "RESOURCE_EXHAUSTED", "CANCELLED", "ABORTED"}
+)  # of the cluster, not of one recording
 LARGEST_INDEX = 2**31 - 1  # start_index is an int32 on the wire; larger indexes are resumed by skipping here
-ENDS = frozenset({"session.end", "db.session.end", "windows.desktop.session.end", "app.session.end"})  # seldom the very last event
+ENDS = frozenset(
+    {"session.end", "db.session.end", "windows.desktop.session.end", "app.session.end"}
+)  # seldom the very last event
 EMPTY_LOOKS = 2  # looks without any event, ten seconds and a minute apart, before another one is believed
 MOST_AHEAD = 10_000  # indexes behind a gap that are remembered until it is filled; some recorders count nanoseconds
 
@@ -36,7 +44,10 @@ log = structlog.get_logger()
 
 
 class Unbroken:
-    """How far the indexes of a recording are without a gap: every event below `index` was read, in whatever order they came."""
+    """How far the indexes of a recording are without a gap.
+
+    every event below `index` was read, in whatever order they came.
+    """
 
     def __init__(self, begin: int) -> None:
         self._begin = self._next = begin
@@ -88,7 +99,7 @@ class RecordingSource:
         self._concurrency = concurrency
         self._missing_ttl = missing_ttl
         self._running: set[str] = set()
-        self._in_flight: dict[str, Ledger] = {}  # of what was begun, until it is delivered
+        self._in_flight: dict[str, CheckpointTracker] = {}  # of what was begun, until it is delivered
         self._tries: dict[str, int] = {}  # in a row that the cluster failed or that were cut off, by session
         self._asked: set[str] = set()  # sessions that were asked for by this process and are not done
 
@@ -117,36 +128,43 @@ class RecordingSource:
         return [session_id for session_id in self._store.recordings_looked_at() if session_id not in self._asked]
 
     def _may_begin(self, session_id: str) -> bool:
-        """One that was begun is read again when what is in flight of it is delivered: a new ledger must not move past that."""
+        """One that was begun is read again when what is in flight of it is delivered.
+
+        a new ledger must not move past that.
+        """
         before = self._in_flight.get(session_id)
         free = len(self._running) < self._concurrency and session_id not in self._running
         return free and (before is None or before.drained)
 
     async def _fetch(self, client: Client, item: RecordingItem) -> None:
-        ledger = self._in_flight[item.session_id] = Ledger(f"recording/{item.session_id}")
+        tracker = self._in_flight[item.session_id] = CheckpointTracker(f"recording/{item.session_id}")
         self._asked.add(item.session_id)
         try:
             wait = self._space(item.session_id)
-            look = await self._stream(client, item, ledger)
+            look = await self._stream(client, item, tracker)
             self._tries.pop(item.session_id, None)
             self._looked(item, look)
         except (RpcError, ConnectError) as error:
-            # The next try has a ledger of its own, which must not move past events that are still in flight under this one.
-            await self._pipeline.drain(ledger)
+            # The next try has a ledger of its own, which must not move past events that are still in flight under this
+            # one.
+            await self._pipeline.drain(tracker)
             self._later(item, error, wait)
         finally:
             self._running.discard(item.session_id)
-            if ledger.drained:
+            if tracker.drained:
                 del self._in_flight[item.session_id]
 
     def _space(self, session_id: str) -> float:
-        """Put the next try off before this one begins, so that tries are spaced also when they are cut off; return the pause."""
+        """Put the next try off before this one begins, so that tries are spaced also when they are cut off.
+
+        Return the pause.
+        """
         before = self._tries[session_id] = self._tries.get(session_id, -1) + 1
         wait = min(WAITS[0] * 2.0 ** min(before, 16), LONGEST_PASSING_WAIT)
         self._store.recording_later(session_id, time() + wait, counted=False)
         return wait
 
-    async def _stream(self, client: Client, item: RecordingItem, ledger: Ledger) -> _Look:
+    async def _stream(self, client: Client, item: RecordingItem, tracker: CheckpointTracker) -> _Look:
         """Read a recording to the end of the stream, until all of it is delivered."""
         start = item.next_index if item.next_index <= LARGEST_INDEX else 0
         unbroken, look = Unbroken(item.next_index), _Look()
@@ -159,9 +177,9 @@ class RecordingSource:
                 if index < 0 or index >= item.next_index:
                     new.append(wire)
                     unbroken.add(index)
-            fresh = await self._pipeline.put(ledger, new, str(unbroken.index), item.session_id)
+            fresh = await self._pipeline.put(tracker, new, str(unbroken.index), item.session_id)
             look.grown = look.grown or fresh > 0
-        await self._pipeline.drain(ledger)
+        await self._pipeline.drain(tracker)
         look.grown = look.grown or unbroken.index > item.next_index
         return look
 
@@ -181,7 +199,10 @@ class RecordingSource:
         log.info("recording without the end of its session, will look again", session=item.session_id, wait_s=wait)
 
     def _later(self, item: RecordingItem, error: RpcError | ConnectError, passing_wait: float) -> None:
-        """Ask again, ever less often; what the cluster still refuses after the missing-recording time is given up, not forgotten."""
+        """Ask again, ever less often.
+
+        What the cluster still refuses after the missing-recording time is given up, not forgotten.
+        """
         now = time()
         refused = isinstance(error, RpcError) and error.code not in PASSING
         if refused:

@@ -1,9 +1,14 @@
-"""Reads by search: what is past in ranges side by side, then the tail by time with a look-back, so that late events are not missed.
+"""Reads by search: what is past in ranges side by side, then the tail by time with a look-back, so that late events are
+not missed.
 
-What is remembered is a time: every event before it has been delivered. It never passes the newest event that the cluster has shown,
-whatever this machine's clock says. Each poll of the tail asks from a little before the newest event seen to the future; beside the
-polls, sweeps look back at what may have come late. Events already delivered are dropped by their id. Position: stream `search`,
-seconds since the epoch. After a take-over from the Go plugin, the fact `search_floor` is the time before which nothing is looked
+What is remembered is a time: every event before it has been delivered. It never passes the newest event that the
+cluster has shown,
+whatever this machine's clock says. Each poll of the tail asks from a little before the newest event seen to the future;
+beside the
+polls, sweeps look back at what may have come late. Events already delivered are dropped by their id. Position: stream
+`search`,
+seconds since the epoch. After a take-over from the Go plugin, the fact `search_floor` is the time before which nothing
+is looked
 for, `search_last_id` the last event that it delivered.
 """
 
@@ -20,13 +25,13 @@ import structlog
 
 from event_handler.errors import RpcError
 from event_handler.pipeline.engine import Pipeline
-from event_handler.pipeline.ledger import Ledger
+from event_handler.pipeline.tracker import CheckpointTracker
 from event_handler.sources.clock import ClockWatch
 from event_handler.sources.pages import Search, put_page
 from event_handler.sources.ranges import RANGES_AT_ONCE, Range, Ranges
 from event_handler.state.store import REMEMBERED_IDS, Store
-from event_handler.teleport.client import Client
-from event_handler.teleport.decode import event_id, event_time
+from event_handler.teleport.rpc.client import Client
+from event_handler.teleport.wire.decode import event_id, event_time
 
 OVERLAP = 10.0  # seconds that a poll of the tail looks back: back ends write with that much delay and round to seconds
 BUSY_OVERLAP = 2.0  # seconds; in a busy log the rest of OVERLAP is left to the sweeps
@@ -34,16 +39,24 @@ AHEAD = 3600.0  # seconds that our clock and the server's may differ: so far int
 SWEEP_EVERY = 60.0  # seconds between sweeps, which look back the whole look-back time, and a day ahead
 BUSY_SWEEP_EVERY = 5.0  # seconds; then a sweep takes only what has just become as old as the look-back time
 BUSY = 100_000  # events that a sweep would read each minute; where there are more the log is busy
-CLOCK_WRONG = 25 * 3600.0  # seconds that sweeps look ahead: a clock of ours that is a time zone behind delays events by one
+CLOCK_WRONG = (
+    25 * 3600.0
+)  # seconds that sweeps look ahead: a clock of ours that is a time zone behind delays events by one
 DEEP_EVERY = 3600.0  # seconds; such a sweep goes back to the newest event seen, however long ago that is by our clock
 FAR = 10 * 365 * 86_400.0  # seconds; where nothing is near our clock, the cluster's time may be so far from it
 BEHIND = 60.0  # seconds; what is older is read in ranges
 BEHIND_EVENTS = 30_000  # the tail is read in ranges, too, when so many are waiting
 BUSY_PAUSE = 0.5  # seconds between polls while events come; doubled with every poll that finds nothing new
-SERVER_REST = 4.0  # times as long as a search took, the server has rest of us: a file back end sorts the whole day for each
+SERVER_REST = (
+    4.0  # times as long as a search took, the server has rest of us: a file back end sorts the whole day for each
+)
 FRUITLESS_REST = 30.0  # seconds, when the server answered a search with empty pages without end
-IDS_FOR_SWEEPS = 0.8  # of those remembered, the share that what a sweep looks back at may have; others are in flight or late
-LOOK_FOR_LAST_ID = 2000  # events from the floor on; the plugin's page that the last id is in has 20, unless it was told otherwise
+IDS_FOR_SWEEPS = (
+    0.8  # of those remembered, the share that what a sweep looks back at may have; others are in flight or late
+)
+LOOK_FOR_LAST_ID = (
+    2000  # events from the floor on; the plugin's page that the last id is in has 20, unless it was told otherwise
+)
 STREAM = "search"
 FLOOR, LAST_ID = "search_floor", "search_last_id"  # facts
 
@@ -52,9 +65,11 @@ log = structlog.get_logger()
 
 @dataclass(slots=True)
 class _Front:
-    """A place in time where new events appear: at this machine's time, and perhaps at another one when a clock is wrong.
+    """A place in time where new events appear: at this machine's time, and perhaps at another one when a clock is
+    wrong.
 
-    `newest` is the time of the newest event seen there. Before `settled` nothing can appear any more, for it was read when it was as
+    `newest` is the time of the newest event seen there. Before `settled` nothing can appear any more, for it was read
+    when it was as
     old as the look-back time; before `near` it was read when it was as old as OVERLAP.
     """
 
@@ -90,9 +105,11 @@ class SearchSource:
         self._look_back = look_back
         self._poll_interval = poll
         self._until_caught_up = until_caught_up
-        self._ledger = Ledger(STREAM)
+        self._tracker = CheckpointTracker(STREAM)
         self._from = self._floor = self._start if saved is None else saved
-        back = 0.0 if saved is None else look_back + SWEEP_EVERY + OVERLAP  # what was late may have come since the last sweep
+        back = (
+            0.0 if saved is None else look_back + SWEEP_EVERY + OVERLAP
+        )  # what was late may have come since the last sweep
         self._begin = max(self._start, self._from - back)
         self._clock = ClockWatch(lambda: time(), lambda: monotonic())
         self._front = _Front(self._from, self._begin, self._begin)
@@ -104,7 +121,10 @@ class SearchSource:
         self._look_back_told = False
 
     async def run(self) -> None:
-        """Raises RpcError or ConnectError when a call fails, or a group of them; a new source goes on from what was remembered."""
+        """Raises RpcError or ConnectError when a call fails, or a group of them.
+
+        A new source goes on from what was remembered.
+        """
         if last_id := self._store.fact(LAST_ID):
             await self._skip_until(last_id)
         if read_position(self._store) is None:
@@ -134,7 +154,9 @@ class SearchSource:
         self._store.remember(LAST_ID, "")
 
     async def _begin_no_later_than_the_log(self) -> None:
-        """A start time that was made by a clock ahead of the cluster's would pass by all that happens until the cluster gets there."""
+        """A start time that was made by a clock ahead of the cluster's would pass by all that happens until the
+        cluster gets there.
+        """
         now = time()
         if self._start > now:
             return  # the user wants to wait until then
@@ -151,13 +173,15 @@ class SearchSource:
         while now - since > BEHIND:
             await self._read_ranges(since, now)
             since, now = now - OVERLAP, time()
-        seen = min(first, self._front.newest - (monotonic() - begun))  # the cluster's time at the beginning was not before that
+        seen = min(
+            first, self._front.newest - (monotonic() - begun)
+        )  # the cluster's time at the beginning was not before that
         self._front.settled = max(self._front.settled, seen - self._look_back)
         self._front.near = self._front.settled
 
     async def _read_ranges(self, since: float, until: float) -> None:
         """Read a long span in ranges side by side, in any order unless order is to be kept."""
-        first, self._ledger = self._ledger, self._ledger.split()
+        first, self._tracker = self._tracker, self._tracker.split()
         ranges = Ranges(since, until, self._window, first)
         async with asyncio.TaskGroup() as group:
             for _ in range(1 if self._pipeline.ordered else RANGES_AT_ONCE):
@@ -194,14 +218,18 @@ class SearchSource:
             await asyncio.sleep(FRUITLESS_REST if self._search.fruitless > fruitless else rest)
 
     async def _poll(self) -> int:
-        """Look for new events, at our time and, where there are any, far ahead of it. Return how many events were new."""
+        """Look for new events, at our time and, where there are any, far ahead of it.
+
+        Return how many events were new.
+        """
         if self._clock.jumped():
             self._after_jump()
         now, low, front = time(), self._clock.at_most(), self._front
         overlap = BUSY_OVERLAP if self._busy else OVERLAP
         if low - front.newest > BEHIND and self._rate * (low - front.newest) > BEHIND_EVENTS:
             await self._read_ranges(front.newest - overlap, now)
-        # Older events can no longer appear, so a log in which nothing happens, or nothing that is asked for, stays cheap.
+        # Older events can no longer appear, so a log in which nothing happens, or nothing that is asked for, stays
+        # cheap.
         newest = min(max(front.newest, low - self._look_back - AHEAD), low)
         since = max(self._start, newest - overlap)
         until = max(since, now + (OVERLAP if self._far else AHEAD))  # a start time may lie in the future
@@ -214,7 +242,10 @@ class SearchSource:
         return seen
 
     def _after_jump(self) -> None:
-        """Our clock was wrong before or is wrong now: look everywhere soon. What was far ahead of it may be at its time now."""
+        """Our clock was wrong before or is wrong now.
+
+        look everywhere soon. What was far ahead of it may be at its time now.
+        """
         if self._far and self._far.newest <= time() + AHEAD:
             self._front, self._far = self._far, None
         self._deep_due, self._deep_pause = 0.0, SWEEP_EVERY
@@ -229,12 +260,17 @@ class SearchSource:
             await self._sweep(deep=monotonic() >= self._deep_due)
 
     async def _sweep(self, *, deep: bool) -> None:
-        """Look for what came late. A `deep` sweep believes no clock: seldom, for it may go back far in a log with few events."""
+        """Look for what came late.
+
+        A `deep` sweep believes no clock: seldom, for it may go back far in a log with few events.
+        """
         low, shown = self._clock.at_most(), 0.0
         if deep:
             self._deep_due, self._deep_pause = monotonic() + self._deep_pause, min(2 * self._deep_pause, DEEP_EVERY)
             await self._look_far_ahead()
-            if self._filtered:  # what is asked for may be rare, or never happen; the other events tell the cluster's time
+            if (
+                self._filtered
+            ):  # what is asked for may be rare, or never happen; the other events tell the cluster's time
                 shown = await self._newest(self._front.settled, time() + AHEAD, of_any_type=True) or 0.0
         oldest = self._front.settled if deep else low - 2 * self._look_back - AHEAD
         await self._sweep_front(self._front, low, oldest, time() + (OVERLAP if self._far else CLOCK_WRONG))
@@ -267,7 +303,10 @@ class SearchSource:
         return self._rate * (self._look_back + SWEEP_EVERY) > BUSY
 
     def _bearable_look_back(self) -> float:
-        """The look-back time, or less where more events come in it than ids are remembered: they would all be sent twice."""
+        """The look-back time, or less where more events come in it than ids are remembered.
+
+        they would all be sent twice.
+        """
         known = IDS_FOR_SWEEPS * REMEMBERED_IDS / self._rate - 2 * BUSY_SWEEP_EVERY
         if known >= self._look_back:
             return self._look_back
@@ -300,13 +339,16 @@ class SearchSource:
             return None
 
     def _position(self, moment: float) -> float:
-        """What may be remembered when all before `moment` has been put into the pipeline: a clock that is ahead proves nothing."""
+        """What may be remembered when all before `moment` has been put into the pipeline.
+
+        a clock that is ahead proves nothing.
+        """
         return max(self._floor, min(moment, time(), self._clock.at_most(), self._front.newest))
 
     async def _reached(self, moment: float) -> None:
         """Everything before `moment` has been put into the pipeline."""
         self._from = max(self._from, self._position(moment))
-        await self._pipeline.put(self._ledger, [], repr(self._from))
+        await self._pipeline.put(self._tracker, [], repr(self._from))
 
     async def _read(self, since: float, until: float, reach: Callable[[float], Awaitable[None]] | None = None) -> int:
         """Read one span page by page, and `reach` the time of each page. Return how many events were new."""
@@ -314,24 +356,27 @@ class SearchSource:
         async with aclosing(self._search.pages(since, until)) as pages:
             async for events, reached in pages:
                 count += len(events)
-                fresh += await put_page(self._pipeline, self._ledger, events)
+                fresh += await put_page(self._pipeline, self._tracker, events)
                 newest = self._see(events)
                 if reach:
                     await reach(reached)
         if not count:
-            return await self._look_from_the_end(since, until, self._ledger)
+            return await self._look_from_the_end(since, until, self._tracker)
         if reach:
             self._rate = (self._rate + count / max(newest - since, OVERLAP)) / 2
         if fresh:
             self._clock.saw(newest, asked)
         return fresh
 
-    async def _look_from_the_end(self, since: float, until: float, ledger: Ledger) -> int:
-        """Up to a page without anything new: what an event that is too large hides from a search that is oldest first."""
+    async def _look_from_the_end(self, since: float, until: float, tracker: CheckpointTracker) -> int:
+        """Up to a page without anything new.
+
+        what an event that is too large hides from a search that is oldest first.
+        """
         fresh, asked = 0, time()
         async with aclosing(self._search.newest_first(since, until)) as pages:
             async for events in pages:
-                new = await put_page(self._pipeline, ledger, events)
+                new = await put_page(self._pipeline, tracker, events)
                 newest = self._see(events)
                 if new and not fresh:
                     self._clock.saw(newest, asked)

@@ -33,7 +33,9 @@ OF_THE_PLACE = frozenset(
 )
 
 # What no later start finds changed, unless a person changes it; a disk that is full may have room then.
-FOR_GOOD = frozenset({errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP})
+FOR_GOOD = frozenset(
+    {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP}
+)
 FOR_GOOD_IN_SQLITE = frozenset({sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM, sqlite3.SQLITE_READONLY})
 
 
@@ -60,7 +62,10 @@ def _code(error: sqlite3.Error) -> int:
 
 
 def unusable(path: Path, reason: str, *, for_good: bool = False) -> StateError:
-    """The error for `path`: with the owner when it is another user's, and else with `reason`. `for_good`: a person has to act."""
+    """The error for `path`.
+
+    with the owner when it is another user's, and else with `reason`. `for_good`: a person has to act.
+    """
     foreign = _foreign(path)
     if foreign is not None:
         owner, me = _user(foreign.lstat().st_uid), _user(os.geteuid())

@@ -1,4 +1,6 @@
-"""Looks whether what a state file holds makes sense, so that damage is told at the start and never met in the middle of the work."""
+"""Looks whether what a state file holds makes sense, so that damage is told at the start and never met in the middle
+of the work.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,9 @@ import orjson
 from event_handler.state.schema import CREATED, damaged, version
 
 _NUMBER = "typeof({0}) NOT IN ('real', 'integer')"
-_TIME = _NUMBER + " OR abs({0}) >= 253402300800"  # seconds from the epoch to the end of the year 9999: no later time can be shown
+_TIME = (
+    _NUMBER + " OR abs({0}) >= 253402300800"
+)  # seconds from the epoch to the end of the year 9999: no later time can be shown
 _NUMBER_OR_NONE = "typeof({0}) NOT IN ('real', 'integer', 'null')"
 _COUNT = "typeof({0}) != 'integer' OR {0} < 0"
 _TEXT = "typeof({0}) != 'text'"
@@ -52,7 +56,8 @@ _WRONG_SINCE_2: Final = {
 
 
 def check(database: sqlite3.Connection, path: Path, *, letters_only: bool = False) -> None:
-    """Raises StateError when the file is another program's, of a newer version of this one, or damaged, or else sqlite3.Error.
+    """Raises StateError when the file is another program's, of a newer version of this one, or damaged, or else
+    sqlite3.Error.
 
     `letters_only` leaves out what tells nothing about dead letters.
     """

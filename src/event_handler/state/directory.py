@@ -1,4 +1,7 @@
-"""Finds the directory of a sink's state: keyed by the cluster's name, so that another address or host name loses nothing."""
+"""Finds the directory of a sink's state.
+
+keyed by the cluster's name, so that another address or host name loses nothing.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +31,10 @@ def state_directory(storage: Path, cluster: str, sink: str) -> Path:
 
 
 def states_below(storage: Path, sink: str = "") -> list[Path]:
-    """The directories of all states, or of those of one sink. Raises StateError when all that there may be are closed to this user."""
+    """The directories of all states, or of those of one sink.
+
+    Raises StateError when all that there may be are closed to this user.
+    """
     found: list[Path] = []
     denied: list[StateError] = []
     for cluster in _entries(storage, denied):
@@ -50,7 +56,7 @@ def _entries(directory: Path, denied: list[StateError]) -> list[Path]:
     return []
 
 
-def adopt(storage: Path, directory: Path, addresses: Sequence[tuple[str, int]]) -> None:
+def migrate_layout(storage: Path, directory: Path, addresses: Sequence[tuple[str, int]]) -> None:
     """Take over the state that an earlier version kept under `<host>_<port>`, when `directory` has none yet.
 
     The old file is kept as state.db.adopted. Raises StateError, also when another process still works there.
@@ -75,7 +81,9 @@ def adopt(storage: Path, directory: Path, addresses: Sequence[tuple[str, int]]) 
                 flush_directory(directory)
                 old.rename(old.with_name(ADOPTED))
             except (OSError, sqlite3.Error) as error:
-                raise StateError(f"the state in {old} cannot be taken over ({error})", "Check the file and its permissions.") from None
+                raise StateError(
+                    f"the state in {old} cannot be taken over ({error})", "Check the file and its permissions."
+                ) from None
             finally:
                 os.close(lock)
             log.info("state taken over from its old place", old=str(old), new=str(directory / FILE))

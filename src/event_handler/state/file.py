@@ -1,4 +1,7 @@
-"""Opens the SQLite file of a state: makes it, or makes sure that it is whole; damage is never silently replaced by nothing."""
+"""Opens the SQLite file of a state.
+
+makes it, or makes sure that it is whole; damage is never silently replaced by nothing.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +38,8 @@ def open_to_work(path: Path, *, begin_known: bool) -> sqlite3.Connection:
             if damaged and not begin_known:
                 raise StorageError(
                     f"the state was damaged and is set aside as {damaged[-1]}, so nobody knows what has been delivered",
-                    "Start with --start-time at the last event that you have; what follows it is sent, perhaps for the second time.",
+                    "Start with --start-time at the last event that you have; what follows it is sent, perhaps for the "
+                    "second time.",
                 )
             if damaged:
                 log.error("the state was damaged and set aside; reading begins at --start-time", file=str(damaged[-1]))
@@ -53,7 +57,10 @@ def open_existing(path: Path) -> sqlite3.Connection:
 
 
 def open_to_read(path: Path) -> sqlite3.Connection:
-    """Open a file to look at it, also while another process works on it. Nothing of it changes: an older one is copied."""
+    """Open a file to look at it, also while another process works on it.
+
+    Nothing of it changes: an older one is copied.
+    """
     database = _checked(path, "ro", letters_only=False)
     if schema.version(database, path) == schema.VERSION:
         return database
@@ -61,8 +68,10 @@ def open_to_read(path: Path) -> sqlite3.Connection:
         return _copied(database)
 
 
-def open_letters(path: Path, timeout: float) -> sqlite3.Connection:
-    """Open a file to change its dead letters, also while another process works on it, waiting `timeout` seconds for that one."""
+def open_dead_letters(path: Path, timeout: float) -> sqlite3.Connection:
+    """Open a file to change its dead letters, also while another process works on it, waiting `timeout` seconds for
+    that one.
+    """
     return _checked(path, "rw", letters_only=True, timeout=timeout)
 
 
@@ -79,7 +88,10 @@ def copy_into_memory(path: Path) -> sqlite3.Connection:
 
 
 def is_whole(path: Path) -> bool:
-    """Whether the file is a SQLite file without damage. Raises OSError or sqlite3.Error when that cannot be found out."""
+    """Whether the file is a SQLite file without damage.
+
+    Raises OSError or sqlite3.Error when that cannot be found out.
+    """
     if path.is_file() and not path.stat().st_size:  # one of this name is never made empty
         return False
     with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True)) as database:
@@ -105,7 +117,9 @@ def _checked(path: Path, mode: str, *, letters_only: bool, timeout: float = 5.0)
     with usable(path):
         if path.stat().st_size == 0:
             raise schema.damaged(path, "it is empty")
-        database = sqlite3.connect(f"{path.absolute().as_uri()}?mode={mode}", uri=True, timeout=timeout, isolation_level=None)
+        database = sqlite3.connect(
+            f"{path.absolute().as_uri()}?mode={mode}", uri=True, timeout=timeout, isolation_level=None
+        )
         try:
             check(database, path, letters_only=letters_only)
         except BaseException:
@@ -149,7 +163,10 @@ def _prepared(path: Path) -> sqlite3.Connection:
 
 
 def _set_aside(path: Path, why: str) -> None:
-    """Rename the state file and what belongs to it, as far as they are there, to `state.db.<why>-<time>`; the file itself last."""
+    """Rename the state file and what belongs to it, as far as they are there, to `state.db.<why>-<time>`.
+
+    The file itself last.
+    """
     aside = path.with_name(f"{path.name}.{why}-{datetime.now(UTC):%Y%m%dT%H%M%S}")
     for part in ("-wal", "-shm", ""):
         with suppress(FileNotFoundError):

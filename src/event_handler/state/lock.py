@@ -1,4 +1,7 @@
-"""Keeps a second process out of a directory: two that deliver from one position would do so twice and lose track of it."""
+"""Keeps a second process out of a directory.
+
+two that deliver from one position would do so twice and lose track of it.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,8 @@ WITHOUT_LOCKS = frozenset({errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.
 def take_lock(path: Path) -> int:
     """Hold an exclusive lock on `path` for the life of the process and write our pid into it.
 
-    Raises StateError when another process holds it, and when it cannot be taken: a directory that cannot be locked is refused, for
+    Raises StateError when another process holds it, and when it cannot be taken: a directory that cannot be locked is
+    refused, for
     SQLite needs locks of the same kind, and nothing would keep a second process out.
     """
     with usable(path):
@@ -29,7 +33,8 @@ def take_lock(path: Path) -> int:
         holder = os.pread(descriptor, 32, 0).decode("ascii", "replace").strip() or "unknown"
         os.close(descriptor)
         raise StateError(
-            f"another event handler (pid {holder}) works in {path.parent}", "Stop it, or give this one its own --storage."
+            f"another event handler (pid {holder}) works in {path.parent}",
+            "Stop it, or give this one its own --storage.",
         ) from None
     except OSError as error:
         os.close(descriptor)
@@ -40,7 +45,11 @@ def take_lock(path: Path) -> int:
 def _not_taken(path: Path, error: OSError) -> StateError:
     if error.errno in WITHOUT_LOCKS:
         return StorageError(
-            f"the file system of {path.parent} has no file locks ({error.strerror}), so a second process could not be kept out",
-            "Put --storage on a local file system, or mount this one with locks (NFS: version 4, or lockd and without nolock).",
+            f"the file system of {path.parent} has no file locks ({error.strerror}), so a second process could not be "
+            f"kept out",
+            "Put --storage on a local file system, or mount this one with locks (NFS: version 4, or lockd and without "
+            "nolock).",
         )
-    return StateError(f"the lock {path} cannot be taken ({error.strerror})", "Check that file system and its free space.")
+    return StateError(
+        f"the lock {path} cannot be taken ({error.strerror})", "Check that file system and its free space."
+    )

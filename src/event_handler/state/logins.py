@@ -1,4 +1,7 @@
-"""Failed logins as long as they count, and the locks that are still to be made: written one by one, whatever their number."""
+"""Failed logins as long as they count, and the locks that are still to be made.
+
+written one by one, whatever their number.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,10 @@ FORGOTTEN_AT_ONCE = 2000  # rows, some milliseconds
 
 @dataclass(frozen=True, slots=True)
 class FailedLogin:
-    """`who` is the user, or the login where there is none; `moment` the time of the event in seconds since the epoch."""
+    """`who` is the user, or the login where there is none.
+
+    `moment` the time of the event in seconds since the epoch.
+    """
 
     id: str
     moment: float
@@ -31,11 +37,16 @@ class FailedLogins:
             return [one for one in failures if self._add(one)]
 
     def _add(self, one: FailedLogin) -> bool:
-        return self._store.change("INSERT OR IGNORE INTO failed_logins VALUES (?, ?, ?)", (one.id, one.moment, one.who)) > 0
+        return (
+            self._store.change("INSERT OR IGNORE INTO failed_logins VALUES (?, ?, ?)", (one.id, one.moment, one.who))
+            > 0
+        )
 
     def moments(self, who: str) -> list[float]:
         """When the logins of somebody failed that led to no lock yet, oldest first."""
-        return [row[0] for row in self._store.rows("SELECT moment FROM failed_logins WHERE who = ? ORDER BY moment", (who,))]
+        return [
+            row[0] for row in self._store.rows("SELECT moment FROM failed_logins WHERE who = ? ORDER BY moment", (who,))
+        ]
 
     def lock(self, who: str, user: str, login: str) -> None:
         """A lock is to be made: what led to it does not count for the next one, and is known as read all the same."""

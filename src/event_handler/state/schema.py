@@ -1,6 +1,7 @@
 """The tables of a state file, and how a file of an older version becomes one of this version.
 
-Schema 2 adds to schema 1: when an event that is a dead letter happened and its place in the recording, running totals of the dead
+Schema 2 adds to schema 1: when an event that is a dead letter happened and its place in the recording, running totals
+of the dead
 letters, how often a recording was read to its end, and tables for failed logins instead of one text that held them all.
 """
 
@@ -28,7 +29,8 @@ _FIRST = (
     "CREATE INDEX IF NOT EXISTS recordings_done ON recordings (done) WHERE done IS NOT NULL",
     """CREATE TABLE IF NOT EXISTS dead_letters (
   number INTEGER PRIMARY KEY, time REAL NOT NULL, sink TEXT NOT NULL, reason TEXT NOT NULL,
-  type TEXT NOT NULL, id TEXT NOT NULL, session_id TEXT NOT NULL, body BLOB NOT NULL, retry INTEGER NOT NULL DEFAULT 0)""",
+  type TEXT NOT NULL, id TEXT NOT NULL,
+  session_id TEXT NOT NULL, body BLOB NOT NULL, retry INTEGER NOT NULL DEFAULT 0)""",
 )
 # An older program that works on the file again sets the version back and leaves the columns, so each is looked for.
 _COLUMNS = (
@@ -44,7 +46,8 @@ _SECOND = (
   UPDATE letter_totals SET count = count + 1, bytes = bytes + length(NEW.body); END""",
     """CREATE TRIGGER IF NOT EXISTS letter_gone AFTER DELETE ON dead_letters BEGIN
   UPDATE letter_totals SET count = count - 1, bytes = bytes - length(OLD.body); END""",
-    "CREATE TABLE IF NOT EXISTS failed_logins (id TEXT PRIMARY KEY, moment REAL NOT NULL, who TEXT NOT NULL) WITHOUT ROWID",
+    "CREATE TABLE IF NOT EXISTS failed_logins (id TEXT PRIMARY KEY, moment REAL NOT NULL, who TEXT NOT NULL) WITHOUT "
+    "ROWID",
     "CREATE INDEX IF NOT EXISTS failed_logins_of ON failed_logins (who, moment)",
     "CREATE INDEX IF NOT EXISTS failed_logins_old ON failed_logins (moment)",
     "CREATE TABLE IF NOT EXISTS locks_to_make (user TEXT, login TEXT, PRIMARY KEY (user, login)) WITHOUT ROWID",
@@ -81,8 +84,10 @@ def version(database: sqlite3.Connection, path: Path) -> int:
         raise damaged(path, f"its schema is {text[:40]!r}, which is not a number")
     if int(text) > VERSION:
         raise StorageError(
-            f"the state in {path} was written by a newer version of this program (schema {text}; this one knows {VERSION})",
-            "Install that version again, or name another --storage and start with --start-time at the last event that you have.",
+            f"the state in {path} was written by a newer version of this program (schema {text}; this one knows "
+            f"{VERSION})",
+            "Install that version again, or name another --storage and start with --start-time at the last event that "
+            "you have.",
         )
     return int(text)
 
@@ -91,7 +96,8 @@ def damaged(path: Path, what: str) -> StateError:
     """The error about a state that is there and cannot be trusted. It stays where it is."""
     return StorageError(
         f"the state in {path} is damaged: {what}",
-        f"Put a backup in its place, or rename it to {path.name}.damaged-1 and start with --start-time at the last event that you"
+        f"Put a backup in its place, or rename it to {path.name}.damaged-1 and start with --start-time at the last "
+        f"event that you"
         " have; what follows it is sent again.",
     )
 
@@ -102,7 +108,9 @@ def _second(database: sqlite3.Connection) -> None:
             database.execute(f"ALTER TABLE {table} ADD COLUMN {column} {kind}")
     for statement in _SECOND:
         database.execute(statement)
-    database.execute("INSERT OR REPLACE INTO letter_totals SELECT 1, count(*), coalesce(sum(length(body)), 0) FROM dead_letters")
+    database.execute(
+        "INSERT OR REPLACE INTO letter_totals SELECT 1, count(*), coalesce(sum(length(body)), 0) FROM dead_letters"
+    )
     _take_over_logins(database)
     database.execute("INSERT OR REPLACE INTO facts VALUES ('schema', ?)", (str(VERSION),))
 
@@ -114,7 +122,8 @@ def _take_over_logins(database: sqlite3.Connection) -> None:
     saved = orjson.loads(rows[0][0])
     waiting, seen = saved.get("waiting", []), saved.get("seen", {})
     counting = {(moment, who) for who, moments in saved.get("failures", {}).items() for moment in moments}
-    # Which of the events counted for whom was not noted: their times tell, and one that matches nobody only must not count again.
+    # Which of the events counted for whom was not noted: their times tell, and one that matches nobody only must not
+    # count again.
     for event_id, moment in seen.items():
         match = next(((at, who) for at, who in counting if at == moment), None)
         counting.discard(match or (0.0, ""))

@@ -1,7 +1,9 @@
 """The SQLite file that remembers how far the collector has answered; one process writes it.
 
-Positions, ids of delivered events, announced recordings and dead letters of one acknowledged group go into one transaction, so a
-process killed at any moment finds either all of them or none. Journal mode WAL with synchronous=NORMAL: a killed process loses
+Positions, ids of delivered events, announced recordings and dead letters of one acknowledged group go into one
+transaction, so a
+process killed at any moment finds either all of them or none. Journal mode WAL with synchronous=NORMAL: a killed
+process loses
 nothing; a power cut may lose the last commits, which repeats events but never skips one.
 """
 
@@ -34,7 +36,8 @@ FILE = file.FILE
 
 @dataclass(frozen=True, slots=True)
 class RecordingItem:
-    """A recording to fetch. Times are seconds since the epoch; every event with a lower index than `next_index` is delivered.
+    """A recording to fetch. Times are seconds since the epoch; every event with a lower index than `next_index` is
+    delivered.
 
     `looks` is how often the cluster has sent it to its end without an event that tells that the session had ended.
     """
@@ -80,13 +83,20 @@ class Commit:
 class Store:
     """The state of one sink in `directory` (made 0700 when missing), or in memory only (`directory` None, a dry run).
 
-    Every method raises StateError when the state cannot be read or written (disk full, read-only); nothing is half done then.
-    The constructor raises it also when another process works there, or the file is damaged and the user has not said where to begin
+    Every method raises StateError when the state cannot be read or written (disk full, read-only); nothing is half done
+    then.
+    The constructor raises it also when another process works there, or the file is damaged and the user has not said
+    where to begin
     (`begin_known`). `existing`: the file must be there, and stays where it is when it is damaged.
     """
 
     def __init__(
-        self, directory: Path | None, copy_from: Path | None = None, *, begin_known: bool = False, existing: bool = False
+        self,
+        directory: Path | None,
+        copy_from: Path | None = None,
+        *,
+        begin_known: bool = False,
+        existing: bool = False,
     ) -> None:
         self._lock = -1
         self._ids: int | None = None
@@ -99,7 +109,11 @@ class Store:
                 directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._lock = take_lock(directory / "lock")
             try:
-                self._db = file.open_existing(self._place) if existing else file.open_to_work(self._place, begin_known=begin_known)
+                self._db = (
+                    file.open_existing(self._place)
+                    if existing
+                    else file.open_to_work(self._place, begin_known=begin_known)
+                )
             except BaseException:
                 self._unlock()
                 raise
@@ -123,7 +137,8 @@ class Store:
 
     def _unusable(self, error: sqlite3.Error) -> StateError:
         return StateError(
-            f"the state in {self._place} cannot be read or written ({error})", "Free space on that disk, and check its permissions."
+            f"the state in {self._place} cannot be read or written ({error})",
+            "Free space on that disk, and check its permissions.",
         )
 
     def rows(self, statement: str, parameters: Sequence[object] = ()) -> list[Any]:
@@ -152,9 +167,11 @@ class Store:
             self.remember("cluster", cluster)
 
     def begin(self, asked: float | None) -> float:
-        """Where reading began, in seconds since the epoch: remembered at the first call, which takes `asked` if it is given.
+        """Where reading began, in seconds since the epoch: remembered at the first call, which takes `asked` if it is
+        given.
 
-        Raises StateError when the state was used before and does not know: "now" would leave out what happened meanwhile.
+        Raises StateError when the state was used before and does not know: "now" would leave out what happened
+        meanwhile.
         """
         if saved := self.fact(START_TIME):
             return float(saved)
@@ -179,7 +196,9 @@ class Store:
 
     def positions(self, prefix: str) -> dict[str, str]:
         """Positions of all streams whose key starts with `prefix`."""
-        return dict(self.rows("SELECT stream, position FROM positions WHERE substr(stream, 1, ?) = ?", (len(prefix), prefix)))
+        return dict(
+            self.rows("SELECT stream, position FROM positions WHERE substr(stream, 1, ?) = ?", (len(prefix), prefix))
+        )
 
     def forget(self, prefix: str) -> None:
         """Drop the positions of all streams whose key starts with `prefix`."""
@@ -219,7 +238,11 @@ class Store:
 
     def _write(self, group: Commit) -> int:
         """Return how many ids of delivered events are remembered then."""
-        ids = int(self._db.execute("SELECT coalesce(sum(count), 0) FROM delivered").fetchone()[0]) if self._ids is None else self._ids
+        ids = (
+            int(self._db.execute("SELECT coalesce(sum(count), 0) FROM delivered").fetchone()[0])
+            if self._ids is None
+            else self._ids
+        )
         self._db.executemany("INSERT OR REPLACE INTO facts VALUES (?, ?)", group.facts.items())
         if START_TIME in group.facts:
             self._db.execute("DELETE FROM facts WHERE name = ?", (CREATED,))
@@ -241,12 +264,16 @@ class Store:
         self._db.executemany(
             "INSERT INTO dead_letters (time, sink, reason, type, id, session_id, body, event_time, event_index)"
             " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            [(time(), d.sink, d.reason, d.type, d.id, d.session_id, d.body, d.time, d.index) for d in group.dead_letters],
+            [
+                (time(), d.sink, d.reason, d.type, d.id, d.session_id, d.body, d.time, d.index)
+                for d in group.dead_letters
+            ],
         )
         return ids
 
     def _settle(self) -> bool:
-        """Bring what is remembered into the file itself and onto the disk: a copy of it without its log then knows where to begin.
+        """Bring what is remembered into the file itself and onto the disk: a copy of it without its log then knows
+        where to begin.
 
         Return whether it was possible: while another process reads it is not, and is put off to a later commit.
         """
@@ -268,7 +295,10 @@ class Store:
         return total
 
     def due_recordings(self, now: float, limit: int, longest_wait: float = inf) -> list[RecordingItem]:
-        """Those to ask for now. None waits longer than `longest_wait` seconds: the clock was set back where one seems to."""
+        """Those to ask for now.
+
+        None waits longer than `longest_wait` seconds: the clock was set back where one seems to.
+        """
         rows = self.rows(
             "SELECT session_id, announced, uploaded, attempts, next_try, next_index, looks FROM recordings"
             " WHERE done IS NULL AND (next_try <= ? OR next_try > ?) ORDER BY next_try LIMIT ?",
@@ -278,7 +308,9 @@ class Store:
 
     def waiting_recordings(self) -> tuple[int, int]:
         """How many recordings are not finished, and how many of them were never tried."""
-        row = self.rows("SELECT count(*), coalesce(sum(attempts = 0 AND looks = 0), 0) FROM recordings WHERE done IS NULL")[0]
+        row = self.rows(
+            "SELECT count(*), coalesce(sum(attempts = 0 AND looks = 0), 0) FROM recordings WHERE done IS NULL"
+        )[0]
         return row[0], row[1]
 
     def recording_done(self, session_id: str) -> None:
@@ -288,7 +320,10 @@ class Store:
 
     def recording_later(self, session_id: str, next_try: float, *, counted: bool) -> None:
         """Try again at `next_try`; `counted` when it was the recording that failed, not the whole cluster."""
-        self.rows("UPDATE recordings SET attempts = attempts + ?, next_try = ? WHERE session_id = ?", (counted, next_try, session_id))
+        self.rows(
+            "UPDATE recordings SET attempts = attempts + ?, next_try = ? WHERE session_id = ?",
+            (counted, next_try, session_id),
+        )
 
     def recording_looked(self, session_id: str, next_try: float) -> None:
         """It was sent to its end, which is perhaps not the session's: look again at `next_try`."""
@@ -296,10 +331,15 @@ class Store:
 
     def recordings_looked_at(self) -> list[str]:
         """The sessions whose recordings were sent to their end and are to be looked at again."""
-        return [row[0] for row in self.rows("SELECT session_id FROM recordings WHERE done IS NULL AND looks > 0 AND attempts = 0")]
+        return [
+            row[0]
+            for row in self.rows("SELECT session_id FROM recordings WHERE done IS NULL AND looks > 0 AND attempts = 0")
+        ]
 
     def recordings_due_now(self, sessions: Iterable[str] = ()) -> None:
-        """Do not wait any longer for the upload events of sessions that have ended, nor for the second looks at `sessions`."""
+        """Do not wait any longer for the upload events of sessions that have ended, nor for the second looks at
+        `sessions`.
+        """
         self.rows("UPDATE recordings SET next_try = 0 WHERE done IS NULL AND attempts = 0 AND looks = 0")
         for session_id in sessions:
             self.rows("UPDATE recordings SET next_try = 0 WHERE done IS NULL AND session_id = ?", (session_id,))
@@ -323,16 +363,18 @@ class Store:
         """How many there are, counted; `letter_totals` is for whoever asks often."""
         return int(self.rows("SELECT count(*) FROM dead_letters")[0][0])
 
-    def letter_totals(self) -> tuple[int, int]:
+    def dead_letter_totals(self) -> tuple[int, int]:
         """How many dead letters there are, and the bytes of their bodies."""
         count, size = self.rows("SELECT count, bytes FROM letter_totals")[0]
         return count, size
 
     def dead_letter_bytes(self) -> int:
-        return self.letter_totals()[1]
+        return self.dead_letter_totals()[1]
 
-    def letters_to_retry(self, after: int = 0) -> list[tuple[int, DeadLetter]]:
-        """The next letters, by number, that the user wants to be sent again (`dead-letter retry`), with their numbers."""
+    def dead_letters_to_retry(self, after: int = 0) -> list[tuple[int, DeadLetter]]:
+        """The next letters, by number, that the user wants to be sent again (`dead-letter retry`), with their
+        numbers.
+        """
         rows = self.rows(
             "SELECT number, sink, reason, type, id, session_id, body, event_time, event_index"
             " FROM dead_letters INDEXED BY letters_to_retry WHERE retry = 1 AND number > ? ORDER BY number LIMIT ?",
@@ -340,8 +382,8 @@ class Store:
         )
         return [(row[0], DeadLetter(*row[1:])) for row in rows]
 
-    def letter_delivered(self, number: int) -> None:
+    def dead_letter_delivered(self, number: int) -> None:
         self.rows("DELETE FROM dead_letters WHERE number = ?", (number,))
 
-    def letter_refused(self, number: int, reason: str) -> None:
+    def dead_letter_refused(self, number: int, reason: str) -> None:
         self.rows("UPDATE dead_letters SET retry = 0, reason = ? WHERE number = ?", (reason, number))

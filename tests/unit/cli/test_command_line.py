@@ -1,4 +1,7 @@
-"""Every way to call the program wrong, and what it answers: the rows of the Go plugin's table of exit codes, and `version`."""
+"""Every way to call the program wrong, and what it answers.
+
+the rows of the Go plugin's table of exit codes, and `version`.
+"""
 
 from __future__ import annotations
 
@@ -72,7 +75,9 @@ PROBLEMS: list[tuple[list[str], dict[str, str], int, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("arguments", "message"), USAGE, ids=[" ".join(arguments) or "nothing" for arguments, _ in USAGE])
+@pytest.mark.parametrize(
+    ("arguments", "message"), USAGE, ids=[" ".join(arguments) or "nothing" for arguments, _ in USAGE]
+)
 def test_a_wrong_command_line_is_80_with_the_usage_on_stdout_and_the_error_on_stderr(
     call: Run, arguments: list[str], message: str
 ) -> None:
@@ -114,7 +119,9 @@ def test_a_file_that_cannot_be_written_is_255(call: Run, tmp_path: Path, monkeyp
     assert "fluent.conf: is a directory" in err
 
 
-@pytest.mark.parametrize("arguments", [["version"], ["-d", "version"], ["--debug", "version"], ["version", "-d"], ["-dcx", "version"]])
+@pytest.mark.parametrize(
+    "arguments", [["version"], ["-d", "version"], ["--debug", "version"], ["version", "-d"], ["-dcx", "version"]]
+)
 def test_version_is_one_line_also_with_variables_that_only_start_would_refuse(call: Run, arguments: list[str]) -> None:
     code, out, err = call(*arguments, environment={"FDFWD_BATCH": "abc", "FDFWD_CONFIG": "absent"})
     assert (code, err) == (0, "")
@@ -123,7 +130,9 @@ def test_version_is_one_line_also_with_variables_that_only_start_would_refuse(ca
 
 def test_debug_before_the_command_reaches_start(call: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
-    monkeypatch.setattr("event_handler.cli.run", lambda settings, warnings: seen.append((settings.debug, settings.batch)))
+    monkeypatch.setattr(
+        "event_handler.cli.run", lambda settings, warnings: seen.append((settings.debug, settings.batch))
+    )
     (tmp_path / "a.toml").write_text("batch = 7")
     for before in (["-d"], ["--debug"], ["--debug=true"], ["-dc", "a.toml"]):
         assert call(*before, *START)[0] == 0
@@ -141,7 +150,11 @@ def fail_with(error: BaseException) -> Callable[..., None]:
 @pytest.mark.parametrize(
     ("error", "code", "said"),
     [
-        (LookupError("https://u:hunter2@c/x"), 1, "this is a fault of the program: LookupError: https://c in test_command_line.py"),
+        (
+            LookupError("https://u:hunter2@c/x"),
+            1,
+            "this is a fault of the program: LookupError: https://c in test_command_line.py",
+        ),
         (ExceptionGroup("several", [ExceptionGroup("x", [ZeroDivisionError("z")])]), 1, "ZeroDivisionError: z"),
         (OSError(errno.ENOSPC, "No space left on device", "/var/x"), 1, "/var/x: No space left on device. Check that"),
         (OSError(errno.ENOSPC, "No space left on device"), 1, "standard output: No space left on device."),

@@ -23,7 +23,10 @@ def run(out: Path, *more: str, stdin: bytes | None = None) -> subprocess.Complet
 
 
 def at_terminal(out: Path, dialogue: Sequence[tuple[str, str]], *more: str) -> tuple[int, str]:
-    """Type each answer when its question has appeared; return the exit code and what the terminal had echoed and shown."""
+    """Type each answer when its question has appeared.
+
+    Return the exit code and what the terminal had echoed and shown.
+    """
     ours, theirs = pty.openpty()
     process = subprocess.Popen(
         [*COMMAND, *more], cwd=out, stdin=theirs, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
@@ -43,7 +46,10 @@ def at_terminal(out: Path, dialogue: Sequence[tuple[str, str]], *more: str) -> t
 
 
 def echo(terminal: int) -> str:
-    """What it has shown of the typing: nothing, told as an error once the other side is closed, when it was told not to."""
+    """What it has shown of the typing.
+
+    nothing, told as an error once the other side is closed, when it was told not to.
+    """
     try:
         return os.read(terminal, 65536).decode()
     except OSError:
@@ -100,7 +106,9 @@ def test_the_first_line_of_a_pipe_is_the_passphrase_without_its_end(tmp_path: Pa
     assert b"secret one" not in done.stdout + done.stderr
 
 
-@pytest.mark.parametrize(("stdin", "message"), [(b"\xff\xfe\n", b"expected a passphrase in UTF-8"), (b"x" * 2000, b"1 to 1023 bytes")])
+@pytest.mark.parametrize(
+    ("stdin", "message"), [(b"\xff\xfe\n", b"expected a passphrase in UTF-8"), (b"x" * 2000, b"1 to 1023 bytes")]
+)
 def test_a_passphrase_that_cannot_be_used_writes_nothing(tmp_path: Path, stdin: bytes, message: bytes) -> None:
     done = run(tmp_path, stdin=stdin)
     assert done.returncode == 80
@@ -149,7 +157,10 @@ def test_at_a_terminal_each_group_is_asked_for(tmp_path: Path, yes: str) -> None
         (tmp_path / name).unlink()
     before = contents(tmp_path)
     answers = [yes, "n", "", "N"]
-    dialogue = [("Replace all of them? [y/N]", answer) for answer in answers] + [("Passphrase", "again"), ("Once more", "again")]
+    dialogue = [("Replace all of them? [y/N]", answer) for answer in answers] + [
+        ("Passphrase", "again"),
+        ("Once more", "again"),
+    ]
     code, shown = at_terminal(tmp_path, dialogue)
     assert code == 0, shown
     assert opens(tmp_path, "again")
@@ -183,7 +194,9 @@ def test_lists_may_be_given_in_both_ways(tmp_path: Path) -> None:
 
 @pytest.mark.own_clock  # faketime opens a descriptor of its own, and so the process has an input
 def test_without_any_standard_input_a_passphrase_is_made_up(tmp_path: Path) -> None:
-    done = subprocess.run([*COMMAND, "--force"], cwd=tmp_path, capture_output=True, check=False, preexec_fn=lambda: os.close(0))
+    done = subprocess.run(
+        [*COMMAND, "--force"], cwd=tmp_path, capture_output=True, check=False, preexec_fn=lambda: os.close(0)
+    )
     assert done.returncode == 0, done.stderr
     assert b"was made up" in done.stdout
 
@@ -194,7 +207,9 @@ def test_short_rsa_keys_are_made_with_a_warning(tmp_path: Path) -> None:
     assert b"refuse RSA keys of 1024 bits" in done.stderr
 
 
-@pytest.mark.parametrize(("addr", "warned"), [("example.test", True), ("example.test:443", False), ("[2001:db8::1]:3025", False)])
+@pytest.mark.parametrize(
+    ("addr", "warned"), [("example.test", True), ("example.test:443", False), ("[2001:db8::1]:3025", False)]
+)
 def test_an_address_without_a_port_is_written_and_told(tmp_path: Path, addr: str, warned: bool) -> None:
     command = [*COMMAND[:5], addr, "--key-type=ecdsa"]
     done = subprocess.run(command, cwd=tmp_path, stdin=subprocess.DEVNULL, capture_output=True, check=True)

@@ -15,10 +15,10 @@ from click.testing import CliRunner
 from event_handler.cli import cli
 from event_handler.errors import EventHandlerError, StateError, UsageError
 from event_handler.event import Event
-from event_handler.pipeline import letters as letters_module
-from event_handler.pipeline.letters import RECORDINGS, retry_letters
+from event_handler.pipeline import dead_letters as letters_module
+from event_handler.pipeline.dead_letters import RECORDINGS, retry_dead_letters
 from event_handler.sinks.base import Delivered, Limits, Partial, Reject, Retry, Verdict
-from event_handler.state.letters import Letters
+from event_handler.state.dead_letters import DeadLetters
 from event_handler.state.store import Commit, DeadLetter, RecordingItem, Store
 
 REFUSED = DeadLetter("fluentd", "the receiver answered 400 no", "user.login", "u1", "", b'{"uid":"u1"}')
@@ -44,7 +44,11 @@ def call(storage: Path, *words: str) -> str:
 
 def test_letters_are_listed_with_names_that_tell_them_apart(storage: Path) -> None:
     lines = call(storage, "list").splitlines()
-    assert [line.split()[0] for line in lines] == ["example.test/file/1", "example.test/fluentd/1", "example.test/fluentd/2"]
+    assert [line.split()[0] for line in lines] == [
+        "example.test/file/1",
+        "example.test/fluentd/1",
+        "example.test/fluentd/2",
+    ]
     assert "user.login" in lines[0]
     assert "answered 400" in lines[0]
     assert len(call(storage, "list", "--sink=file").splitlines()) == 1
@@ -64,11 +68,13 @@ def test_a_letter_is_shown_with_its_event(storage: Path) -> None:
 def test_more_letters_than_the_memory_holds_can_be_listed_and_dropped(storage: Path) -> None:
     store = Store(storage / "example.test" / "large")
     for number in range(40):
-        store.commit(Commit(dead_letters=[DeadLetter("large", "refused", "t", str(number), "", b'"' + b"x" * 1_000_000 + b'"')]))
+        store.commit(
+            Commit(dead_letters=[DeadLetter("large", "refused", "t", str(number), "", b'"' + b"x" * 1_000_000 + b'"')])
+        )
     store.close()
     tracemalloc.start()
     try:
-        letters = Letters(storage / "example.test" / "large" / "state.db")
+        letters = DeadLetters(storage / "example.test" / "large" / "state.db")
         assert sum(len(letter.body) > 1_000_000 for letter in letters.all()) == 40
         assert call(storage, "drop", "--sink=large", "--all") == "40 of example.test/large dropped\n"
         assert tracemalloc.get_traced_memory()[1] < 10_000_000
@@ -87,7 +93,10 @@ def test_as_many_letters_as_there_may_be_are_dropped_in_moments(storage: Path) -
 
 def test_letters_are_dropped_by_name_or_all_of_them(storage: Path) -> None:
     assert call(storage, "drop", "fluentd/1") == "1 of example.test/fluentd dropped\n"
-    assert [line.split()[0] for line in call(storage, "list").splitlines()] == ["example.test/file/1", "example.test/fluentd/2"]
+    assert [line.split()[0] for line in call(storage, "list").splitlines()] == [
+        "example.test/file/1",
+        "example.test/fluentd/2",
+    ]
     call(storage, "drop", "--all")
     assert call(storage, "list") == ""
 
@@ -131,14 +140,14 @@ async def tried_once(sink: Sink, store: Store) -> None:
     """As at the end of a run to the last event."""
     end = asyncio.Event()
     end.set()
-    await retry_letters(sink, store, end, lambda event: None)
+    await retry_dead_letters(sink, store, end, lambda event: None)
 
 
 async def retried(sink: Sink, store: Store) -> None:
     """Run until nothing is to be sent again."""
-    running = asyncio.create_task(retry_letters(sink, store, asyncio.Event(), lambda event: None))
+    running = asyncio.create_task(retry_dead_letters(sink, store, asyncio.Event(), lambda event: None))
     async with asyncio.timeout(20):
-        while store.letters_to_retry():
+        while store.dead_letters_to_retry():
             await asyncio.sleep(0.005)
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
@@ -162,12 +171,14 @@ async def test_a_running_handler_sends_them_again_and_keeps_what_is_refused_agai
     store.close()
 
 
-async def test_a_collector_that_fails_is_not_flooded_with_letters(storage: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_collector_that_fails_is_not_flooded_with_letters(
+    storage: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(letters_module, "LOOK_EVERY", 0.001)
     store = Store(storage / "example.test" / "fluentd")
     call(storage, "retry", "--sink=fluentd", "--all")
     sink = Sink(*[Retry("away")] * 100)
-    running = asyncio.create_task(retry_letters(sink, store, asyncio.Event(), lambda event: None))
+    running = asyncio.create_task(retry_dead_letters(sink, store, asyncio.Event(), lambda event: None))
     await asyncio.sleep(0.2)
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
@@ -188,15 +199,19 @@ async def test_a_recording_that_was_given_up_is_asked_for_again(storage: Path, m
     store.close()
 
 
-async def test_the_letter_of_a_recording_that_nobody_can_ask_for_stays_and_its_event_is_not_sent_twice(storage: Path) -> None:
+async def test_the_letter_of_a_recording_that_nobody_can_ask_for_stays_and_its_event_is_not_sent_twice(
+    storage: Path,
+) -> None:
     store = Store(storage / "example.test" / "recorded")
-    store.commit(Commit(dead_letters=[DeadLetter(RECORDINGS, "no session id", "session.upload", "u", "", b'{"uid":"u"}')]))
+    store.commit(
+        Commit(dead_letters=[DeadLetter(RECORDINGS, "no session id", "session.upload", "u", "", b'{"uid":"u"}')])
+    )
     call(storage, "retry", "recorded/1")
     sink = Sink(Delivered())
     await tried_once(sink, store)
     assert sink.sent == []
     assert "no session id" in call(storage, "list", "--sink=recorded")
-    assert store.letters_to_retry() == []
+    assert store.dead_letters_to_retry() == []
     store.close()
 
 
@@ -204,17 +219,19 @@ async def test_a_letter_that_is_refused_in_an_answer_event_by_event_is_kept_with
     store = Store(storage / "example.test" / "file")
     call(storage, "retry", "file/1")
     await tried_once(Sink(Partial(frozenset(), {0: "still no field"})), store)
-    assert store.letters_to_retry() == []
+    assert store.dead_letters_to_retry() == []
     assert "still no field" in call(storage, "list", "--sink=file")
     store.close()
 
 
-async def test_a_sink_that_fails_by_itself_does_not_end_the_retries(storage: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_sink_that_fails_by_itself_does_not_end_the_retries(
+    storage: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(letters_module, "LOOK_EVERY", 0.02)
     store = Store(storage / "example.test" / "file")
     call(storage, "retry", "file/1")
     sink = Sink()  # it has no verdict: an IndexError
-    running = asyncio.create_task(retry_letters(sink, store, asyncio.Event(), lambda event: None))
+    running = asyncio.create_task(retry_dead_letters(sink, store, asyncio.Event(), lambda event: None))
     await asyncio.sleep(0.05)
     sink.verdicts.append(Delivered())
     async with asyncio.timeout(20):
@@ -228,7 +245,7 @@ async def test_a_sink_that_fails_by_itself_does_not_end_the_retries(storage: Pat
 async def test_letters_that_are_asked_for_while_a_run_goes_on_are_tried_before_it_ends(storage: Path) -> None:
     store = Store(storage / "example.test" / "fluentd")
     sink, end = Sink(Delivered(), Delivered()), asyncio.Event()
-    running = asyncio.create_task(retry_letters(sink, store, end, lambda event: None))
+    running = asyncio.create_task(retry_dead_letters(sink, store, end, lambda event: None))
     await asyncio.sleep(0.02)
     call(storage, "retry", "--sink=fluentd", "--all")
     end.set()
@@ -240,7 +257,9 @@ async def test_letters_that_are_asked_for_while_a_run_goes_on_are_tried_before_i
 
 async def test_letters_behind_many_that_the_sink_takes_not_now_are_tried_as_well(storage: Path) -> None:
     store = Store(storage / "example.test" / "many")
-    store.commit(Commit(dead_letters=[DeadLetter("many", "refused", "t", str(number), "", b"{}") for number in range(35)]))
+    store.commit(
+        Commit(dead_letters=[DeadLetter("many", "refused", "t", str(number), "", b"{}") for number in range(35)])
+    )
     call(storage, "retry", "--sink=many", "--all")
     sink = Sink(*[Retry("away")] * 30, *[Delivered()] * 5)
     await tried_once(sink, store)
@@ -248,16 +267,22 @@ async def test_letters_behind_many_that_the_sink_takes_not_now_are_tried_as_well
     store.close()
 
 
-async def test_bytes_that_can_be_decoded_by_now_are_sent_and_others_stay(storage: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_bytes_that_can_be_decoded_by_now_are_sent_and_others_stay(
+    storage: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(letters_module, "LOOK_EVERY", 0.02)
     store = Store(storage / "example.test" / "odd")
     bodies = [b'{"undecodable":"CgpsYXRlci50eXBlKgkKBwoBbhICCAA="}', b'{"undecodable":"//8="}', b'{"undecodable":"?"}']
-    store.commit(Commit(dead_letters=[DeadLetter("fluentd", "odd", "", str(n), "", body) for n, body in enumerate(bodies)]))
+    store.commit(
+        Commit(dead_letters=[DeadLetter("fluentd", "odd", "", str(n), "", body) for n, body in enumerate(bodies)])
+    )
     call(storage, "retry", "--sink=odd", "--all")
     sink = Sink(Delivered())
     await retried(sink, store)
     assert [(event.type, event.body) for event in sink.sent] == [("later.type", b'{"n":null}')]
-    assert [line.split()[0] for line in call(storage, "list", "--sink=odd").splitlines()] == [f"example.test/odd/{n}" for n in (2, 3)]
+    assert [line.split()[0] for line in call(storage, "list", "--sink=odd").splitlines()] == [
+        f"example.test/odd/{n}" for n in (2, 3)
+    ]
     store.close()
 
 
@@ -287,7 +312,7 @@ async def test_a_letter_is_sent_again_with_the_time_and_the_place_of_its_event(
 ) -> None:
     store = Store(tmp_path)
     store.commit(Commit(dead_letters=[letter]))
-    Letters(tmp_path / "state.db").retry([1])
+    DeadLetters(tmp_path / "state.db").retry([1])
     sink = Sink(Delivered())
     await tried_once(sink, store)
     assert [(event.time, event.index, event.session_id) for event in sink.sent] == [(time, index, letter.session_id)]
@@ -300,38 +325,40 @@ async def test_letters_that_are_delivered_are_counted_where_their_events_belong(
     told: list[str] = []
     end = asyncio.Event()
     end.set()
-    await retry_letters(Sink(Delivered(), Reject("still no")), store, end, lambda event: told.append(event.id))
+    await retry_dead_letters(Sink(Delivered(), Reject("still no")), store, end, lambda event: told.append(event.id))
     assert told == ["u1"]
-    assert store.letter_totals() == (1, len(OTHER.body))
+    assert store.dead_letter_totals() == (1, len(OTHER.body))
     store.close()
 
 
 def test_a_look_for_letters_and_their_totals_cost_the_same_however_many_there_are(tmp_path: Path) -> None:
     store = Store(tmp_path)
     store.commit(Commit(dead_letters=[REFUSED] * 20_000))
-    Letters(tmp_path / "state.db").retry([19_999])
+    DeadLetters(tmp_path / "state.db").retry([19_999])
     steps: list[None] = []
     store._db.set_progress_handler(lambda: steps.append(None), 100)  # every hundred instructions of SQLite's
-    assert [number for number, _ in store.letters_to_retry()] == [19_999]
-    assert store.letter_totals() == (20_000, 20_000 * len(REFUSED.body))
+    assert [number for number, _ in store.dead_letters_to_retry()] == [19_999]
+    assert store.dead_letter_totals() == (20_000, 20_000 * len(REFUSED.body))
     assert len(steps) < 5
-    Letters(tmp_path / "state.db").drop(range(1, 10_001))
-    assert store.letter_totals() == (10_000, 10_000 * len(REFUSED.body))
+    DeadLetters(tmp_path / "state.db").drop(range(1, 10_001))
+    assert store.dead_letter_totals() == (10_000, 10_000 * len(REFUSED.body))
     store.close()
 
 
 def test_letters_that_come_while_all_are_dropped_stay(storage: Path) -> None:
     store = Store(storage / "example.test" / "fluentd")
-    letters = Letters(storage / "example.test" / "fluentd" / "state.db")
+    letters = DeadLetters(storage / "example.test" / "fluentd" / "state.db")
     numbers = letters.numbers()
     first = next(numbers)
     store.commit(Commit(dead_letters=[REFUSED]))
     assert letters.drop([first, *numbers]) == 2
-    assert [line.split()[0] for line in call(storage, "list", "--sink=fluentd").splitlines()] == ["example.test/fluentd/3"]
+    assert [line.split()[0] for line in call(storage, "list", "--sink=fluentd").splitlines()] == [
+        "example.test/fluentd/3"
+    ]
     store.close()
 
 
 def test_what_is_gone_meanwhile_is_not_counted(storage: Path) -> None:
-    letters = Letters(storage / "example.test" / "fluentd" / "state.db")
+    letters = DeadLetters(storage / "example.test" / "fluentd" / "state.db")
     assert letters.retry([1, 77]) == 1
     assert letters.drop([1, 1, 77]) == 1

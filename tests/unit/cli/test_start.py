@@ -14,19 +14,19 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from event_handler import supervise
-from event_handler.cli.access import Access
-from event_handler.cli.line import KeptLine
+from event_handler.config.model import StartSettings
 from event_handler.errors import EventHandlerError, StateError
-from event_handler.pipeline.batches import Batcher
+from event_handler.pipeline.batch import Batcher
 from event_handler.pipeline.delivery import Delivery
-from event_handler.settings.model import StartSettings
+from event_handler.runtime import supervise
+from event_handler.runtime.access import Access
+from event_handler.runtime.worker import KeptWorker
 from event_handler.simulator.credentials import write_cluster_files
 from event_handler.state.store import Store
-from event_handler.teleport.credentials import load
-from event_handler.teleport.renewal import CredentialsKeeper
-from tests.unit.cli.test_line import ALL, a_cluster, a_line
+from event_handler.teleport.auth.credentials import load
+from event_handler.teleport.auth.renewal import CredentialsKeeper
 from tests.unit.pipeline.test_engine import ScriptedSink
+from tests.unit.runtime.test_worker import ALL, a_cluster, a_line
 from tests.unit.sources.test_recordings import until
 
 start: Any = import_module("event_handler.cli.start")  # the package itself has the command under that name
@@ -40,7 +40,9 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def signals_as_they_were() -> Iterator[None]:
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)}
+    before = {
+        number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
+    }
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
@@ -54,7 +56,7 @@ def access_in(directory: Path) -> tuple[Access, CredentialsKeeper]:
 
 
 @asynccontextmanager
-async def following(directory: Path, *lines: KeptLine) -> AsyncIterator[list[MutableMapping[str, Any]]]:
+async def following(directory: Path, *lines: KeptWorker) -> AsyncIterator[list[MutableMapping[str, Any]]]:
     """Runs until a signal comes, which the body may send itself."""
     with capture_logs() as told:
         running = asyncio.create_task(start._follow(list(lines), None, *access_in(directory), 5.0))
@@ -81,7 +83,9 @@ async def test_the_report_that_dies_is_begun_again(tmp_path: Path, monkeypatch: 
     assert events(told).count("the report of counters failed and is started again") == 1
 
 
-async def test_the_watch_for_renewed_credentials_that_dies_is_begun_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_watch_for_renewed_credentials_that_dies_is_begun_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     failures, sane = [AttributeError("a fault of ours")], CredentialsKeeper._look
 
     def odd(keeper: CredentialsKeeper) -> None:
@@ -98,7 +102,9 @@ async def test_the_watch_for_renewed_credentials_that_dies_is_begun_again(tmp_pa
     assert events(told).count("the watch for renewed credentials failed and is started again") == 1
 
 
-async def test_a_sink_whose_files_cannot_be_opened_again_leaves_the_others_and_the_next_sighup_alone(tmp_path: Path) -> None:
+async def test_a_sink_whose_files_cannot_be_opened_again_leaves_the_others_and_the_next_sighup_alone(
+    tmp_path: Path,
+) -> None:
     reopened: list[str] = []
 
     class Failing(ScriptedSink):

@@ -10,10 +10,10 @@ from click.testing import CliRunner, Result
 
 from event_handler.cli import cli
 from event_handler.errors import StateError, UsageError
-from event_handler.state.go_plugin import read
+from event_handler.go_plugin.read import read
 from event_handler.state.store import Commit, DeadLetter, RecordingItem, Store
-from tests.unit.sources.test_hand_back import bulk_position
-from tests.unit.sources.test_take_over import START
+from tests.unit.go_plugin.test_export_state import bulk_position
+from tests.unit.go_plugin.test_import_state import START
 
 
 @pytest.fixture

@@ -22,11 +22,11 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from hypothesis import given
 from hypothesis import strategies as st
 
+from event_handler.config.load import load
 from event_handler.configure import OUTPUTS, Request, collectors, groups, steps, templates
 from event_handler.configure.authority import Chain, KeyType, make_chain
 from event_handler.configure.files import write
 from event_handler.errors import ConfigurationError, FilesError
-from event_handler.settings.load import load
 
 PASSPHRASE = 'a"b\\c#{exit} ü'
 TTL = timedelta(days=30)
@@ -271,7 +271,9 @@ WRONG: list[tuple[dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("changes", "message"), WRONG, ids=[message for _, message in WRONG])
-def test_what_makes_no_sense_is_refused_and_nothing_written(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+def test_what_makes_no_sense_is_refused_and_nothing_written(
+    tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
     with pytest.raises(ConfigurationError, match=message):
         run(tmp_path, **changes)
     assert list(tmp_path.iterdir()) == []
@@ -286,7 +288,9 @@ def test_a_missing_directory_is_named(tmp_path: Path) -> None:
 def test_other_kinds_of_keys_work_in_tls_too(tmp_path: Path, key_type: KeyType) -> None:
     run(tmp_path, key_type=key_type)
     assert shake_hands(tmp_path)
-    usage = x509.load_pem_x509_certificate((tmp_path / "server.crt").read_bytes()).extensions.get_extension_for_class(x509.KeyUsage)
+    usage = x509.load_pem_x509_certificate((tmp_path / "server.crt").read_bytes()).extensions.get_extension_for_class(
+        x509.KeyUsage
+    )
     assert not usage.value.key_encipherment  # meaningless for keys that only sign
 
 
@@ -299,7 +303,9 @@ def test_a_name_may_lie_in_a_directory_that_exists(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("output", OUTPUTS)
 @pytest.mark.parametrize("lock", [False, True])
-def test_start_loads_the_settings_file_and_knows_every_key_also_those_in_comments(tmp_path: Path, output: str, lock: bool) -> None:
+def test_start_loads_the_settings_file_and_knows_every_key_also_those_in_comments(
+    tmp_path: Path, output: str, lock: bool
+) -> None:
     run(tmp_path, "plain", output=output, lock=lock)
     path = tmp_path / "teleport-event-handler.toml"
     text = path.read_text()
@@ -423,7 +429,9 @@ def test_a_signed_identity_says_how_long_it_lives_and_tbot_comes_first(tmp_path:
     assert "8760h" not in impersonated, "its max_session_ttl allows no more"
 
 
-@pytest.mark.parametrize(("addr", "flag"), [("a.test:443", "--proxy-server=a.test:443"), ("a.test:3025", "--auth-server=a.test:3025")])
+@pytest.mark.parametrize(
+    ("addr", "flag"), [("a.test:443", "--proxy-server=a.test:443"), ("a.test:3025", "--auth-server=a.test:3025")]
+)
 def test_tbot_is_led_to_the_address_of_the_settings(tmp_path: Path, addr: str, flag: str) -> None:
     assert flag in steps.render(request(tmp_path, addr=addr))
 
@@ -464,6 +472,12 @@ def test_systemd_finds_no_fault_in_the_unit_and_little_exposure(tmp_path: Path) 
     unit.write_text(templates.systemd_unit("root", program, str(tmp_path), str(tmp_path / "some.toml")))
     verified = subprocess.run(["systemd-analyze", "verify", str(unit)], capture_output=True, text=True, check=False)
     assert (verified.returncode, verified.stderr) == (0, "")
-    command = ["systemd-analyze", "security", "--offline=true", "--threshold=25", str(unit)]  # tenths; above it the command fails
+    command = [
+        "systemd-analyze",
+        "security",
+        "--offline=true",
+        "--threshold=25",
+        str(unit),
+    ]  # tenths; above it the command fails
     exposure = subprocess.run(command, capture_output=True, text=True, check=False)
     assert exposure.returncode == 0, exposure.stdout[-500:]

@@ -1,4 +1,7 @@
-"""The time formats in the generated files against every form of a time: what a real collector is run with in tests/contract."""
+"""The time formats in the generated files against every form of a time.
+
+what a real collector is run with in tests/contract.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,9 @@ import pytest
 from event_handler.configure.collectors import COLLECTORS
 from tests.contract.times import FORMS, SMALL_LETTERS
 
-DIRECTIVES = {"%Y": r"\d{4}", "%L": r"\d{1,9}", "%z": r"(Z|[+-]\d\d:\d\d)"} | {f"%{letter}": r"\d\d" for letter in "mdHMS"}
+DIRECTIVES = {"%Y": r"\d{4}", "%L": r"\d{1,9}", "%z": r"(Z|[+-]\d\d:\d\d)"} | {
+    f"%{letter}": r"\d\d" for letter in "mdHMS"
+}
 ANY_ISO_8601 = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d([.]\d+)?(Z|[+-]\d\d:\d\d)", re.IGNORECASE)
 
 
@@ -32,7 +37,9 @@ def takes_fluentd(text: str) -> bool:
 def takes_fluent_bit(text: str) -> bool:
     """The first parser of the filter whose expression fits decides, and its format must fit too."""
     file = rendered("fluent-bit")
-    parsers = re.findall(r"- name: (\S+)\n +format: regex\n +regex: '(.+)'\n +time_key: time\n +time_format: '(.+)'\n", file)
+    parsers = re.findall(
+        r"- name: (\S+)\n +format: regex\n +regex: '(.+)'\n +time_key: time\n +time_format: '(.+)'\n", file
+    )
     asked = re.search(r"parser: \[(.+)\]", file)
     assert asked is not None
     assert asked[1].split(", ") == [name for name, _, _ in parsers]

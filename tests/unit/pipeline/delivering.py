@@ -9,9 +9,9 @@ from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 
 from event_handler.event import Event
-from event_handler.pipeline.batches import Batcher, Entry
+from event_handler.pipeline.batch import Batcher, Entry
 from event_handler.pipeline.delivery import Delivery
-from event_handler.pipeline.ledger import Ledger, Segment
+from event_handler.pipeline.tracker import CheckpointTracker, Span
 from event_handler.sinks.answers import judge
 from event_handler.sinks.base import Delivered, Limits, Retry, Verdict
 from event_handler.sinks.http import Answer
@@ -79,7 +79,7 @@ class Run:
         for uid in ids:
             self.sent += 1
             event = Event("user.login", uid, 0.0, 0, body, session)
-            self.batcher.add(Entry(event, b"", Segment(Ledger("s"), None, 1)))
+            self.batcher.add(Entry(event, b"", Span(CheckpointTracker("s"), None, 1)))
 
     async def until(self, condition: Callable[[], bool], seconds: float) -> float:
         """Wait for it, so long at most, and return the seconds that it took."""

@@ -1,4 +1,7 @@
-"""Selects from runs of events and tells what came of it as JSON: in this process, or line by line as a program of its own."""
+"""Selects from runs of events and tells what came of it as JSON.
+
+in this process, or line by line as a program of its own.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from base64 import b64decode
 from typing import Any
 
 from event_handler.pipeline import select
-from event_handler.pipeline.duplicates import DuplicateWindow
+from event_handler.pipeline.dedup import DuplicateWindow
 
 
 def selected(order: dict[str, Any]) -> list[Any]:
@@ -21,11 +24,11 @@ def selected(order: dict[str, Any]) -> list[Any]:
     for session_id, wires in order["runs"]:
         chosen = selector.select([b64decode(wire) for wire in wires], session_id)
         events = [
-            [event.type, event.id, event.time, event.index, event.body.decode(), event.session_id, mark.hex()]
-            for event, mark in chosen.events
+            [event.type, event.id, event.time, event.index, event.body.decode(), event.session_id, dedup_key.hex()]
+            for event, dedup_key in chosen.events
         ]
         letters = [[letter.sink, letter.reason, letter.type, letter.id, letter.body.decode()] for letter in chosen.dead]
-        announced = [[recording.session_id, recording.time, recording.uploaded] for recording in chosen.announcements]
+        announced = [[recording.session_id, recording.time, recording.uploaded] for recording in chosen.recordings]
         made.append([events, letters, announced])
     return [made, selector.duplicates]
 

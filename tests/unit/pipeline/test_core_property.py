@@ -1,4 +1,6 @@
-"""Whatever happens in whatever order, nothing is lost, and only what was in flight at a kill or whose answer was lost comes again."""
+"""Whatever happens in whatever order, nothing is lost, and only what was in flight at a kill or whose answer was
+lost comes again.
+"""
 
 from __future__ import annotations
 
@@ -17,11 +19,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from event_handler.event import Event
-from event_handler.pipeline import engine, memory, outage
-from event_handler.pipeline.duplicates import DuplicateWindow
-from event_handler.pipeline.engine import LineLimits, Pipeline
-from event_handler.pipeline.ledger import Ledger
+from event_handler.pipeline import committer, engine, outage
+from event_handler.pipeline.dedup import DuplicateWindow
+from event_handler.pipeline.engine import Pipeline, PipelineLimits
 from event_handler.pipeline.select import UNDECODABLE, Selector
+from event_handler.pipeline.tracker import CheckpointTracker
 from event_handler.sinks.base import Delivered, Limits, Reject, Retry, Verdict
 from event_handler.state.store import DeadLetter
 from tests.unit.pipeline.test_engine import stored, wire
@@ -34,9 +36,17 @@ TURNS = 20  # of the event loop: enough for a verdict to be acted on, remembered
 PAUSE = 1000.0  # seconds; longer than any pause between tries
 POISON = 5  # events at most that the sink refuses: below the number at which the engine blames the configuration
 IN_FLIGHT = 1500  # bytes: three events, so that readers wait
-FAULTS = ((False, False), (False, False), (True, False), (False, True), (True, True))  # of commits, of looks at the dead letters
+FAULTS = (
+    (False, False),
+    (False, False),
+    (True, False),
+    (False, True),
+    (True, True),
+)  # of commits, of looks at the dead letters
 LARGE = 10**9
-SILENCE = structlog.wrap_logger(None, wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))  # a line a turn otherwise
+SILENCE = structlog.wrap_logger(
+    None, wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL)
+)  # a line a turn otherwise
 
 
 class Desk:
@@ -66,7 +76,7 @@ class Core(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.patch = pytest.MonkeyPatch()
-        for module in (outage, engine, memory):
+        for module in (outage, engine, committer):
             self.patch.setattr(module, "log", SILENCE)
         self.loop = PassingLoop()
         self.store = AilingStore()
@@ -88,14 +98,14 @@ class Core(RuleBasedStateMachine):
         window = DuplicateWindow()
         window.load(self.store.delivered_ids())
         self.selector = Selector("desk", window, skip_types=("session.upload",))
-        self.line = Pipeline(self.desk, self.store, self.selector, LineLimits(4, IN_FLIGHT))
+        self.line = Pipeline(self.desk, self.store, self.selector, PipelineLimits(4, IN_FLIGHT))
         self.run(self.line.__aenter__())
         self.read_from_what_is_remembered()
 
     def read_from_what_is_remembered(self) -> None:
         saved = self.store.positions("stream/")
         self.read_up_to = [int(saved.get(f"stream/{number}", "0")) for number in range(STREAMS)]
-        self.ledgers = [Ledger(f"stream/{number}") for number in range(STREAMS)]
+        self.trackers = [CheckpointTracker(f"stream/{number}") for number in range(STREAMS)]
         self.readers.clear()
 
     def run(self, work: Coroutine[Any, Any, object]) -> None:
@@ -146,7 +156,7 @@ class Core(RuleBasedStateMachine):
         events = self.streams[stream][begin : begin + size]
         self.read_up_to[stream] = begin + len(events)
         position = str(self.read_up_to[stream]) if positioned else None
-        reading = self.line.put(self.ledgers[stream], [self.wire(uid) for uid in events], position)
+        reading = self.line.put(self.trackers[stream], [self.wire(uid) for uid in events], position)
         self.readers[stream] = asyncio.create_task(reading)
 
     def wire(self, uid: str) -> bytes:
@@ -157,10 +167,13 @@ class Core(RuleBasedStateMachine):
     @precondition(lambda self: not self.store.ill and not self.store.blind)
     @rule()
     def the_connection_is_lost(self) -> None:
-        """Readers are cancelled; what they had handed on is delivered, and then all is read from what was remembered."""
+        """Readers are cancelled.
+
+        What they had handed on is delivered, and then all is read from what was remembered.
+        """
         self.run(self.cancel_readers())
         self.everything_is_answered()
-        assert all(ledger.drained for ledger in self.ledgers)
+        assert all(tracker.drained for tracker in self.trackers)
         self.read_from_what_is_remembered()
 
     async def cancel_readers(self) -> None:
@@ -224,15 +237,17 @@ class Core(RuleBasedStateMachine):
     def no_position_passes_what_is_neither_delivered_nor_in_flight(self) -> None:
         for number, events in enumerate(self.streams):
             reached = int(self.store.positions("stream/").get(f"stream/{number}", "0"))
-            known = self.received.keys() | {uid for uid, _ in self.desk.open} | self.uploads | self.poison | self.garbage
+            known = (
+                self.received.keys() | {uid for uid, _ in self.desk.open} | self.uploads | self.poison | self.garbage
+            )
             assert set(events[:reached]) <= known | self.read_elsewhere(number)
 
     @invariant()
     def nothing_stands_still(self) -> None:
         """With nothing in flight, everything that was read is remembered, as soon as the disk works."""
         if not (self.desk.open or self.readers or self.store.ill or self.store.blind):
-            assert all(ledger.drained for ledger in self.ledgers)
-            assert self.line._memory.empty
+            assert all(tracker.drained for tracker in self.trackers)
+            assert self.line._committer.empty
 
     @invariant()
     def no_position_goes_back(self) -> None:
@@ -256,7 +271,10 @@ class Core(RuleBasedStateMachine):
             self.patch.undo()
 
     def finish(self) -> None:
-        """Everything works again and is read to its end: all is delivered or a dead letter, and every recording announced."""
+        """Everything works again and is read to its end.
+
+        all is delivered or a dead letter, and every recording announced.
+        """
         self.the_disk_fails_or_works_again((False, False))
         self.everything_is_answered()
         for number, events in enumerate(self.streams):
@@ -268,7 +286,9 @@ class Core(RuleBasedStateMachine):
         assert set(self.received) == written - self.uploads - self.poison - self.garbage
         assert sorted(dead) == sorted((self.poison | self.garbage) & written)
         assert {item.session_id for item in self.store.due_recordings(LARGE * 10, 10_000)} == self.uploads
-        assert self.store.positions("stream/") == {f"stream/{n}": str(len(events)) for n, events in enumerate(self.streams)}
+        assert self.store.positions("stream/") == {
+            f"stream/{n}": str(len(events)) for n, events in enumerate(self.streams)
+        }
 
     def dead(self, letter: DeadLetter) -> str:
         """The id of the event that a letter holds."""

@@ -58,9 +58,13 @@ async def test_an_event_at_which_the_receiver_fails_holds_up_no_other_and_is_a_d
 
 
 @pytest.mark.parametrize("events", FORMATS)
-@pytest.mark.parametrize("answer", [*map(status, CONTENT + DENIALS + PASSING), NO_ANSWER, NO_CONNECTION], ids=lambda v: v.reason)
+@pytest.mark.parametrize(
+    "answer", [*map(status, CONTENT + DENIALS + PASSING), NO_ANSWER, NO_CONNECTION], ids=lambda v: v.reason
+)
 @in_passing_time
-async def test_a_receiver_that_takes_nothing_makes_no_dead_letter_and_gets_all_when_it_does(answer: Verdict, events: int) -> None:
+async def test_a_receiver_that_takes_nothing_makes_no_dead_letter_and_gets_all_when_it_does(
+    answer: Verdict, events: int
+) -> None:
     receiver = Receiver(events)
     receiver.rule = lambda _: answer
     async with delivering(receiver) as run:
@@ -205,7 +209,9 @@ async def test_answers_event_by_event_are_judged_event_by_event() -> None:
 
     def bulk(ids: Sequence[str]) -> Verdict | None:
         retry = frozenset(place for place, uid in enumerate(ids) if uid in bad and bad[uid][1])
-        rejected = {place: f"scripted refusal of {uid}" for place, uid in enumerate(ids) if uid in bad and not bad[uid][1]}
+        rejected = {
+            place: f"scripted refusal of {uid}" for place, uid in enumerate(ids) if uid in bad and not bad[uid][1]
+        }
         left = retry | rejected.keys()
         receiver.taken.update(uid for place, uid in enumerate(ids) if place not in left)
         return Partial(retry, rejected, "scripted 403", misconfigured=bool(retry)) if left else None

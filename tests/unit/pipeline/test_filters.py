@@ -1,4 +1,6 @@
-"""Filters: plain entries mean what they mean to the Go plugin, and patterns, exceptions and codes disturb none of them."""
+"""Filters: plain entries mean what they mean to the Go plugin, and patterns, exceptions and codes disturb none of
+them.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from event_handler.event import Event
-from event_handler.pipeline.duplicates import DuplicateWindow
+from event_handler.pipeline.dedup import DuplicateWindow
 from event_handler.pipeline.filters import Filter
 from event_handler.pipeline.select import Selector
 from tests.unit.pipeline.test_engine import wire
@@ -103,15 +105,21 @@ def selected(selector: Selector, wires: list[bytes], session: str = "") -> list[
 
 
 def test_a_selector_filters_the_audit_log_and_recordings_by_code_too() -> None:
-    selector = Selector("desk", DuplicateWindow(), types=["T1000*"], skip_types=["*W"], skip_session_types=["T2*I", "!T2004I"])
+    selector = Selector(
+        "desk", DuplicateWindow(), types=["T1000*"], skip_types=["*W"], skip_session_types=["T2*I", "!T2004I"]
+    )
     failed, fine = wire("1", "user.login", code="T1000W"), wire("2", "user.login", code="T1000I")
     start, end = wire("3", "session.start", code="T2000I"), wire("4", "session.end", code="T2004I")
     assert [event.id for event in selected(selector, [failed, fine, start, end])] == ["2"]
     assert [event.id for event in selected(selector, [failed, fine, start, end], "s-1")] == ["1", "2", "4"]
 
 
-@pytest.mark.parametrize("lists", [{"types": ["user.login"]}, {"skip_types": ["session.*"]}, {"skip_types": ["T2005I"]}])
+@pytest.mark.parametrize(
+    "lists", [{"types": ["user.login"]}, {"skip_types": ["session.*"]}, {"skip_types": ["T2005I"]}]
+)
 def test_an_upload_that_is_not_delivered_announces_its_recording(lists: dict[str, Any]) -> None:
-    selection = Selector("desk", DuplicateWindow(), **lists).select([wire("u", "session.upload", sid="s-1", code="T2005I")])
+    selection = Selector("desk", DuplicateWindow(), **lists).select(
+        [wire("u", "session.upload", sid="s-1", code="T2005I")]
+    )
     assert selection.events == []
-    assert [announced.session_id for announced in selection.announcements] == ["s-1"]
+    assert [announced.session_id for announced in selection.recordings] == ["s-1"]

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from google.protobuf import json_format, struct_pb2
 
-from event_handler.pipeline.duplicates import DuplicateWindow
+from event_handler.pipeline.dedup import DuplicateWindow
 from event_handler.pipeline.select import Selector
-from event_handler.teleport.messages import write_number, write_text, write_time, write_varint
+from event_handler.teleport.wire.messages import write_number, write_text, write_time, write_varint
 
 NOTHING: dict[str, object] = {}
 
@@ -16,7 +16,12 @@ def event(envelope_id: str, index: int = 0, kind: str = "user.login", **content:
     struct = struct_pb2.Struct()
     json_format.ParseDict({"event": kind, **content}, struct)
     data = struct.SerializeToString()
-    head = write_text(1, kind) + (write_text(2, envelope_id) if envelope_id else b"") + write_time(3, 5.0) + write_number(4, index)
+    head = (
+        write_text(1, kind)
+        + (write_text(2, envelope_id) if envelope_id else b"")
+        + write_time(3, 5.0)
+        + write_number(4, index)
+    )
     return head + b"\x2a" + write_varint(len(data)) + data
 
 
@@ -60,7 +65,10 @@ def test_events_that_differ_are_both_delivered_once(first: bytes, second: bytes,
         (event("a", uid="a"), event("", uid="a")),
         (event("made up", uid="a"), event("a", uid="a")),
         (event("", user="a"), event("made up", user="a")),
-        (event("a", uid="a", ei=1), event("a", uid="a", ei=2)),  # one whose place collided is stored under another one (DynamoDB)
+        (
+            event("a", uid="a", ei=1),
+            event("a", uid="a", ei=2),
+        ),  # one whose place collided is stored under another one (DynamoDB)
     ],
     ids=lambda _: "event",
 )
@@ -73,12 +81,21 @@ def test_in_a_recording_the_place_tells_events_apart_and_the_audit_log_has_them_
     assert taken(event("hash", 1, "print"), event("hash", 2, "print"), session_id="s") == 2
     selector = Selector("desk", DuplicateWindow())
     wire = event("a", 1, uid="a")
-    assert [len(selector.select([wire], session).events) for session in ("", "s", "t", "", "s", "t")] == [1, 1, 1, 0, 0, 0]
+    assert [len(selector.select([wire], session).events) for session in ("", "s", "t", "", "s", "t")] == [
+        1,
+        1,
+        1,
+        0,
+        0,
+        0,
+    ]
 
 
 def test_the_id_that_receivers_get_is_never_blank() -> None:
     selector = Selector("desk", DuplicateWindow())
-    ids = [selector.select([event("", uid=uid, n=n)]).events[0][0].id for n, uid in enumerate((" ", "", None, 7, "real"))]
+    ids = [
+        selector.select([event("", uid=uid, n=n)]).events[0][0].id for n, uid in enumerate((" ", "", None, 7, "real"))
+    ]
     assert ids[-1] == "real"
     assert all(len(name) == 64 for name in ids[:-1])
 
@@ -94,4 +111,4 @@ def test_without_recordings_no_session_is_announced_and_the_events_are_delivered
     chosen = selector.select(
         [event("a", kind="session.upload", uid="a", sid="s"), event("b", kind="session.end", uid="b", sid="../x")]
     )
-    assert (chosen.announcements, chosen.dead, len(chosen.events)) == ([], [], 2)
+    assert (chosen.recordings, chosen.dead, len(chosen.events)) == ([], [], 2)

@@ -1,4 +1,6 @@
-"""With `ordered`, events of a session arrive in the order they were read, through failures and splits, while others are under way."""
+"""With `ordered`, events of a session arrive in the order they were read, through failures and splits, while others
+are under way.
+"""
 
 from __future__ import annotations
 
@@ -13,10 +15,10 @@ import pytest
 
 from event_handler.event import Event
 from event_handler.pipeline import delivery
-from event_handler.pipeline.duplicates import DuplicateWindow
-from event_handler.pipeline.engine import LineLimits, Pipeline
-from event_handler.pipeline.ledger import Ledger
+from event_handler.pipeline.dedup import DuplicateWindow
+from event_handler.pipeline.engine import Pipeline, PipelineLimits
 from event_handler.pipeline.select import Selector
+from event_handler.pipeline.tracker import CheckpointTracker
 from event_handler.sinks.base import Delivered, Limits, Reject, Retry, Split, Verdict
 from event_handler.state.store import Store
 from tests.unit.pipeline.in_passing_time import in_passing_time
@@ -27,7 +29,10 @@ SESSIONS = 30
 
 
 class Unsteady:
-    """Answers after a random number of turns, often with a failure; keeps what it took, and how many requests it had at a time."""
+    """Answers after a random number of turns, often with a failure.
+
+    Keeps what it took, and how many requests it had at a time.
+    """
 
     name = "unsteady"
 
@@ -67,11 +72,11 @@ async def deliver_all(sink: Unsteady, store: Store, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(delivery, "FIRST_WAIT", 0.0005)
     sids = [f"session-{number % SESSIONS}" if number % 3 else "" for number in range(EVENTS)]
     wires = [wire(str(number), **({"sid": sid} if sid else {})) for number, sid in enumerate(sids)]
-    limits = LineLimits(sink.limits.requests, 10**6)
+    limits = PipelineLimits(sink.limits.requests, 10**6)
     async with asyncio.timeout(600), Pipeline(sink, store, Selector("unsteady", DuplicateWindow()), limits) as line:
-        ledger = Ledger("s")
+        tracker = CheckpointTracker("s")
         for begin in range(0, EVENTS, 10):
-            await line.put(ledger, wires[begin : begin + 10], str(begin))
+            await line.put(tracker, wires[begin : begin + 10], str(begin))
         await line.drain_all()
         assert line.retries > 0
 
@@ -104,15 +109,20 @@ async def test_without_it_a_failing_sink_mixes_them(tmp_path: Path, monkeypatch:
     assert any(numbers != sorted(numbers) for numbers in sink.took.values())
 
 
-async def test_recordings_keep_their_order_and_go_at_the_same_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_recordings_keep_their_order_and_go_at_the_same_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(delivery, "FIRST_WAIT", 0.0005)
     sink = Unsteady(ordered=True, events=3)
-    limits = LineLimits(sink.limits.requests, 10**6)
-    async with asyncio.timeout(60), Pipeline(sink, Store(tmp_path), Selector("unsteady", DuplicateWindow()), limits) as line:
+    limits = PipelineLimits(sink.limits.requests, 10**6)
+    async with (
+        asyncio.timeout(60),
+        Pipeline(sink, Store(tmp_path), Selector("unsteady", DuplicateWindow()), limits) as line,
+    ):
         for number in range(0, 200, 5):
             for session in ("r1", "r2", "r3"):
                 wires = [wire(str(at), "print", number=at) for at in range(number, number + 5)]
-                await line.put(Ledger(f"recording/{session}"), wires, str(number), session)
+                await line.put(CheckpointTracker(f"recording/{session}"), wires, str(number), session)
         await line.drain_all()
     assert sink.took == {session: list(range(200)) for session in ("r1", "r2", "r3")}
     assert sink.most > 1

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from event_handler.event import Event
-from event_handler.pipeline.ledger import Ledger
-from event_handler.pipeline.letters import retry_letters
+from event_handler.pipeline.dead_letters import retry_dead_letters
+from event_handler.pipeline.tracker import CheckpointTracker
 from event_handler.sinks.base import Partial, Reject, Verdict
 from event_handler.state.store import FILE, Store
 from tests.unit.pipeline.test_engine import ScriptedSink, pipeline, wire
@@ -27,7 +27,7 @@ class Quoting(ScriptedSink):
 async def test_a_dead_letter_keeps_its_reason_without_secrets_also_when_it_is_refused_again(tmp_path: Path) -> None:
     store = Store(tmp_path)
     async with pipeline(Quoting(), store) as line:
-        await line.put(Ledger("s"), [wire("a"), wire("bad")], "p")
+        await line.put(CheckpointTracker("s"), [wire("a"), wire("bad")], "p")
         await line.drain_all()
     kept = (tmp_path / FILE).read_bytes() + (tmp_path / f"{FILE}-wal").read_bytes()
     assert b"https://c:8088 says: password=***, bad field x" in kept
@@ -35,6 +35,6 @@ async def test_a_dead_letter_keeps_its_reason_without_secrets_also_when_it_is_re
     store.rows("UPDATE dead_letters SET retry = 1, reason = ''")
     end = asyncio.Event()
     end.set()
-    await retry_letters(Quoting(), store, end, lambda _: None)
+    await retry_dead_letters(Quoting(), store, end, lambda _: None)
     assert store.rows("SELECT reason FROM dead_letters") == [("https://c:8088 says: password=***, bad field x",)]
     store.close()

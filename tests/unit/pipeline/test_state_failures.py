@@ -8,7 +8,7 @@ import pytest
 
 from event_handler.errors import StateError
 from event_handler.pipeline import delivery, engine
-from event_handler.pipeline.ledger import Ledger
+from event_handler.pipeline.tracker import CheckpointTracker
 from event_handler.state.store import Commit, Store
 from tests.unit.pipeline.in_passing_time import in_passing_time
 from tests.unit.pipeline.test_engine import ScriptedSink, ids, pipeline, wire
@@ -47,7 +47,7 @@ async def test_a_refused_event_waits_for_the_state_and_the_line_goes_on_afterwar
     sink.poison = {"e1"}
     async with asyncio.timeout(20), pipeline(sink, store) as line:
         store.ill = store.blind = True
-        await line.put(Ledger("s"), [wire(uid) for uid in ids(4)], "p")
+        await line.put(CheckpointTracker("s"), [wire(uid) for uid in ids(4)], "p")
         await asyncio.sleep(0.05)
         store.ill = store.blind = False
         await line.drain_all()
@@ -60,7 +60,7 @@ async def test_undecodable_bytes_wait_for_the_state_and_hide_no_event() -> None:
     sink, store = ScriptedSink(), AilingStore()
     async with asyncio.timeout(20), pipeline(sink, store) as line:
         store.ill = store.blind = True
-        putting = asyncio.create_task(line.put(Ledger("s"), [b"\xff\xff", wire("a")], "p"))
+        putting = asyncio.create_task(line.put(CheckpointTracker("s"), [b"\xff\xff", wire("a")], "p"))
         await asyncio.sleep(0.05)
         store.ill = store.blind = False
         await putting
@@ -73,7 +73,7 @@ async def test_what_cannot_be_remembered_stays_in_flight_until_it_can() -> None:
     sink, store = ScriptedSink(), AilingStore()
     async with asyncio.timeout(20), pipeline(sink, store, 3000) as line:
         store.ill = True
-        putting = asyncio.create_task(line.put(Ledger("s"), [wire(uid) for uid in ids(40)], "p"))
+        putting = asyncio.create_task(line.put(CheckpointTracker("s"), [wire(uid) for uid in ids(40)], "p"))
         await asyncio.sleep(0.1)
         assert not putting.done()
         store.ill = False
@@ -87,8 +87,8 @@ async def test_positions_and_recordings_of_all_streams_are_remembered_together_a
     sink, store = ScriptedSink(), AilingStore()
     async with asyncio.timeout(20), pipeline(sink, store) as line:
         store.ill = True
-        await line.put(Ledger("in the middle of a page"), [wire("a")], None)
-        await line.put(Ledger("s"), [wire("u", "session.upload", sid="s-1")], "p")
+        await line.put(CheckpointTracker("in the middle of a page"), [wire("a")], None)
+        await line.put(CheckpointTracker("s"), [wire("u", "session.upload", sid="s-1")], "p")
         while len(sink.delivered) < 2:
             await asyncio.sleep(0.005)
         await asyncio.sleep(0.02)  # commits fail
@@ -105,7 +105,7 @@ async def test_a_letter_whose_commit_fails_is_kept_when_the_state_works_again() 
     sink.poison = {"e0"}
     async with pipeline(sink, store) as line:
         store.ill = True
-        await line.put(Ledger("s"), [wire("e0"), wire("e1")], "p")
+        await line.put(CheckpointTracker("s"), [wire("e0"), wire("e1")], "p")
         await asyncio.sleep(600)
         assert line.counters.dead == 1
         store.ill = False
@@ -119,7 +119,7 @@ async def test_a_refused_event_is_not_acknowledged_while_there_is_no_room_for_it
     sink.poison = {"e0"}
     store.blind = True
     async with pipeline(sink, store) as line:
-        await line.put(Ledger("s"), [wire("e0"), wire("e1")], "p")
+        await line.put(CheckpointTracker("s"), [wire("e0"), wire("e1")], "p")
         await asyncio.sleep(600)
         assert store.positions("s") == {}
         store.blind = False
@@ -139,7 +139,7 @@ async def test_a_fault_of_our_own_code_ends_the_line_and_never_leaves_it_standin
 
     async def delivering() -> None:
         async with asyncio.timeout(20), pipeline(ScriptedSink(), Faulty()) as line:
-            await line.put(Ledger("s"), [wire("a")], "p")
+            await line.put(CheckpointTracker("s"), [wire("a")], "p")
             await line.drain_all()
 
     with pytest.raises(ExceptionGroup) as raised:

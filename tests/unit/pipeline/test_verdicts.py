@@ -20,7 +20,8 @@ from event_handler.pipeline.verdicts import (
 from event_handler.sinks.base import Denied, Reject, Retry, Split
 
 NEVER = None
-PROOFS = [  # kind, and the failures and seconds after which one event is a dead letter: others taken, ending, earlier, unknown
+# kind, and the failures and seconds after which one event is a dead letter: others taken, ending, earlier, unknown
+PROOFS = [
     (Kind.TOO_LARGE, (3, 0), (5, 5), (5, 120), (20, 3600)),
     (Kind.CONTENT, (3, 0), (5, 5), (5, 120), (20, 3600)),
     (Kind.DENIED, (20, 60), (15, 60), (20, 600), NEVER),

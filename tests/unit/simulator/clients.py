@@ -1,4 +1,7 @@
-"""Small clients for the simulated cluster, of parts that it does not use itself: `ssl` on memory, aiohttp's and asyncssh's clients."""
+"""Small clients for the simulated cluster, of parts that it does not use itself.
+
+`ssl` on memory, aiohttp's and asyncssh's clients.
+"""
 
 from __future__ import annotations
 
@@ -65,7 +68,11 @@ class InnerTls:
     """TLS with Auth on top of any stream, given as two coroutines."""
 
     def __init__(
-        self, context: ssl.SSLContext, receive: Callable[[], Awaitable[bytes]], send: Callable[[bytes], Awaitable[None]], name: str
+        self,
+        context: ssl.SSLContext,
+        receive: Callable[[], Awaitable[bytes]],
+        send: Callable[[bytes], Awaitable[None]],
+        name: str,
     ) -> None:
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self.session = context.wrap_bio(self._incoming, self._outgoing, server_hostname=name)
@@ -104,7 +111,9 @@ class OverTls:
     def __init__(self, context: ssl.SSLContext) -> None:
         self._context = context
 
-    async def create_connection(self, factory: Callable[[], asyncio.BaseProtocol], host: str, port: int) -> tuple[Any, Any]:
+    async def create_connection(
+        self, factory: Callable[[], asyncio.BaseProtocol], host: str, port: int
+    ) -> tuple[Any, Any]:
         loop = asyncio.get_running_loop()
         return await loop.create_connection(factory, host, port, ssl=self._context, server_hostname="localhost")
 
@@ -124,7 +133,9 @@ async def open_tunnel(
     certificate = next(line for line in lines if "-cert-v01@openssh.com" in line)
     secret = asyncssh.import_private_key(identity[: identity.index("-cert-v01@")].rpartition("\n")[0])
     # The patterns of the lines are not gone by: what counts is the keys.
-    known = "".join(f"@cert-authority * {line.split(' ', 2)[2]}\n" for line in lines if line.startswith("@cert-authority"))
+    known = "".join(
+        f"@cert-authority * {line.split(' ', 2)[2]}\n" for line in lines if line.startswith("@cert-authority")
+    )
     host, _, port = address.rpartition(":")
     return await asyncssh.connect(
         host,

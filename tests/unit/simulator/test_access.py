@@ -1,4 +1,7 @@
-"""The simulated cluster as a process: its fronts, the life of its credentials, and faults of connections, by options."""
+"""The simulated cluster as a process.
+
+its fronts, the life of its credentials, and faults of connections, by options.
+"""
 
 from __future__ import annotations
 
@@ -75,7 +78,10 @@ async def test_tls_routing_on_a_given_port_stays_there_after_a_restart(tmp_path:
 
 
 async def test_separate_ports(tmp_path: Path) -> None:
-    async with cluster(tmp_path, "--front=separate", "--key-kind=rsa") as ready, await open_tunnel(tmp_path, ready["tunnel"]):
+    async with (
+        cluster(tmp_path, "--front=separate", "--key-kind=rsa") as ready,
+        await open_tunnel(tmp_path, ready["tunnel"]),
+    ):
         _, writer = await connect(ready["web"], web_context(tmp_path), "localhost")
         writer.close()
 
@@ -91,7 +97,10 @@ async def test_a_load_balancer(tmp_path: Path) -> None:
 
 
 async def connected(address: str, directory: Path, *protocols: str) -> Stream:
-    """Read the user's files and connect, again and again until it works: files may be torn, and connections be cut, at any moment."""
+    """Read the user's files and connect, again and again until it works.
+
+    files may be torn, and connections be cut, at any moment.
+    """
     async with asyncio.timeout(PATIENCE):
         while True:
             try:

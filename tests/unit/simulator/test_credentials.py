@@ -115,10 +115,16 @@ def test_renewal_in_place_keeps_the_file_and_by_symlink_swaps_all_files_at_once(
 
 
 def test_openssh_reads_the_certificates(tmp_path: Path) -> None:
-    for kind, algorithm in ((KeyKind.RSA, "RSA-CERT"), (KeyKind.ED25519, "ED25519-CERT"), (KeyKind.ECDSA, "ECDSA-CERT")):
+    for kind, algorithm in (
+        (KeyKind.RSA, "RSA-CERT"),
+        (KeyKind.ED25519, "ED25519-CERT"),
+        (KeyKind.ECDSA, "ECDSA-CERT"),
+    ):
         Credentials(tmp_path, CLUSTER, key_kind=kind).write_all()
         line = next(text for text in (tmp_path / "identity").read_text().splitlines() if "-cert-v01@" in text)
-        told = subprocess.run(["ssh-keygen", "-L", "-f", "-"], input=line, capture_output=True, text=True, check=True).stdout
+        told = subprocess.run(
+            ["ssh-keygen", "-L", "-f", "-"], input=line, capture_output=True, text=True, check=True
+        ).stdout
         assert algorithm in told
         assert "-teleport-internal-join" in told
 
@@ -132,7 +138,9 @@ async def refused(auth: Auth, context: ssl.SSLContext) -> bool:
     return False
 
 
-async def test_a_rotation_leaves_no_gap_for_a_client_that_renews_in_every_phase_and_shuts_out_who_does_not(auth: Auth) -> None:
+async def test_a_rotation_leaves_no_gap_for_a_client_that_renews_in_every_phase_and_shuts_out_who_does_not(
+    auth: Auth,
+) -> None:
     credentials = Credentials(auth.directory, CLUSTER)
     before = auth.context()
     reader, running = await auth.connect(before)
@@ -146,7 +154,9 @@ async def test_a_rotation_leaves_no_gap_for_a_client_that_renews_in_every_phase_
         previous = auth.context()
         assert not await refused(auth, previous), phase
         works[phase] = not await refused(auth, before)
-        assert (auth.directory / "tls.cas").read_text().count("BEGIN CERTIFICATE") == (1 if phase is Phase.STANDBY else 2)
+        assert (auth.directory / "tls.cas").read_text().count("BEGIN CERTIFICATE") == (
+            1 if phase is Phase.STANDBY else 2
+        )
     assert works == {Phase.INIT: True, Phase.UPDATE_CLIENTS: True, Phase.UPDATE_SERVERS: False, Phase.STANDBY: False}
     ping = b"\x00\x00\x08\x06\x00\x00\x00\x00\x00" + b"rotation"
     running.write(b"\x00\x00\x00\x04\x01\x00\x00\x00\x00" + ping)

@@ -86,7 +86,9 @@ async def test_with_nothing_established_nothing_is_cut() -> None:
 
 async def test_the_next_handshakes_are_cut_and_then_it_works(tmp_path: Path) -> None:
     write_cluster_files(tmp_path, CLUSTER)
-    server, port = await AuthServer(AuditLog(), cluster=CLUSTER, bulk=True, faults=Faults()).start(tmp_path, "127.0.0.1", 0)
+    server, port = await AuthServer(AuditLog(), cluster=CLUSTER, bulk=True, faults=Faults()).start(
+        tmp_path, "127.0.0.1", 0
+    )
     relay = FaultyRelay(f"127.0.0.1:{port}", Trouble(cut_handshakes=2))
     address = await relay.start()
     for _ in range(2):

@@ -71,7 +71,12 @@ async def test_connect_tells_when_the_target_is_not_there() -> None:
 
 @pytest.mark.parametrize(
     ("request_line", "status"),
-    [("GET http://127.0.0.1:1/ HTTP/1.1", b"405"), ("CONNECT", b"502"), ("", b"405"), ("CONNECT here HTTP/1.1", b"502")],
+    [
+        ("GET http://127.0.0.1:1/ HTTP/1.1", b"405"),
+        ("CONNECT", b"502"),
+        ("", b"405"),
+        ("CONNECT here HTTP/1.1", b"502"),
+    ],
 )
 async def test_other_http_requests_are_refused(request_line: str, status: bytes) -> None:
     async with proxy(Kind.CONNECT) as (_, (reader, writer)):

@@ -47,7 +47,9 @@ PUBLIC = "Simulated public authority"
 @asynccontextmanager
 async def fronts(directory: Path, front: Front, ping_every: float = 30.0) -> AsyncIterator[dict[str, str]]:
     write_cluster_files(directory, CLUSTER)
-    server, port = await AuthServer(AuditLog(), cluster=CLUSTER, bulk=True, faults=Faults()).start(directory, "127.0.0.1", 0)
+    server, port = await AuthServer(AuditLog(), cluster=CLUSTER, bulk=True, faults=Faults()).start(
+        directory, "127.0.0.1", 0
+    )
     started = Fronts(directory, CLUSTER, f"127.0.0.1:{port}", ping_every=ping_every)
     try:
         await started.start(front)
@@ -95,7 +97,9 @@ async def test_what_is_no_tls_is_closed(routing: str) -> None:
     writer.close()
 
 
-@pytest.mark.parametrize(("protocols", "chosen"), [((), None), (("http/1.1",), "http/1.1"), (("h2", "http/1.1"), "http/1.1")])
+@pytest.mark.parametrize(
+    ("protocols", "chosen"), [((), None), (("http/1.1",), "http/1.1"), (("h2", "http/1.1"), "http/1.1")]
+)
 async def test_browsers_get_the_public_certificate(
     tmp_path: Path, routing: str, protocols: tuple[str, ...], chosen: str | None
 ) -> None:
@@ -178,7 +182,9 @@ async def test_other_kinds_of_upgrade_are_refused(tmp_path: Path, routing: str, 
     writer.close()
 
 
-async def test_inside_an_upgraded_connection_the_tunnel_has_a_certificate_of_the_cluster(tmp_path: Path, routing: str) -> None:
+async def test_inside_an_upgraded_connection_the_tunnel_has_a_certificate_of_the_cluster(
+    tmp_path: Path, routing: str
+) -> None:
     async with upgraded(tmp_path, routing, "alpn-ping") as frames:
         inner = InnerTls(user_context(tmp_path, TUNNEL_PROTOCOL), receiver(frames), frames.send_bytes, "localhost")
         await inner.run(inner.session.do_handshake)
@@ -207,7 +213,9 @@ async def separate(tmp_path: Path) -> AsyncIterator[dict[str, str]]:
         yield addresses
 
 
-async def test_the_tunnel_on_a_port_of_its_own_is_told_and_leads_to_auth(tmp_path: Path, separate: dict[str, str]) -> None:
+async def test_the_tunnel_on_a_port_of_its_own_is_told_and_leads_to_auth(
+    tmp_path: Path, separate: dict[str, str]
+) -> None:
     told = (await get(tmp_path, separate["web"], "/webapi/find"))["proxy"]
     assert told["tls_routing_enabled"] is False
     assert told["ssh"]["ssh_tunnel_public_addr"] == separate["tunnel"].replace("127.0.0.1", "localhost")

@@ -24,19 +24,27 @@ DAY = 86_400.0
 def golden(name: str) -> tuple[Any, Any, dict[str, Any]]:
     recorded = json.loads((GOLDEN / f"{name}.json").read_text())
     answers = [base64.b64decode(answer) for answer in recorded["responses"]] or [b""]
-    return parse("SearchRequest", base64.b64decode(recorded["request"])), parse("EventsUnstructured", answers[0]), recorded
+    return (
+        parse("SearchRequest", base64.b64decode(recorded["request"])),
+        parse("EventsUnstructured", answers[0]),
+        recorded,
+    )
 
 
 def real_log() -> AuditLog:
     log = AuditLog()
     for item in golden("search-all")[1].items:
-        log.events.append(LogEvent(item.id, item.type, item.time.ToMicroseconds() / 1e6, item.SerializeToString(), item.index))
+        log.events.append(
+            LogEvent(item.id, item.type, item.time.ToMicroseconds() / 1e6, item.SerializeToString(), item.index)
+        )
     return log
 
 
 def ask(log: AuditLog, request: Any) -> tuple[list[str], str]:
     since, until = (field.seconds + field.nanos / 1e9 for field in (request.start_date, request.end_date))
-    page, key = log.page(since, until, request.limit, request.start_key, frozenset(request.event_types), request.order == 1)
+    page, key = log.page(
+        since, until, request.limit, request.start_key, frozenset(request.event_types), request.order == 1
+    )
     return [parse("EventUnstructured", event).id for event in page], key
 
 
@@ -80,7 +88,9 @@ def read_all(log: AuditLog, since: float, newest: bool = False) -> list[bytes]:
 
 
 @pytest.mark.parametrize("newest", [False, True])
-@pytest.mark.parametrize("back_end", [FileBackEnd(), PostgresBackEnd(), DynamoBackEnd()], ids=["file", "postgres", "dynamodb"])
+@pytest.mark.parametrize(
+    "back_end", [FileBackEnd(), PostgresBackEnd(), DynamoBackEnd()], ids=["file", "postgres", "dynamodb"]
+)
 def test_pages_by_bytes_and_loses_nothing(back_end: BackEnd, newest: bool) -> None:
     generator, begin = Generator("c", 1), time() - DAY
     log = AuditLog(events=[generator.event(begin + number // 3) for number in range(3000)], back_end=back_end)
@@ -183,7 +193,11 @@ def test_an_event_tells_one_time_and_a_recording_is_as_a_real_one() -> None:
     assert [event.type for event in announced] == ["session.start", "session.end", "session.upload"]
     for event in recording:
         message = parse("EventUnstructured", event.wire)
-        assert datetime.fromisoformat(message.unstructured["time"]).timestamp() == message.time.ToMilliseconds() / 1000 == event.time
+        assert (
+            datetime.fromisoformat(message.unstructured["time"]).timestamp()
+            == message.time.ToMilliseconds() / 1000
+            == event.time
+        )
         assert message.unstructured["sid"] == sid
         assert ("uid" in message.unstructured) == (event.type != "print")
         assert event.type != "print" or len(event.id) == 64
@@ -192,11 +206,19 @@ def test_an_event_tells_one_time_and_a_recording_is_as_a_real_one() -> None:
 def test_a_copy_differs_from_its_model_in_id_and_time_only() -> None:
     generator, begin = Generator("c", 5), time()
     model = generator.event(begin)
-    for later in (begin + 1.0, begin + DAY, float(int(begin))):  # the last has no nanoseconds, which shortens the message
+    for later in (
+        begin + 1.0,
+        begin + DAY,
+        float(int(begin)),
+    ):  # the last has no nanoseconds, which shortens the message
         copy = generator.again(model, later)
         before, after = (parse("EventUnstructured", event.wire) for event in (model, copy))
         assert after.id == after.unstructured["uid"] == copy.id != model.id
-        assert datetime.fromisoformat(after.unstructured["time"]).timestamp() == after.time.ToMilliseconds() / 1000 == copy.time
+        assert (
+            datetime.fromisoformat(after.unstructured["time"]).timestamp()
+            == after.time.ToMilliseconds() / 1000
+            == copy.time
+        )
         for one in (before, after):
             one.id, one.unstructured["uid"], one.unstructured["time"] = "", "", ""
             one.ClearField("time")

@@ -101,7 +101,11 @@ async def export(reader: Reader) -> tuple[list[str], int]:
 
 async def test_bulk_export_of_everything_with_outages_and_a_large_event(tmp_path: Path) -> None:
     size = 5 * 1024 * 1024
-    async with cluster(tmp_path, "--events=3000", "--unavailable-every=700", f"--large-event={size}") as (reader, ready, manifest):
+    async with cluster(tmp_path, "--events=3000", "--unavailable-every=700", f"--large-event={size}") as (
+        reader,
+        ready,
+        manifest,
+    ):
         ids, outages = await export(reader)
         assert sorted(ids) == sorted(manifest["events"])
         assert len(ids) == ready["events"] == 3001
@@ -118,7 +122,8 @@ async def test_recordings_from_any_index_and_absent_ones(tmp_path: Path) -> None
             request = new("RecordingRequest", session_id=sid, start_index=1).SerializeToString()
             try:
                 indices = [
-                    parse("EventUnstructured", w).index async for w in reader.many(AUDIT + "StreamUnstructuredSessionEvents", request)
+                    parse("EventUnstructured", w).index
+                    async for w in reader.many(AUDIT + "StreamUnstructuredSessionEvents", request)
                 ]
                 assert indices == list(range(1, count))
             except GRPCError as error:
@@ -137,7 +142,9 @@ async def test_search_back_end_has_no_export_and_pages_through_everything(tmp_pa
         request.end_date.GetCurrentTime()
         ids: list[str] = []
         while True:
-            answer = parse("EventsUnstructured", await reader.one(AUDIT + "GetUnstructuredEvents", request.SerializeToString()))
+            answer = parse(
+                "EventsUnstructured", await reader.one(AUDIT + "GetUnstructuredEvents", request.SerializeToString())
+            )
             ids += [item.id for item in answer.items]
             request.start_key = answer.last_key
             if not answer.last_key:
@@ -163,7 +170,9 @@ async def test_database_back_ends_have_no_export_and_may_refuse_a_search_that_wo
         request = new("SearchRequest", limit=100)
         request.end_date.GetCurrentTime()
         for _ in range(2):
-            answer = parse("EventsUnstructured", await reader.one(AUDIT + "GetUnstructuredEvents", request.SerializeToString()))
+            answer = parse(
+                "EventsUnstructured", await reader.one(AUDIT + "GetUnstructuredEvents", request.SerializeToString())
+            )
             assert sorted(item.id for item in answer.items) == sorted(manifest["events"])
             with pytest.raises(GRPCError) as refused:
                 await reader.one(AUDIT + "GetUnstructuredEvents", request.SerializeToString())

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
-WITHOUT = "import runpy, sys; sys.modules[sys.argv.pop(1)] = None; runpy.run_module(sys.argv.pop(1), run_name='__main__')"
+WITHOUT = (
+    "import runpy, sys; sys.modules[sys.argv.pop(1)] = None; runpy.run_module(sys.argv.pop(1), run_name='__main__')"
+)
 
 
 def said(*arguments: str) -> str:
@@ -31,7 +33,11 @@ def test_a_library_of_the_extra_that_is_missing_is_named(module: str, library: s
 def test_a_port_that_is_taken_is_named(tmp_path: Path, module: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
-        own = ["--kind=connect"] if module.endswith("proxy") else [f"--directory={tmp_path}", "--events=1", "--sessions=0"]
+        own = (
+            ["--kind=connect"]
+            if module.endswith("proxy")
+            else [f"--directory={tmp_path}", "--events=1", "--sessions=0"]
+        )
         text = said("-m", module, f"--port={port}", *own)
     assert port in text
     assert "another port" in text

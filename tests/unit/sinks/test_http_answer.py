@@ -1,4 +1,6 @@
-"""An HTTP answer is read the same however it is cut into pieces, and a status line that can be read counts whatever follows."""
+"""An HTTP answer is read the same however it is cut into pieces, and a status line that can be read counts whatever
+follows.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,10 @@ OK = "HTTP/1.1 200 OK\r\n"
 
 
 def read(data: bytes, cuts: list[int] | None = None, *, status_only: bool = False) -> tuple[Answer | None, bool, bool]:
-    """The answer in `data`, given in pieces: the answer, whether it was decided before the end, whether the connection may stay."""
+    """The answer in `data`, given in pieces.
+
+    the answer, whether it was decided before the end, whether the connection may stay.
+    """
     reader = AnswerReader(LIMIT, status_only=status_only)
     places = [0, *sorted(cut % (len(data) + 1) for cut in cuts or []), len(data)]
     for start, end in pairwise(places):
@@ -32,7 +37,10 @@ WHOLE = {
     "no body": (OK + "Content-Length: 0\r\n\r\n", b""),
     "204": ("HTTP/1.1 204 No Content\r\n\r\n", b""),
     "chunked": (OK + "Transfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n", b"ok"),
-    "chunked, with extension and trailer": (OK + "transfer-encoding: Chunked\r\n\r\n2;a=b\r\nok\r\n0;x\r\nTrailer: t\r\n\r\n", b"ok"),
+    "chunked, with extension and trailer": (
+        OK + "transfer-encoding: Chunked\r\n\r\n2;a=b\r\nok\r\n0;x\r\nTrailer: t\r\n\r\n",
+        b"ok",
+    ),
     "no reason": ("HTTP/1.1 200\r\nContent-Length: 0\r\n\r\n", b""),
     "reason is blank": ("HTTP/1.1 200 \r\nContent-Length: 0\r\n\r\n", b""),
     "lower case": ("http/1.1 200 ok\r\ncontent-length: 2\r\n\r\nok", b"ok"),
@@ -64,7 +72,11 @@ DOUBTFUL = {
     "HTTP/1.0": ("HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nok", b"ok", True),
     "Connection: close": (OK + "Connection: x, Close\r\nContent-Length: 2\r\n\r\nok", b"ok", True),
     "both framings": (OK + "Content-Length: 7\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n", b"ok", True),
-    "a packed body of a kind that is not known": (OK + "Content-Encoding: br\r\nContent-Length: 2\r\n\r\nok", b"", False),
+    "a packed body of a kind that is not known": (
+        OK + "Content-Encoding: br\r\nContent-Length: 2\r\n\r\nok",
+        b"",
+        False,
+    ),
     "a body that is not packed as it says": (OK + "Content-Encoding: gzip\r\nContent-Length: 2\r\n\r\nok", b"", False),
     "a chunk size that is none": (OK + "Transfer-Encoding: chunked\r\n\r\n2\r\nok\r\nzz\r\n", b"ok", False),
     "a negative chunk size": (OK + "Transfer-Encoding: chunked\r\n\r\n-2\r\nok\r\n", b"", False),
@@ -87,7 +99,9 @@ DOUBTFUL = {
 
 @pytest.mark.parametrize("name", [name for name in DOUBTFUL if "packed" not in name])
 @given(cuts=st.lists(st.integers(0, 100_000), max_size=8))
-def test_a_readable_status_counts_whatever_is_wrong_behind_it_and_the_connection_is_given_up(name: str, cuts: list[int]) -> None:
+def test_a_readable_status_counts_whatever_is_wrong_behind_it_and_the_connection_is_given_up(
+    name: str, cuts: list[int]
+) -> None:
     text, body, complete = DOUBTFUL[name]
     answer, _, reusable = read(text.encode(), cuts)
     assert answer == Answer(204 if text.startswith("HTTP/1.1 204") else 200, "", body, complete)
@@ -148,11 +162,15 @@ def test_time_that_is_up_in_the_body_leaves_the_status() -> None:
 
 
 @pytest.mark.parametrize(("status", "decided"), [(200, True), (503, False)])
-def test_a_body_that_nobody_reads_is_not_waited_for_when_only_the_connection_ends_it(status: int, decided: bool) -> None:
+def test_a_body_that_nobody_reads_is_not_waited_for_when_only_the_connection_ends_it(
+    status: int, decided: bool
+) -> None:
     assert read(f"HTTP/1.1 {status} Said\r\n\r\n".encode(), status_only=True)[1] is decided
 
 
-@given(st.binary(max_size=200), st.lists(st.integers(0, 400), max_size=5), st.sampled_from([200, 201, 204, 299, 413, 503]))
+@given(
+    st.binary(max_size=200), st.lists(st.integers(0, 400), max_size=5), st.sampled_from([200, 201, 204, 299, 413, 503])
+)
 def test_no_bytes_behind_a_status_line_hide_the_status(rest: bytes, cuts: list[int], status: int) -> None:
     answer, _, _ = read(b"HTTP/1.1 %d Said\r\n" % status + rest, cuts)
     assert answer is not None

@@ -1,4 +1,7 @@
-"""What the property tests of the sources share: a cluster with a clock of its own, and a reading that is interrupted and killed."""
+"""What the property tests of the sources share.
+
+a cluster with a clock of its own, and a reading that is interrupted and killed.
+"""
 
 from __future__ import annotations
 
@@ -13,19 +16,19 @@ from hypothesis import strategies as st
 
 from event_handler.errors import ConnectError, RpcError
 from event_handler.event import Event
-from event_handler.pipeline import delivery, memory
+from event_handler.pipeline import committer, delivery
 from event_handler.pipeline.concurrency import Concurrency
-from event_handler.pipeline.duplicates import DuplicateWindow
-from event_handler.pipeline.engine import LineLimits, Pipeline
+from event_handler.pipeline.dedup import DuplicateWindow
+from event_handler.pipeline.engine import Pipeline, PipelineLimits
 from event_handler.pipeline.select import Selector
 from event_handler.sinks.base import Delivered, Limits, Verdict
-from event_handler.sources import bulk, pages, search, standstill
-from event_handler.sources.bulk import BulkSource
+from event_handler.sources import export, pages, search, stall_detector
+from event_handler.sources.export import BulkSource
 from event_handler.sources.search import SearchSource
 from event_handler.state.store import Store
-from event_handler.teleport.client import Client
-from event_handler.teleport.decode import event_id, event_time
-from event_handler.teleport.messages import OLDEST_FIRST
+from event_handler.teleport.rpc.client import Client
+from event_handler.teleport.wire.decode import event_id, event_time
+from event_handler.teleport.wire.messages import OLDEST_FIRST
 from tests.unit.sources.passing_time import PassingLoop
 
 ROUND_TRIP = 0.02  # seconds
@@ -82,7 +85,8 @@ class Cluster(Client):
 def page_of(
     events: Iterable[bytes], since: float, until: float, key: str, order: int, size: int, hidden: str = ""
 ) -> tuple[list[bytes], str]:
-    """At most `size` of the events between two times, in order, and the next key: the id of the page's last event, "" at the end.
+    """At most `size` of the events between two times, in order, and the next key: the id of the page's last event, ""
+    at the end.
 
     The `hidden` one ends every search: nothing of it and behind it is found in either order.
     """
@@ -116,7 +120,12 @@ Make = Callable[[Pipeline, Store], BulkSource | SearchSource]
 
 
 async def read(
-    cluster: Cluster, sink: SlowSink, store: Store, make: Make, planned: list[Interruption], complete: Callable[[], bool]
+    cluster: Cluster,
+    sink: SlowSink,
+    store: Store,
+    make: Make,
+    planned: list[Interruption],
+    complete: Callable[[], bool],
 ) -> None:
     """Read as the Follower does, through all interruptions, until `complete` or for LONG_ENOUGH."""
     loop = cluster.loop
@@ -126,7 +135,7 @@ async def read(
     for kill in [*sorted((one for one in planned if one.kill), key=lambda one: one.at), None]:
         window = DuplicateWindow()
         window.load(store.delivered_ids())
-        line = Pipeline(sink, store, Selector("slow", window), LineLimits(3, IN_FLIGHT))
+        line = Pipeline(sink, store, Selector("slow", window), PipelineLimits(3, IN_FLIGHT))
         await line.__aenter__()
         following = asyncio.create_task(follow(make, line, store))
         end = kill.at if kill else loop.time() + LONG_ENOUGH
@@ -151,12 +160,15 @@ async def follow(make: Make, line: Pipeline, store: Store) -> None:
 
 
 def run(work: Callable[[PassingLoop], Coroutine[Any, Any, None]], ahead: float = 0.0) -> None:
-    """Run `work` in a time of its own, which is the time of everything that reads and delivers; their clock is `ahead`."""
+    """Run `work` in a time of its own, which is the time of everything that reads and delivers.
+
+    Their clock is `ahead`.
+    """
     loop = PassingLoop()
     with pytest.MonkeyPatch.context() as patch:
-        for module in (bulk, search, standstill, memory):
+        for module in (export, search, stall_detector, committer):
             patch.setattr(module, "time", lambda: loop.wall() + ahead)
-        for reader in (bulk, search, standstill, pages):
+        for reader in (export, search, stall_detector, pages):
             patch.setattr(reader, "monotonic", loop.time)
         patch.setattr(delivery, "Concurrency", partial(Concurrency, clock=loop.time))
         loop.run_to_its_end(work(loop))

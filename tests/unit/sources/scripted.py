@@ -1,4 +1,6 @@
-"""A cluster client whose answers a test decides, for what a simulated server over TLS cannot be told to do at one exact moment."""
+"""A cluster client whose answers a test decides, for what a simulated server over TLS cannot be told to do at one
+exact moment.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +10,9 @@ from datetime import UTC, datetime
 from time import time
 
 from event_handler.errors import RpcError
-from event_handler.teleport import messages
-from event_handler.teleport.client import Client, Cluster
-from event_handler.teleport.decode import event_time
+from event_handler.teleport.rpc.client import Client, Cluster
+from event_handler.teleport.wire import messages
+from event_handler.teleport.wire.decode import event_time
 from tests.unit.pipeline.test_engine import wire
 
 YEAR = 366 * 86_400.0  # seconds; who looks so far ahead asks how far the log is
@@ -22,9 +24,11 @@ def wire_at(uid: str, seconds: float, kind: str = "user.login") -> bytes:
 
 
 class ScriptedClient(Client):
-    """Has `days` (day → names of chunks), `exports` (chunk → events), `log` (what search finds) and `recordings` (session → events).
+    """Has `days` (day → names of chunks), `exports` (chunk → events), `log` (what search finds) and `recordings`
+    (session → events).
 
-    `breaks` holds, by day, chunk, session or "search", the codes with which the next calls end after all their events; a stream of
+    `breaks` holds, by day, chunk, session or "search", the codes with which the next calls end after all their events;
+    a stream of
     `stuck` never ends. A chunk that is not in `exports` is not found.
     Who asks for the newest event finds one `newest` seconds from now, None = nothing at all.
     """
@@ -48,7 +52,7 @@ class ScriptedClient(Client):
     def close(self) -> None:
         return None
 
-    def take_over(self, fresh: Client) -> None:
+    def move_to(self, fresh: Client) -> None:
         return None
 
     async def ping(self) -> Cluster:

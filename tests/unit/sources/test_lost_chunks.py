@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 
 from event_handler.errors import RpcError
-from event_handler.sources import bulk
-from event_handler.sources.bulk import DONE
+from event_handler.sources import export
+from event_handler.sources.export import DONE
 from event_handler.state.store import Store
 from tests.unit.pipeline.test_engine import ScriptedSink, wire
 from tests.unit.sources.scripted import ScriptedClient, wire_at
-from tests.unit.sources.test_bulk import chunk_name, day, noon, reading
+from tests.unit.sources.test_export import chunk_name, day, noon, reading
 from tests.unit.sources.test_recordings import until
 
 
@@ -28,7 +28,7 @@ async def test_an_empty_chunk_is_not_done_while_what_a_search_that_failed_had_fo
             events, _ = await super().search(since, until, **options)
             return events, "" if len(self.searched) > 1 else "key"
 
-    monkeypatch.setattr(bulk, "LONGEST_WAIT", 0.01)
+    monkeypatch.setattr(export, "LONGEST_WAIT", 0.01)
     client, sink, store = FailingLater(), ScriptedSink(), Store(None)
     name = chunk_name(noon(2))
     client.days[day(2)] = [name]
@@ -47,7 +47,7 @@ async def test_an_empty_chunk_is_not_done_while_what_a_search_that_failed_had_fo
 async def test_where_order_is_kept_a_chunk_that_can_neither_be_read_nor_searched_for_does_not_stop_the_others_for_ever(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(bulk, "LONGEST_WAIT", 0.01)
+    monkeypatch.setattr(export, "LONGEST_WAIT", 0.01)
     client, sink, store = ScriptedClient(), ScriptedSink(requests=1), Store(None)
     sink.limits = replace(sink.limits, ordered=True)
     client.days = {day(1): ["missing"], day(0): ["whole"]}
@@ -61,7 +61,7 @@ async def test_where_order_is_kept_a_chunk_that_can_neither_be_read_nor_searched
 async def test_a_chunk_that_always_ends_with_a_refusal_is_searched_for_though_its_beginning_can_be_read(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(bulk, "LONGEST_WAIT", 0.01)
+    monkeypatch.setattr(export, "LONGEST_WAIT", 0.01)
     client, sink, store = ScriptedClient(), ScriptedSink(), Store(None)
     client.days[day(0)] = ["chunk"]
     client.exports["chunk"] = [wire("a")]

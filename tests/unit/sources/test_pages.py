@@ -1,4 +1,6 @@
-"""Pages of a search: none is missing whatever becomes of the keys, and the time that goes with a page never promises too much."""
+"""Pages of a search: none is missing whatever becomes of the keys, and the time that goes with a page never promises
+too much.
+"""
 
 from __future__ import annotations
 
@@ -14,16 +16,18 @@ from structlog.testing import capture_logs
 from event_handler.errors import RpcError
 from event_handler.sources import pages as pages_module
 from event_handler.sources.pages import EMPTY_PAGES, LARGEST_PAGE, Search
-from event_handler.teleport.client import Client
-from event_handler.teleport.decode import event_id, event_time
-from event_handler.teleport.messages import NEWEST_FIRST, OLDEST_FIRST
+from event_handler.teleport.rpc.client import Client
+from event_handler.teleport.wire.decode import event_id, event_time
+from event_handler.teleport.wire.messages import NEWEST_FIRST, OLDEST_FIRST
 from tests.unit.sources.scripted import wire_at
 
 
 class Paged(Client):
-    """Gives two of `events` a page, with the id of the last as key. What `loses` holds of the keys of oldest-first pages is unknown.
+    """Gives two of `events` a page, with the id of the last as key. What `loses` holds of the keys of oldest-first
+    pages is unknown.
 
-    An event of `hides` ends an oldest-first search without it and without a key, as one that is too large does on PostgreSQL.
+    An event of `hides` ends an oldest-first search without it and without a key, as one that is too large does on
+    PostgreSQL.
     """
 
     def __init__(self, *moments: float) -> None:
@@ -34,7 +38,14 @@ class Paged(Client):
         self.limits: list[int] = []
 
     async def search(
-        self, since: float, until: float, *, limit: int, key: str = "", types: tuple[str, ...] = (), order: int = OLDEST_FIRST
+        self,
+        since: float,
+        until: float,
+        *,
+        limit: int,
+        key: str = "",
+        types: tuple[str, ...] = (),
+        order: int = OLDEST_FIRST,
     ) -> tuple[list[bytes], str]:
         self.calls.append((key, order))
         self.limits.append(limit)
@@ -83,7 +94,13 @@ async def test_behind_a_lost_key_it_goes_on_from_the_last_event() -> None:
 async def test_where_a_lost_key_leaves_no_other_way_the_rest_is_read_from_its_end_and_promises_nothing() -> None:
     client = Paged(1, 3, 3, 3, 3, 3, 7)
     client.loses = {"e2", "e1"}
-    assert await read(Search(client).pages(0, 9)) == [("e0 e1", 3), ("e1 e2", 3), ("e6 e5", 3), ("e4 e3", 3), ("e2 e1", 3)]
+    assert await read(Search(client).pages(0, 9)) == [
+        ("e0 e1", 3),
+        ("e1 e2", 3),
+        ("e6 e5", 3),
+        ("e4 e3", 3),
+        ("e2 e1", 3),
+    ]
 
 
 async def test_what_a_hidden_event_hides_is_read_from_the_end() -> None:
@@ -94,7 +111,8 @@ async def test_what_a_hidden_event_hides_is_read_from_the_end() -> None:
 
 
 class Rings(Paged):
-    """Two events a page, and of the keys that follow, by order, a cycle of `ring` pages: the key behind its last is that of its first.
+    """Two events a page, and of the keys that follow, by order, a cycle of `ring` pages: the key behind its last is
+    that of its first.
 
     With `new_keys` no key is ever given twice.
     """
@@ -104,7 +122,14 @@ class Rings(Paged):
         self._ring, self._order, self._new_keys = ring, order, new_keys
 
     async def search(
-        self, since: float, until: float, *, limit: int, key: str = "", types: tuple[str, ...] = (), order: int = OLDEST_FIRST
+        self,
+        since: float,
+        until: float,
+        *,
+        limit: int,
+        key: str = "",
+        types: tuple[str, ...] = (),
+        order: int = OLDEST_FIRST,
     ) -> tuple[list[bytes], str]:
         self.calls.append((key, order))
         assert len(self.calls) < 200, "a search without end"
@@ -135,8 +160,10 @@ async def test_keys_that_form_a_ring_end_and_hide_nothing(ring: int, order: int,
 
 
 class Dynamo(Client):
-    """DynamoDB before gravitational/teleport pull request 44246: at most `size` events a page; one that ends with the last event of a
-    day (the first, newest first) is followed by the key of that day's beginning. Both ends of a search count in whole seconds.
+    """DynamoDB before gravitational/teleport pull request 44246: at most `size` events a page; one that ends with the
+    last event of a
+    day (the first, newest first) is followed by the key of that day's beginning. Both ends of a search count in whole
+    seconds.
     """
 
     def __init__(self, size: int, *moments: float) -> None:
@@ -145,7 +172,14 @@ class Dynamo(Client):
         self.calls = 0
 
     async def search(
-        self, since: float, until: float, *, limit: int, key: str = "", types: tuple[str, ...] = (), order: int = OLDEST_FIRST
+        self,
+        since: float,
+        until: float,
+        *,
+        limit: int,
+        key: str = "",
+        types: tuple[str, ...] = (),
+        order: int = OLDEST_FIRST,
     ) -> tuple[list[bytes], str]:
         self.calls += 1
         assert self.calls < 500, "a search without end"
@@ -188,7 +222,9 @@ async def test_events_of_one_second_that_end_a_day_with_a_full_page_hide_none_of
 
 
 class Barren(Paged):
-    """Answers every key, and each search that does not begin with its first event, with an empty page and a key never seen before."""
+    """Answers every key, and each search that does not begin with its first event, with an empty page and a key
+    never seen before.
+    """
 
     async def search(self, since: float, until: float, **options: object) -> tuple[list[bytes], str]:
         self.calls.append((str(options["key"]), 0))

@@ -1,4 +1,6 @@
-"""A backlog is cut so that three searches have something to do from its beginning to its end, however its events are spread."""
+"""A backlog is cut so that three searches have something to do from its beginning to its end, however its events are
+spread.
+"""
 
 from __future__ import annotations
 
@@ -9,14 +11,14 @@ from typing import Any
 
 import pytest
 
-from event_handler.pipeline.duplicates import DuplicateWindow
-from event_handler.pipeline.engine import LineLimits, Pipeline
+from event_handler.pipeline.dedup import DuplicateWindow
+from event_handler.pipeline.engine import Pipeline, PipelineLimits
 from event_handler.pipeline.select import Selector
 from event_handler.sources import ranges, search
 from event_handler.sources.search import SearchSource
 from event_handler.state.store import Store
-from event_handler.teleport.client import Client
-from event_handler.teleport.messages import OLDEST_FIRST
+from event_handler.teleport.rpc.client import Client
+from event_handler.teleport.wire.messages import OLDEST_FIRST
 from tests.unit.sources.interrupted import SlowSink, page_of, run
 from tests.unit.sources.passing_time import BEGIN, PassingLoop
 from tests.unit.sources.scripted import wire_at
@@ -56,7 +58,14 @@ class PacedClient(Client):
         self.busy = 0
 
     async def search(
-        self, since: float, until: float, *, limit: int, key: str = "", types: tuple[str, ...] = (), order: int = OLDEST_FIRST
+        self,
+        since: float,
+        until: float,
+        *,
+        limit: int,
+        key: str = "",
+        types: tuple[str, ...] = (),
+        order: int = OLDEST_FIRST,
     ) -> tuple[list[bytes], str]:
         events, following = page_of(self.events, since, until, key, order, min(limit, PAGE))
         self.given += len(events)
@@ -84,7 +93,7 @@ def test_a_backlog_shorter_than_the_window_takes_hardly_longer_than_three_equal_
         monkeypatch.setattr(search, "SERVER_REST", 0.0)
         with closing(Store(None)) as store:
             window = DuplicateWindow()
-            async with Pipeline(sink, store, Selector("slow", window), LineLimits(3, 1_000_000)) as line:
+            async with Pipeline(sink, store, Selector("slow", window), PipelineLimits(3, 1_000_000)) as line:
                 source = SearchSource(
                     client,
                     line,

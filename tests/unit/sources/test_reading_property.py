@@ -1,4 +1,6 @@
-"""Whatever a cluster does and however often the reading is interrupted, every event that it has is delivered in the end."""
+"""Whatever a cluster does and however often the reading is interrupted, every event that it has is delivered in the
+end.
+"""
 
 from __future__ import annotations
 
@@ -16,21 +18,28 @@ from hypothesis import strategies as st
 
 from event_handler.errors import RpcError
 from event_handler.pipeline.engine import Pipeline
-from event_handler.sources.bulk import DONE, FIRST_DAY, BulkSource, day_of
+from event_handler.sources.export import DONE, FIRST_DAY, BulkSource, day_of
 from event_handler.sources.search import SearchSource
 from event_handler.state.store import Store
-from event_handler.teleport.decode import event_id
-from event_handler.teleport.messages import OLDEST_FIRST
+from event_handler.teleport.wire.decode import event_id
+from event_handler.teleport.wire.messages import OLDEST_FIRST
 from tests.unit.sources.interrupted import Cluster, Interruption, SlowSink, interruptions, page_of, read, run
 from tests.unit.sources.passing_time import BEGIN, PassingLoop
 from tests.unit.sources.scripted import wire_at
-from tests.unit.sources.test_bulk import chunk_name
+from tests.unit.sources.test_export import chunk_name
 
 DAY = 86_400.0
 LOOK_BACK = 300.0
 LATE_DAYS = 3
 OF_CHUNKS = ("NOT_FOUND", "UNKNOWN", "INTERNAL", "INVALID_ARGUMENT")
-OF_ANYTHING = ("UNAVAILABLE", "RESOURCE_EXHAUSTED", "PERMISSION_DENIED", "UNKNOWN", "DEADLINE_EXCEEDED", "INVALID_ARGUMENT")
+OF_ANYTHING = (
+    "UNAVAILABLE",
+    "RESOURCE_EXHAUSTED",
+    "PERMISSION_DENIED",
+    "UNKNOWN",
+    "DEADLINE_EXCEEDED",
+    "INVALID_ARGUMENT",
+)
 
 
 @pytest.fixture(autouse=True)
@@ -44,8 +53,10 @@ def silence() -> Iterator[None]:
 class Chunk:
     """A chunk of the day `ago` days before BEGIN with `size` events, listed from `appears` on.
 
-    `fault` is "empty" (the server lists it and gives no event of it) or a code with which it always ends after `whole` events.
-    `breaks` are how many more events the next calls give, and the code with which they end then. `late` is made on the next day;
+    `fault` is "empty" (the server lists it and gives no event of it) or a code with which it always ends after `whole`
+    events.
+    `breaks` are how many more events the next calls give, and the code with which they end then. `late` is made on the
+    next day;
     `again` has the first event of the first chunk of its day as well.
     """
 
@@ -124,7 +135,14 @@ class BulkCluster(Cluster):
             raise RpcError("ExportUnstructuredEvents", code, "scripted")
 
     async def search(
-        self, since: float, until: float, *, limit: int, key: str = "", types: tuple[str, ...] = (), order: int = OLDEST_FIRST
+        self,
+        since: float,
+        until: float,
+        *,
+        limit: int,
+        key: str = "",
+        types: tuple[str, ...] = (),
+        order: int = OLDEST_FIRST,
     ) -> tuple[list[bytes], str]:
         await self.answer(self.connection)
         if self.failures and (code := self.failures.pop(0)):
@@ -137,10 +155,15 @@ class BulkCluster(Cluster):
         """Every chunk is done, or its day is closed."""
         positions, first = store.positions("bulk/"), store.fact(FIRST_DAY)
         streams = {day: [f"bulk/{day}/{name}" for name in chunks] for day, chunks in self.plan.items()}
-        return all(str(day) < first or all(positions.get(name) == DONE for name in names) for day, names in streams.items())
+        return all(
+            str(day) < first or all(positions.get(name) == DONE for name in names) for day, names in streams.items()
+        )
 
     def in_order(self) -> list[str]:
-        """Events whose order is certain: those of chunks that are there from the beginning and without a fault, and of no other."""
+        """Events whose order is certain.
+
+        those of chunks that are there from the beginning and without a fault, and of no other.
+        """
         ordered = [(day, name, chunk) for day, chunks in self.plan.items() for name, chunk in chunks.items()]
         certain: dict[str, None] = {}
         other: set[str] = set()
@@ -186,7 +209,10 @@ def test_bulk_export_delivers_every_event(
 
 @dataclass(frozen=True)
 class Written:
-    """An event `ago` seconds older than BEGIN (less than 0: after it), which a search finds `late` seconds after that."""
+    """An event `ago` seconds older than BEGIN (less than 0.
+
+    after it), which a search finds `late` seconds after that.
+    """
 
     ago: float
     late: float
@@ -194,7 +220,9 @@ class Written:
 
 WRITTEN = st.builds(
     Written,
-    ago=st.one_of(*[st.integers(-1500, 1500)] * 3, st.integers(0, 300_000), st.sampled_from([0, 5000, 100_000])).map(float),
+    ago=st.one_of(*[st.integers(-1500, 1500)] * 3, st.integers(0, 300_000), st.sampled_from([0, 5000, 100_000])).map(
+        float
+    ),
     late=st.sampled_from([0.0, 0.0, 0.0, 2.0, 100.0, 250.0, LOOK_BACK]),
 )
 
@@ -203,9 +231,12 @@ WRITTEN = st.builds(
 class Habits:
     """How a cluster answers searches: `size` events a page; where `small`, no more than 500 may be asked for.
 
-    `failures` are the codes with which the next searches fail, "" for those between that do not. Of the keys of searches that are
-    oldest first the next are, by `keys`, "lost" (an empty page, as on the file back end) or "refused". The event of number `hidden`
-    ends every search without a key, as one that is too large does on PostgreSQL. With `empty_last` an empty page follows the last.
+    `failures` are the codes with which the next searches fail, "" for those between that do not. Of the keys of
+    searches that are
+    oldest first the next are, by `keys`, "lost" (an empty page, as on the file back end) or "refused". The event of
+    number `hidden`
+    ends every search without a key, as one that is too large does on PostgreSQL. With `empty_last` an empty page
+    follows the last.
     """
 
     size: int
@@ -238,7 +269,14 @@ class SearchedCluster(Cluster):
         self.hidden = "" if habits.hidden is None else f"{habits.hidden}"
 
     async def search(
-        self, since: float, until: float, *, limit: int, key: str = "", types: tuple[str, ...] = (), order: int = OLDEST_FIRST
+        self,
+        since: float,
+        until: float,
+        *,
+        limit: int,
+        key: str = "",
+        types: tuple[str, ...] = (),
+        order: int = OLDEST_FIRST,
     ) -> tuple[list[bytes], str]:
         await self.listing()
         if self.habits.small and limit > 500:

@@ -11,13 +11,13 @@ import pytest
 from structlog.testing import capture_logs
 
 from event_handler.errors import ConnectError, RpcError
-from event_handler.pipeline.duplicates import DuplicateWindow
-from event_handler.pipeline.engine import LineLimits, Pipeline
+from event_handler.pipeline.dedup import DuplicateWindow
+from event_handler.pipeline.engine import Pipeline, PipelineLimits
 from event_handler.pipeline.select import Selector
 from event_handler.sources import recordings
 from event_handler.sources.recordings import RecordingSource
 from event_handler.state.store import Commit, RecordingItem, Store
-from event_handler.teleport.messages import write_number
+from event_handler.teleport.wire.messages import write_number
 from tests.unit.pipeline.test_engine import ScriptedSink, wire
 from tests.unit.sources.scripted import ScriptedClient
 
@@ -48,7 +48,7 @@ async def fetching(
     client: ScriptedClient, sink: ScriptedSink, store: Store, concurrency: int = 5, skipped: tuple[str, ...] = ()
 ) -> AsyncIterator[None]:
     selector = Selector("scripted", DuplicateWindow(), skip_session_types=skipped)
-    async with Pipeline(sink, store, selector, LineLimits(3, 1_000_000)) as line:
+    async with Pipeline(sink, store, selector, PipelineLimits(3, 1_000_000)) as line:
         source = RecordingSource(line, store, concurrency=concurrency, missing_ttl=HOUR)
         running = asyncio.create_task(source.run(client))
         try:
@@ -135,7 +135,9 @@ async def test_no_more_recordings_than_allowed_are_read_at_once_and_a_stuck_one_
     assert sorted(sink.delivered) == sorted(f"{session}-0" for session in sessions)
 
 
-async def test_skipped_types_of_a_recording_are_dropped_as_they_came_and_not_read_again_when_the_stream_breaks() -> None:
+async def test_skipped_types_of_a_recording_are_dropped_as_they_came_and_not_read_again_when_the_stream_breaks() -> (
+    None
+):
     client, sink, store = ScriptedClient(), ScriptedSink(), announced("s")
     frames = [wire(f"f{index}", "desktop.recording") + write_number(4, index) for index in range(400)]
     client.recordings["s"] = [*frames, wire("end", "windows.desktop.session.end") + write_number(4, 400)]
@@ -172,7 +174,9 @@ async def test_a_recording_that_the_cluster_never_comes_to_send_is_spaced_and_gi
 
 
 @pytest.mark.parametrize("code", ["PERMISSION_DENIED", "UNKNOWN", "INVALID_ARGUMENT"])
-async def test_a_recording_that_is_refused_or_damaged_is_kept_for_a_dead_letter_and_holds_up_no_other(code: str) -> None:
+async def test_a_recording_that_is_refused_or_damaged_is_kept_for_a_dead_letter_and_holds_up_no_other(
+    code: str,
+) -> None:
     client, sink, store = ScriptedClient(), ScriptedSink(), announced("bad", "good", ago=2 * HOUR)
     client.recordings = {"bad": recorded(2), "good": [wire("g0", "session.end")]}
     client.breaks["bad"] = [code] * 100
@@ -186,7 +190,7 @@ async def test_tries_that_are_cut_off_by_a_lost_connection_are_spaced_as_well() 
     client, sink, store = ScriptedClient(), ScriptedSink(), announced("s")
     client.recordings["s"] = recorded(3)
     client.stuck = {"s"}
-    async with Pipeline(sink, store, Selector("scripted", DuplicateWindow()), LineLimits(3, 1_000_000)) as line:
+    async with Pipeline(sink, store, Selector("scripted", DuplicateWindow()), PipelineLimits(3, 1_000_000)) as line:
         source = RecordingSource(line, store, concurrency=5, missing_ttl=HOUR)
         begun = time()
         while time() - begun < 0.5:  # the connection is lost every 30 ms
@@ -203,12 +207,14 @@ async def test_tries_that_are_cut_off_by_a_lost_connection_are_spaced_as_well() 
     assert sorted(sink.delivered) == ["r0", "r1", "r2"]
 
 
-async def test_after_a_lost_connection_a_recording_is_asked_for_again_when_what_is_in_flight_of_it_is_delivered() -> None:
+async def test_after_a_lost_connection_a_recording_is_asked_for_again_when_what_is_in_flight_of_it_is_delivered() -> (
+    None
+):
     client, sink, store = ScriptedClient(), ScriptedSink(), announced("s")
     client.recordings["s"] = recorded(5)
     client.stuck = {"s"}
     sink.hold = asyncio.Event()
-    async with Pipeline(sink, store, Selector("scripted", DuplicateWindow()), LineLimits(3, 1_000_000)) as line:
+    async with Pipeline(sink, store, Selector("scripted", DuplicateWindow()), PipelineLimits(3, 1_000_000)) as line:
         source = RecordingSource(line, store, concurrency=5, missing_ttl=HOUR)
         lost = asyncio.create_task(source.run(client))
         await until(lambda: sink.calls > 0)
@@ -247,11 +253,14 @@ async def test_bytes_of_a_recording_that_are_no_event_become_a_dead_letter() -> 
 
 async def test_the_end_waits_for_recordings_that_are_read_and_no_longer_for_the_uploads_of_others() -> None:
     client, sink, store = ScriptedClient(), ScriptedSink(), Store(None)
-    tried_before, ended = RecordingItem("read", time(), True, 1, 0.0, 0), RecordingItem("ended", time(), False, 0, time() + HOUR, 0)
+    tried_before, ended = (
+        RecordingItem("read", time(), True, 1, 0.0, 0),
+        RecordingItem("ended", time(), False, 0, time() + HOUR, 0),
+    )
     store.commit(Commit(recordings=[tried_before, ended]))
     client.recordings = {"read": recorded(2), "ended": []}
     sink.hold = asyncio.Event()
-    async with Pipeline(sink, store, Selector("scripted", DuplicateWindow()), LineLimits(3, 1_000_000)) as line:
+    async with Pipeline(sink, store, Selector("scripted", DuplicateWindow()), PipelineLimits(3, 1_000_000)) as line:
         source = RecordingSource(line, store, concurrency=5, missing_ttl=HOUR)
         finishing, running = asyncio.create_task(source.finish()), asyncio.create_task(source.run(client))
         await until(lambda: store.waiting_recordings() == (1, 0))
@@ -276,7 +285,7 @@ async def test_a_cluster_that_is_away_is_no_reason_to_give_up_a_recording_that_w
     assert store.dead_letters() == 0
 
 
-async def test_a_recording_beyond_the_largest_index_of_the_protocol_is_resumed_by_skipping_and_its_position_never_goes_back() -> None:
+async def test_a_recording_beyond_the_largest_index_is_resumed_by_skipping_and_its_position_never_goes_back() -> None:
     client, sink, store = ScriptedClient(), ScriptedSink(), Store(None)
     far = recordings.LARGEST_INDEX + 10
     store.commit(Commit(recordings=[RecordingItem("s", time(), True, 0, 0.0, far)]))
@@ -343,7 +352,9 @@ async def test_a_recording_that_stays_empty_is_looked_at_three_times_and_told() 
             await until(lambda: store.waiting_recordings() == (0, 0))
             await asyncio.sleep(0.1)
     assert len(client.asked) == 3
-    assert [line["log_level"] for line in lines if line["event"] == "the recording has no events to deliver"] == ["warning"]
+    assert [line["log_level"] for line in lines if line["event"] == "the recording has no events to deliver"] == [
+        "warning"
+    ]
 
 
 @pytest.mark.parametrize("kind", sorted(recordings.ENDS))
@@ -400,7 +411,9 @@ async def test_events_out_of_order_around_a_break_are_delivered_once(before: lis
         async def recording(self, session_id: str, index: int) -> AsyncIterator[list[bytes]]:
             self.asked.append((session_id, str(index)))
             first = len(self.asked) == 1
-            yield [event for event, place in zip(events, places, strict=True) if place >= index][: len(before) if first else None]
+            yield [event for event, place in zip(events, places, strict=True) if place >= index][
+                : len(before) if first else None
+            ]
             if first:
                 raise RpcError("StreamUnstructuredSessionEvents", "UNAVAILABLE", "scripted break")
 
@@ -424,7 +437,9 @@ def test_how_far_indexes_are_without_a_gap() -> None:
     assert reached == [0, 0, 0, 2, 2, 2, 5, 0]
 
 
-def test_more_indexes_behind_a_gap_than_are_remembered_only_cost_a_longer_way_back(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_more_indexes_behind_a_gap_than_are_remembered_only_cost_a_longer_way_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(recordings, "MOST_AHEAD", 2)
     unbroken = recordings.Unbroken(0)
     for index in (5, 4, 3, 2, 1, 0):
@@ -441,7 +456,7 @@ async def test_at_the_end_what_an_earlier_process_has_looked_at_is_looked_at_aga
     for left in (1, 0):
         window = DuplicateWindow()
         window.load(store.delivered_ids())
-        async with Pipeline(sink, store, Selector("scripted", window), LineLimits(3, 1_000_000)) as line:
+        async with Pipeline(sink, store, Selector("scripted", window), PipelineLimits(3, 1_000_000)) as line:
             source = RecordingSource(line, store, concurrency=5, missing_ttl=HOUR)
             finishing, running = asyncio.create_task(source.finish()), asyncio.create_task(source.run(client))
             async with asyncio.timeout(20):

@@ -12,15 +12,15 @@ from typing import Any
 import pytest
 
 from event_handler.errors import RpcError
-from event_handler.pipeline.duplicates import DuplicateWindow
-from event_handler.pipeline.engine import LineLimits, Pipeline
+from event_handler.pipeline.dedup import DuplicateWindow
+from event_handler.pipeline.engine import Pipeline, PipelineLimits
 from event_handler.pipeline.select import Selector
 from event_handler.sources import pages, ranges, search
 from event_handler.sources.search import AHEAD, STREAM, SearchSource, read_position
 from event_handler.state.store import Commit, Store
-from event_handler.teleport.client import Client
-from event_handler.teleport.decode import event_id, event_time
-from event_handler.teleport.messages import OLDEST_FIRST, write_time
+from event_handler.teleport.rpc.client import Client
+from event_handler.teleport.wire.decode import event_id, event_time
+from event_handler.teleport.wire.messages import OLDEST_FIRST, write_time
 from tests.unit.pipeline.test_engine import ScriptedSink, wire
 from tests.unit.sources.test_pages import Paged
 from tests.unit.sources.test_recordings import until
@@ -40,7 +40,14 @@ class SearchedClient(Client):
         return sorted((event for event in self.events if since <= event_time(event) <= until), key=event_time)
 
     async def search(
-        self, since: float, until: float, *, limit: int, key: str = "", types: tuple[str, ...] = (), order: int = OLDEST_FIRST
+        self,
+        since: float,
+        until: float,
+        *,
+        limit: int,
+        key: str = "",
+        types: tuple[str, ...] = (),
+        order: int = OLDEST_FIRST,
     ) -> tuple[list[bytes], str]:
         await asyncio.sleep(0)
         found = self.between(since, until)
@@ -73,8 +80,10 @@ def source_of(
 
 
 @asynccontextmanager
-async def reading(client: Client, sink: ScriptedSink, store: Store, *, start: float, window: float) -> AsyncIterator[None]:
-    async with Pipeline(sink, store, Selector("scripted", DuplicateWindow()), LineLimits(3, 1_000_000)) as line:
+async def reading(
+    client: Client, sink: ScriptedSink, store: Store, *, start: float, window: float
+) -> AsyncIterator[None]:
+    async with Pipeline(sink, store, Selector("scripted", DuplicateWindow()), PipelineLimits(3, 1_000_000)) as line:
         running = asyncio.create_task(source_of(client, line, store, start=start, window=window).run())
         try:
             yield
@@ -98,7 +107,9 @@ async def test_a_log_in_which_nothing_happens_is_searched_back_for_little_more_t
     assert len(sink.delivered) == events
 
 
-async def test_an_event_of_a_server_whose_clock_is_behind_is_found_after_the_past_was_read(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_event_of_a_server_whose_clock_is_behind_is_found_after_the_past_was_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(search, "SWEEP_EVERY", 0.05)
     client, sink, store = SearchedClient(), ScriptedSink(), Store(None)
     now = time()
@@ -148,12 +159,14 @@ async def test_an_event_that_is_late_between_two_sweeps_is_found_however_much_ne
 
 
 @pytest.mark.parametrize("look_back", [0.0, LOOK_BACK, 5 * AHEAD])
-async def test_what_comes_late_after_the_past_was_read_up_to_now_is_found(monkeypatch: pytest.MonkeyPatch, look_back: float) -> None:
+async def test_what_comes_late_after_the_past_was_read_up_to_now_is_found(
+    monkeypatch: pytest.MonkeyPatch, look_back: float
+) -> None:
     monkeypatch.setattr(search, "SWEEP_EVERY", 0.05)
     client, sink, store = SearchedClient(), ScriptedSink(), Store(None)
     now = time()
     client.events = [at(now - 2.0, "new")]
-    async with Pipeline(sink, store, Selector("scripted", DuplicateWindow()), LineLimits(3, 1_000_000)) as line:
+    async with Pipeline(sink, store, Selector("scripted", DuplicateWindow()), PipelineLimits(3, 1_000_000)) as line:
         source = source_of(client, line, store, start=now - 2 * DAY, window=AHEAD, look_back=look_back)
         running = asyncio.create_task(source.run())
         await until(lambda: sink.delivered == ["new"])
@@ -234,7 +247,10 @@ async def test_late_events_are_found_also_after_the_clock_was_set_back(monkeypat
 
 
 class PagedClient(SearchedClient):
-    """Gives two events a page, with the id of the last as key. Every `refused`-th key is refused, or `forgotten`: an empty page."""
+    """Gives two events a page, with the id of the last as key.
+
+    Every `refused`-th key is refused, or `forgotten`: an empty page.
+    """
 
     def __init__(self, refused: int, *, forgotten: bool) -> None:
         super().__init__()
@@ -243,7 +259,14 @@ class PagedClient(SearchedClient):
         self._calls = 0
 
     async def search(
-        self, since: float, until: float, *, limit: int, key: str = "", types: tuple[str, ...] = (), order: int = OLDEST_FIRST
+        self,
+        since: float,
+        until: float,
+        *,
+        limit: int,
+        key: str = "",
+        types: tuple[str, ...] = (),
+        order: int = OLDEST_FIRST,
     ) -> tuple[list[bytes], str]:
         found, _ = await super().search(since, until, limit=limit, order=order)
         if key:
@@ -350,7 +373,7 @@ async def test_a_range_that_fails_ends_the_reading_and_what_the_others_had_broug
 
     now = time()
     client.events = [at(now - 10 * DAY + 60 + number * DAY, f"e{number}") for number in range(9)]
-    async with Pipeline(sink, store, Selector("scripted", DuplicateWindow()), LineLimits(3, 1_000_000)) as line:
+    async with Pipeline(sink, store, Selector("scripted", DuplicateWindow()), PipelineLimits(3, 1_000_000)) as line:
         source = source_of(client, line, store, start=now - 10 * DAY, window=DAY)
         with pytest.raises(ExceptionGroup) as raised:
             await source.run()

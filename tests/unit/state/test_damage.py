@@ -16,7 +16,7 @@ from event_handler.cli import cli
 from event_handler.errors import StateError
 from event_handler.state.checks import _FACTS
 from event_handler.state.store import Commit, DeadLetter, RecordingItem, Store
-from tests.unit.sources.test_hand_back import bulk_position
+from tests.unit.go_plugin.test_export_state import bulk_position
 
 START = 1_795_219_200.0  # 2026-11-21
 OLD = Path(__file__).parents[2] / "data" / "state" / "schema-1.db"  # written by the release before schema 2
@@ -153,7 +153,10 @@ def started(path: Path) -> None:
 
 
 def refused(path: Path, command: tuple[str, ...]) -> StateError | None:
-    """The error of a command, which is none but a StateError that names the file and a next step; None when it did its work."""
+    """The error of a command, which is none but a StateError that names the file and a next step.
+
+    None when it did its work.
+    """
     result = CliRunner().invoke(cli, [*command, f"--storage={path.parents[2]}"], standalone_mode=False)
     if result.exception is None:
         return None
@@ -201,8 +204,18 @@ def test_a_lost_start_time_is_replaced_by_what_the_user_says_and_the_positions_h
 
 
 def test_what_is_checked_by_name_is_what_others_remember() -> None:
-    from event_handler.sources import bulk, search, take_over
+    from event_handler.go_plugin import import_state
+    from event_handler.sources import export, search
     from event_handler.state import schema, store
 
-    names = {store.START_TIME, schema.CREATED, bulk.FIRST_DAY, bulk.CLOSED_DAYS, search.FLOOR, take_over.PLUGIN_SEEN, "mode", "locks"}
+    names = {
+        store.START_TIME,
+        schema.CREATED,
+        export.FIRST_DAY,
+        export.CLOSED_DAYS,
+        search.FLOOR,
+        import_state.PLUGIN_SEEN,
+        "mode",
+        "locks",
+    }
     assert names == set(_FACTS)

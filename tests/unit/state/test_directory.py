@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from event_handler.errors import StateError
-from event_handler.state.directory import adopt, state_directory
+from event_handler.state.directory import migrate_layout, state_directory
 from event_handler.state.store import Commit, Store
 
 
@@ -24,7 +24,7 @@ def test_state_kept_by_address_is_taken_over_once(tmp_path: Path) -> None:
     old.close()
     directory = state_directory(tmp_path, "example.test", "fluentd")
     for _ in range(2):
-        adopt(tmp_path, directory, [("proxy.example.test", 443), ("auth.example.test", 3025)])
+        migrate_layout(tmp_path, directory, [("proxy.example.test", 443), ("auth.example.test", 3025)])
     store = Store(directory)
     assert store.positions("search") == {"search": "5.0"}
     store.close()
@@ -37,7 +37,7 @@ def test_a_state_that_is_there_already_is_never_replaced_by_an_older_one(tmp_pat
         store = Store(place)
         store.commit(Commit({"search": position}))
         store.close()
-    adopt(tmp_path, directory, [("auth.example.test", 3025)])
+    migrate_layout(tmp_path, directory, [("auth.example.test", 3025)])
     store = Store(directory)
     assert store.positions("search") == {"search": "9.0"}
     store.close()
@@ -47,7 +47,7 @@ def test_a_state_that_another_process_still_works_on_is_not_taken_over(tmp_path:
     working = Store(tmp_path / "auth.example.test_3025")
     directory = state_directory(tmp_path, "example.test", "fluentd")
     with pytest.raises(StateError, match="another event handler"):
-        adopt(tmp_path, directory, [("auth.example.test", 3025)])
+        migrate_layout(tmp_path, directory, [("auth.example.test", 3025)])
     assert not directory.exists()
     working.close()
 
@@ -55,7 +55,7 @@ def test_a_state_that_another_process_still_works_on_is_not_taken_over(tmp_path:
 def test_nothing_is_taken_over_from_another_address(tmp_path: Path) -> None:
     Store(tmp_path / "other.test_443").close()
     directory = state_directory(tmp_path, "example.test", "fluentd")
-    adopt(tmp_path, directory, [("auth.example.test", 3025)])
+    migrate_layout(tmp_path, directory, [("auth.example.test", 3025)])
     assert not directory.exists()
 
 

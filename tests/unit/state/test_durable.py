@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from event_handler.errors import StateError
-from event_handler.sources.take_over import take_over
+from event_handler.go_plugin.import_state import import_state
 from event_handler.state.schema import CREATED
 from event_handler.state.store import Commit, Store
 from tests.unit.state.test_damage import OLD, START, fact, sql
@@ -43,7 +43,7 @@ def test_a_position_that_was_taken_over_is_in_the_file_itself(tmp_path: Path) ->
     plugin.mkdir()
     (plugin / "start_time").write_text("2026-11-21T00:00:00Z")
     store = Store(tmp_path / "at work")
-    take_over(store, tmp_path, [("auth.test", 3025)], None)
+    import_state(store, tmp_path, [("auth.test", 3025)], None)
     assert copied_without_log(tmp_path / "at work", tmp_path / "copy").begin(None) == START
 
 
@@ -66,7 +66,9 @@ def test_a_first_start_that_was_cut_off_begins_when_it_did_and_not_now(tmp_path:
 
 
 @pytest.mark.parametrize("plugin", [False, True])
-def test_a_state_that_has_lost_its_start_time_is_refused_also_beside_a_position_of_the_plugin(tmp_path: Path, plugin: bool) -> None:
+def test_a_state_that_has_lost_its_start_time_is_refused_also_beside_a_position_of_the_plugin(
+    tmp_path: Path, plugin: bool
+) -> None:
     if plugin:
         (tmp_path / "auth.test_3025").mkdir()
         (tmp_path / "auth.test_3025" / "start_time").write_text("2026-11-21T00:00:00Z")
@@ -74,7 +76,7 @@ def test_a_state_that_has_lost_its_start_time_is_refused_also_beside_a_position_
     shutil.copy(OLD, tmp_path / "state" / "state.db")
     sql("DELETE FROM facts WHERE name = 'start_time'")(tmp_path / "state" / "state.db")
     store = Store(tmp_path / "state")
-    take_over(store, tmp_path, [("auth.test", 3025)], None)
+    import_state(store, tmp_path, [("auth.test", 3025)], None)
     with pytest.raises(StateError, match=r"does not tell where reading began.*--start-time at the last event"):
         store.begin(None)
     assert store.begin(START + 5) == START + 5

@@ -21,16 +21,22 @@ def failing(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL])
-def test_a_file_system_without_locks_is_refused_as_such(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+def test_a_file_system_without_locks_is_refused_as_such(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
     failing(number, monkeypatch)
     with pytest.raises(StateError, match=rf"file system of {tmp_path} has no file locks.*local file system"):
         take_lock(tmp_path / "lock")
 
 
 @pytest.mark.parametrize("number", [errno.EIO, errno.EACCES, errno.EINTR, errno.ESTALE, errno.EPERM, errno.ENOSPC])
-def test_other_failures_are_not_taken_for_another_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+def test_other_failures_are_not_taken_for_another_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
     failing(number, monkeypatch)
-    with pytest.raises(StateError, match=rf"the lock {tmp_path}/lock cannot be taken \({os.strerror(number)}\)") as caught:
+    with pytest.raises(
+        StateError, match=rf"the lock {tmp_path}/lock cannot be taken \({os.strerror(number)}\)"
+    ) as caught:
         take_lock(tmp_path / "lock")
     assert caught.value.hint
 

@@ -1,4 +1,7 @@
-"""A state of an older release goes on: nothing of it is lost, all of it becomes this version at once, and a newer one is refused."""
+"""A state of an older release goes on.
+
+nothing of it is lost, all of it becomes this version at once, and a newer one is refused.
+"""
 
 from __future__ import annotations
 
@@ -37,9 +40,11 @@ def test_everything_that_an_older_release_remembered_is_there(old: Path) -> None
     assert store.fact("schema") == str(schema.VERSION)
     assert store.positions("bulk/") == {"bulk/2026-11-21/c1": "done", "bulk/2026-11-21/c2": "a1:3"}
     assert list(store.delivered_ids()) == [b"12345678" * 3]
-    assert store.due_recordings(1_795_255_400.0, 5) == [RecordingItem("s1", 1_795_255_200.0, True, 0, 1_795_255_300.0, 4)]
-    assert store.letter_totals() == (5, store.rows("SELECT sum(length(body)) FROM dead_letters")[0][0])
-    assert [(number, letter.id, letter.time) for number, letter in store.letters_to_retry()] == [(1, "u1", None)]
+    assert store.due_recordings(1_795_255_400.0, 5) == [
+        RecordingItem("s1", 1_795_255_200.0, True, 0, 1_795_255_300.0, 4)
+    ]
+    assert store.dead_letter_totals() == (5, store.rows("SELECT sum(length(body)) FROM dead_letters")[0][0])
+    assert [(number, letter.id, letter.time) for number, letter in store.dead_letters_to_retry()] == [(1, "u1", None)]
     assert store.fact("locks") == ""
     rows = store.rows("SELECT id, moment, who FROM failed_logins ORDER BY id")
     assert rows == [("e1", 1_795_255_200.0, "alice"), ("e2", 1_795_255_201.0, "alice"), ("e3", 1_795_255_202.0, "")]
@@ -72,11 +77,15 @@ def test_a_state_that_the_older_release_has_worked_on_again_is_brought_up_again(
     with closing(sqlite3.connect(old)) as database, database:  # the words of the older release
         database.execute("INSERT OR REPLACE INTO facts VALUES ('schema', '1')")
         database.execute(
-            "INSERT INTO dead_letters (time, sink, reason, type, id, session_id, body) VALUES (5.0, 'f', 'r', 't', 'u7', '', x'7b7d')"
+            "INSERT INTO dead_letters (time, sink, reason, type, id, session_id, body) VALUES (5.0, 'f', 'r', 't', "
+            "'u7', '', x'7b7d')"
         )
     store = Store(old.parent)
-    assert store.letter_totals()[0] == 7
-    assert store.rows("SELECT id, event_time, event_index FROM dead_letters WHERE number > 5") == [("u6", 7.0, 3), ("u7", None, 0)]
+    assert store.dead_letter_totals()[0] == 7
+    assert store.rows("SELECT id, event_time, event_index FROM dead_letters WHERE number > 5") == [
+        ("u6", 7.0, 3),
+        ("u7", None, 0),
+    ]
     store.close()
 
 

@@ -21,13 +21,13 @@ import os, sys
 from pathlib import Path
 from event_handler import cli
 from event_handler.errors import EventHandlerError
-from event_handler.state.directory import adopt, state_directory
+from event_handler.state.directory import migrate_layout, state_directory
 from event_handler.state.store import Store
 
 def start(storage):
     directory = state_directory(storage, "example.test", "fluentd")
     try:
-        adopt(storage, directory, [("auth.test", 3025)])
+        migrate_layout(storage, directory, [("auth.test", 3025)])
         Store(directory)
     except EventHandlerError as error:
         sys.stderr.write(f"error: {error}")

@@ -1,4 +1,6 @@
-"""The store remembers whole groups or nothing, and refuses a second process, a damaged file and a directory it cannot write."""
+"""The store remembers whole groups or nothing, and refuses a second process, a damaged file and a directory it
+cannot write.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,9 @@ def recording(session: str, *, uploaded: bool, due: float) -> RecordingItem:
 def test_a_group_is_read_back_after_a_restart(tmp_path: Path) -> None:
     store = Store(tmp_path)
     letter = DeadLetter("fluentd", "refused", "user.login", "u", "", b"{}")
-    store.commit(Commit({"bulk/2026-01-01/c": "a1:3"}, b"12345678", [recording("s", uploaded=True, due=5.0)], {}, [letter]))
+    store.commit(
+        Commit({"bulk/2026-01-01/c": "a1:3"}, b"12345678", [recording("s", uploaded=True, due=5.0)], {}, [letter])
+    )
     store.commit(Commit(indexes={"s": 7}))
     store.close()
     again = Store(tmp_path)
@@ -45,7 +49,9 @@ def test_an_upload_brings_a_waiting_recording_forward_and_a_finished_one_stays_f
     assert store.waiting_recordings() == (0, 0)
 
 
-def test_an_upload_that_is_read_again_and_again_does_not_bring_the_next_try_of_its_recording_forward(tmp_path: Path) -> None:
+def test_an_upload_that_is_read_again_and_again_does_not_bring_the_next_try_of_its_recording_forward(
+    tmp_path: Path,
+) -> None:
     store = Store(tmp_path)
     upload = Commit(recordings=[recording("s", uploaded=True, due=0.0)])
     store.commit(upload)
@@ -54,7 +60,9 @@ def test_an_upload_that_is_read_again_and_again_does_not_bring_the_next_try_of_i
     assert store.due_recordings(50.0, 5) == []
 
 
-def test_a_recording_that_was_delivered_after_the_end_of_its_session_stays_finished_when_the_upload_comes(tmp_path: Path) -> None:
+def test_a_recording_that_was_delivered_after_the_end_of_its_session_stays_finished_when_the_upload_comes(
+    tmp_path: Path,
+) -> None:
     store = Store(tmp_path)
     store.commit(Commit(recordings=[recording("s", uploaded=False, due=1.0)]))
     store.recording_done("s")
@@ -78,7 +86,9 @@ def test_a_damaged_file_is_set_aside_and_never_means_from_now(tmp_path: Path, da
     file = tmp_path / "state.db"
     whole = file.read_bytes()
     file.write_bytes(
-        {"no database": b"a text " * 3000, "empty": b"", "overwritten": whole[:4096] + b"x" * 9000 + whole[13096:]}[damage]
+        {"no database": b"a text " * 3000, "empty": b"", "overwritten": whole[:4096] + b"x" * 9000 + whole[13096:]}[
+            damage
+        ]
     )
     damaged = file.read_bytes()
     for _ in range(2):
@@ -128,7 +138,9 @@ def test_a_group_that_cannot_be_written_leaves_nothing_half_done_and_the_next_on
     store.close()
 
 
-def test_ids_are_remembered_up_to_their_number_and_the_oldest_go_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ids_are_remembered_up_to_their_number_and_the_oldest_go_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     store, groups = Store(tmp_path), [f"{number:08}".encode() for number in range(256)]
     for group in groups[:128]:
         store.commit(Commit(ids=group))

@@ -1,4 +1,6 @@
-"""What a wheel has compiled gives the same results as the files that it was made of, for every event and for every odd byte."""
+"""What a wheel has compiled gives the same results as the files that it was made of, for every event and for every
+odd byte.
+"""
 
 from __future__ import annotations
 
@@ -25,11 +27,11 @@ from hypothesis import strategies as st
 from event_handler import about
 from event_handler.errors import MalformedEventError
 from event_handler.simulator.events import Generator
-from event_handler.teleport import decode as pure
-from event_handler.teleport import frames
-from event_handler.teleport.messages import write_message, write_text
+from event_handler.teleport.transport import frames
+from event_handler.teleport.wire import decode as pure
+from event_handler.teleport.wire.messages import write_message, write_text
 from tests.unit.pipeline import selecting
-from tests.unit.teleport.test_decode import texts, values
+from tests.unit.teleport.wire.test_decode import texts, values
 
 ROOT = Path(__file__).parents[3]
 HEADERS = Path(sysconfig.get_path("include")) / "Python.h"
@@ -41,7 +43,18 @@ needs_compiler = pytest.mark.skipif(
 
 
 def build(directory: Path, **environment: str) -> zipfile.ZipFile:
-    command = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", str(directory), str(ROOT)]
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "wheel",
+        "-q",
+        "--no-deps",
+        "--no-build-isolation",
+        "-w",
+        str(directory),
+        str(ROOT),
+    ]
     subprocess.run(command, check=True, capture_output=True, env={"PATH": "/usr/bin:/bin", **environment})
     return zipfile.ZipFile(next(directory.glob("*.whl")))
 
@@ -59,14 +72,15 @@ def unpacked(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def wheel(unpacked: Path) -> Iterator[dict[str, ModuleType]]:
     sys.path.append(str(unpacked))  # where what all compiled files share lies
     try:
-        yield {name: load(unpacked, name) for name in ("decode", "frames")}
+        yield {name: load(unpacked, name) for name in ("wire.decode", "transport.frames")}
     finally:
         sys.path.remove(str(unpacked))
 
 
 def load(directory: Path, name: str) -> ModuleType:
     """A compiled module, while the one of that name that was imported stays what it is."""
-    (library,) = (directory / "event_handler" / "teleport").glob(f"{name}.*.so")
+    package, _, module = name.partition(".")
+    (library,) = (directory / "event_handler" / "teleport" / package).glob(f"{module}.*.so")
     spec = importlib.util.spec_from_file_location(f"event_handler.teleport.{name}", library)
     assert spec is not None
     assert spec.loader is not None
@@ -86,13 +100,13 @@ def test_a_wheel_without_a_compiler_is_pure_python_and_knows_its_commit(tmp_path
 
 @pytest.fixture(scope="session")
 def compiled(wheel: dict[str, ModuleType]) -> ModuleType:
-    return wheel["decode"]
+    return wheel["wire.decode"]
 
 
 @needs_compiler
 @given(pieces=st.lists(st.binary(max_size=60) | st.just(DataFrame(1, b"event").serialize()), max_size=8))
 def test_frames_are_joined_the_same(wheel: dict[str, ModuleType], pieces: list[bytes]) -> None:
-    ours, theirs = frames.FrameJoiner(), wheel["frames"].FrameJoiner()
+    ours, theirs = frames.FrameJoiner(), wheel["transport.frames"].FrameJoiner()
     for piece in pieces:
         try:
             joined = ours.join(piece)
@@ -101,7 +115,7 @@ def test_frames_are_joined_the_same(wheel: dict[str, ModuleType], pieces: list[b
                 theirs.join(piece)
             return
         assert theirs.join(piece) == joined
-        assert wheel["frames"].split_messages(joined) == frames.split_messages(joined)
+        assert wheel["transport.frames"].split_messages(joined) == frames.split_messages(joined)
 
 
 @needs_compiler
@@ -116,10 +130,24 @@ def outcome(read: Callable[[bytes], object], wire: bytes) -> object:
         made = read(wire)
     except MalformedEventError as error:
         return str(error)
-    return [getattr(made, name) for name in ("type", "id", "time", "index", "content")] if hasattr(made, "content") else made
+    return (
+        [getattr(made, name) for name in ("type", "id", "time", "index", "content")]
+        if hasattr(made, "content")
+        else made
+    )
 
 
-READERS = ("convert", "read_code", "read_event", "read_exported", "read_page", "read_fields", "event_time", "event_id", "event_place")
+READERS = (
+    "convert",
+    "read_code",
+    "read_event",
+    "read_exported",
+    "read_page",
+    "read_fields",
+    "event_time",
+    "event_id",
+    "event_place",
+)
 
 
 def assert_same(compiled: ModuleType, wire: bytes) -> None:
@@ -172,7 +200,12 @@ def compiled_selects(unpacked: Path) -> Iterator[Selects]:
     command = [sys.executable, "-m", "tests.unit.pipeline.selecting"]
     paths = os.pathsep.join([str(unpacked), str(ROOT)])
     with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT, env=os.environ | {"PYTHONPATH": paths}
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": paths},
     ) as process:
         assert process.stdin is not None
         assert process.stdout is not None
@@ -189,16 +222,27 @@ def compiled_selects(unpacked: Path) -> Iterator[Selects]:
 
 
 def log_of(seed: int) -> list[bytes]:
-    """A short log: events that announce recordings among others, a copy, an event that is cut off, and one without an id."""
+    """A short log: events that announce recordings among others, a copy, an event that is cut off, and one without
+    an id.
+    """
     generator = Generator("sim.test", seed)
     _, log, recording = generator.session(1_764_000_000.5, uploaded=True)
-    wires = [event.wire for event in (*log, *recording, generator.event(1_764_000_001.5), generator.event(1_764_000_002.0))]
+    wires = [
+        event.wire for event in (*log, *recording, generator.event(1_764_000_001.5), generator.event(1_764_000_002.0))
+    ]
     struct = struct_pb2.Struct()
     struct.update({"event": "user.login", "code": "T1000I", "sid": 7})
-    return [*wires, wires[0], wires[-1][:-9], write_text(1, "session.upload") + write_message(5, struct.SerializeToString())]
+    return [
+        *wires,
+        wires[0],
+        wires[-1][:-9],
+        write_text(1, "session.upload") + write_message(5, struct.SerializeToString()),
+    ]
 
 
-kinds = st.sampled_from(["session.start", "session.upload", "session.*", "!session.end", "T2004I", "user.login", "print"])
+kinds = st.sampled_from(
+    ["session.start", "session.upload", "session.*", "!session.end", "T2004I", "user.login", "print"]
+)
 runs = st.lists(st.tuples(st.sampled_from(["", "s-1"]), st.lists(st.integers(0, 40), max_size=12)), max_size=5)
 
 
@@ -207,7 +251,9 @@ runs = st.lists(st.tuples(st.sampled_from(["", "s-1"]), st.lists(st.integers(0, 
     seed=st.integers(0, 1000),
     runs=runs,
     kept=st.integers(1, 20),
-    lists=st.fixed_dictionaries({name: st.lists(kinds, max_size=2) for name in ("types", "skip_types", "skip_session_types")}),
+    lists=st.fixed_dictionaries(
+        {name: st.lists(kinds, max_size=2) for name in ("types", "skip_types", "skip_session_types")}
+    ),
 )
 def test_the_same_events_are_selected(
     compiled_selects: Selects, seed: int, runs: list[tuple[str, list[int]]], kept: int, lists: dict[str, Any]

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from event_handler.teleport import decode
-from event_handler.teleport import messages as m
+from event_handler.teleport.wire import decode
+from event_handler.teleport.wire import messages as m
 
 GOLDEN = Path(__file__).parents[2] / "data" / "golden"
 EXCHANGES = sorted((GOLDEN / "grpc").glob("*.json"))
@@ -50,9 +50,12 @@ def test_every_event_equals_the_body_that_the_plugin_sent(path: Path) -> None:
 
 
 def test_all_bodies_of_the_bulk_run_are_found_in_the_exchanges() -> None:
-    converted = {decode.convert(raw.content)[1] for path in EXCHANGES for raw in events_of(json.loads(path.read_text()))}
+    converted = {
+        decode.convert(raw.content)[1] for path in EXCHANGES for raw in events_of(json.loads(path.read_text()))
+    }
     audit = {
-        json.loads(record["body"])["uid"] for record in map(json.loads, (GOLDEN / "http" / "legacy.jsonl").read_text().splitlines())
+        json.loads(record["body"])["uid"]
+        for record in map(json.loads, (GOLDEN / "http" / "legacy.jsonl").read_text().splitlines())
     }
     assert len(audit & converted) >= 40
 

@@ -8,7 +8,8 @@ from enum import StrEnum
 class Front(StrEnum):
     """What stands in front of Auth.
 
-    `tls-routing`: one port for everything. `separate`: a web port that routes nothing, and the tunnel on a port of its own.
+    `tls-routing`: one port for everything. `separate`: a web port that routes nothing, and the tunnel on a port of its
+    own.
     `load-balancer`: a load balancer that ends TLS, in front of a Proxy with TLS routing.
     """
 

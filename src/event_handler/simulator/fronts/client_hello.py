@@ -110,7 +110,10 @@ def _protocols(names: _Cursor) -> Iterator[str]:
 
 
 async def read_client_hello(reader: asyncio.StreamReader) -> tuple[ClientHello, bytes]:
-    """Read just as far as needed; return the message and all bytes read. Raises NotClientHelloError and IncompleteReadError."""
+    """Read just as far as needed.
+
+    Return the message and all bytes read. Raises NotClientHelloError and IncompleteReadError.
+    """
     data = b""
     while (hello := parse(data)) is None:
         piece = await reader.read(LARGEST)

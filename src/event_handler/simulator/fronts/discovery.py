@@ -11,7 +11,10 @@ _DIAL_TIMEOUT = 30_000_000_000  # nanoseconds
 
 @dataclass(frozen=True, slots=True)
 class Addresses:
-    """Where the Proxy listens, each host:port. `public` is the web address for clients; `tunnel` is "" when TLS is routed."""
+    """Where the Proxy listens, each host:port.
+
+    `public` is the web address for clients; `tunnel` is "" when TLS is routed.
+    """
 
     web: str
     public: str

@@ -18,7 +18,10 @@ from event_handler.simulator.tls import server_context
 
 
 class Fronts:
-    """The running fronts; `addresses` has host:port by name: `web`, and `tunnel` or `load_balancer` where there is one."""
+    """The running fronts; `addresses` has host:port by name.
+
+    `web`, and `tunnel` or `load_balancer` where there is one.
+    """
 
     def __init__(self, directory: Path, cluster: str, auth: str, *, ping_every: float = PING_EVERY) -> None:
         self._directory = directory
@@ -29,7 +32,10 @@ class Fronts:
         self.addresses: dict[str, str] = {}
 
     async def start(self, front: Front, port: int = 0) -> None:
-        """Start the fronts of that kind on loopback: on `port` (0 = a free one) what clients dial, on free ports the others."""
+        """Start the fronts of that kind on loopback.
+
+        on `port` (0 = a free one) what clients dial, on free ports the others.
+        """
         if front is Front.SEPARATE:
             await self._start_separate(port)
             return
@@ -38,7 +44,9 @@ class Fronts:
             balancer = LoadBalancer(self.addresses["web"], str(self._directory / "web-ca.pem"))
             listener = Listener(balancer.serve)
             self._stack.push_async_callback(listener.close)
-            self.addresses["load_balancer"] = await listener.start(port, server_context(self._directory / "web.pem", []))
+            self.addresses["load_balancer"] = await listener.start(
+                port, server_context(self._directory / "web.pem", [])
+            )
         web = self.addresses["web"]
         server.addresses = Addresses(web, _public(self.addresses.get("load_balancer", web)))
 
@@ -50,7 +58,8 @@ class Fronts:
         proxy = partial(server_context, self._directory / "proxy.pem", ["teleport-reversetunnel"])
         public = partial(server_context, self._directory / "web.pem", ["teleport-reversetunnel"])
         web = partial(server_context, self._directory / "web.pem", ["http/1.1"])
-        # Upgraded connections are routed again; the tunnel's certificate is the cluster's own there, as the public one was outside.
+        # Upgraded connections are routed again; the tunnel's certificate is the cluster's own there, as the public one
+        # was outside.
         server = WebServer(self._cluster, inside=lambda r, w: inside.serve(r, w), ping_every=self._ping_every)
         inside = Router(self._cluster, self._auth, Ending(proxy, tunnel.protocol), Ending(web, server.protocol))
         outside = Router(self._cluster, self._auth, Ending(public, tunnel.protocol), Ending(web, server.protocol))
@@ -65,7 +74,9 @@ class Fronts:
         listener = Listener(tunnel.serve)
         self._stack.push_async_callback(listener.close)
         self.addresses["tunnel"] = await listener.start()
-        server.addresses = Addresses(self.addresses["web"], _public(self.addresses["web"]), _public(self.addresses["tunnel"]))
+        server.addresses = Addresses(
+            self.addresses["web"], _public(self.addresses["web"]), _public(self.addresses["tunnel"])
+        )
 
     async def _start_web(self, server: WebServer, router: Router, port: int) -> None:
         await server.start()

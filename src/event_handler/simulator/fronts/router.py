@@ -12,7 +12,9 @@ from event_handler.simulator.listener import Reader, Writer, hand_over, relay
 
 HELLO_TIMEOUT = 15.0  # seconds, as a real Proxy waits
 TUNNEL = "teleport-reversetunnel"
-NO_APPLICATION_PROTOCOL = bytes([21, 3, 3, 0, 2, 2, 120])  # a fatal alert (RFC 7301 section 3.2), before any key is agreed on
+NO_APPLICATION_PROTOCOL = bytes(
+    [21, 3, 3, 0, 2, 2, 120]
+)  # a fatal alert (RFC 7301 section 3.2), before any key is agreed on
 
 Factory = Callable[[], asyncio.BaseProtocol]
 
@@ -34,7 +36,8 @@ class Ending:
 class Router:
     """Sends a TLS connection to Auth (untouched), into the SSH tunnel, or to the web server.
 
-    `auth` is Auth's host:port, "" when teleport-auth names are not routed; `tunnel` is None when there is none on this port.
+    `auth` is Auth's host:port, "" when teleport-auth names are not routed; `tunnel` is None when there is none on this
+    port.
     """
 
     cluster: str

@@ -1,7 +1,9 @@
 """The seam in asyncssh: an SSH server connection that has Teleport's own kind of channel and nothing else.
 
-asyncssh has no public way to add a kind of channel. Its connections and channels look up a method by the name of what the client asks
-for (`_process_<channel type>_open`, `_process_<request>_request`); everything that relies on that is in this module. Written for
+asyncssh has no public way to add a kind of channel. Its connections and channels look up a method by the name of what
+the client asks
+for (`_process_<channel type>_open`, `_process_<request>_request`); everything that relies on that is in this module.
+Written for
 asyncssh 2.24.
 """
 
@@ -44,10 +46,17 @@ class TransportChannel(asyncssh.SSHTCPChannel[bytes]):
 
 
 class Dialing:
-    """A client's request to dial: `payload` says where to, `reader` and `writer` are its end once `accept` was called."""
+    """A client's request to dial.
+
+    `payload` says where to, `reader` and `writer` are its end once `accept` was called.
+    """
 
     def __init__(
-        self, channel: TransportChannel, payload: bytes, reader: asyncssh.SSHReader[bytes], writer: asyncssh.SSHWriter[bytes]
+        self,
+        channel: TransportChannel,
+        payload: bytes,
+        reader: asyncssh.SSHReader[bytes],
+        writer: asyncssh.SSHWriter[bytes],
     ) -> None:
         self._channel = channel
         self.payload = payload
@@ -70,7 +79,9 @@ class TunnelConnection(asyncssh.SSHServerConnection):
         super().__init__(asyncio.get_running_loop(), options)
         self._dial = dial
 
-    def _process_teleport_transport_open(self, packet: SSHPacket) -> tuple[TransportChannel, asyncssh.SSHTCPSession[bytes]]:
+    def _process_teleport_transport_open(
+        self, packet: SSHPacket
+    ) -> tuple[TransportChannel, asyncssh.SSHTCPSession[bytes]]:
         channel = TransportChannel(self)
 
         async def serve(reader: asyncssh.SSHReader[bytes], writer: asyncssh.SSHWriter[bytes]) -> None:

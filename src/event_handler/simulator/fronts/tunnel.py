@@ -16,7 +16,10 @@ REMOTE_AUTH = "@remote-auth-server"  # the address that stands for any Auth serv
 
 
 class _Users(asyncssh.SSHServer):
-    """Lets in who has a certificate of a User CA that is valid for the user name; plain keys and passwords open nothing."""
+    """Lets in who has a certificate of a User CA that is valid for the user name.
+
+    Plain keys and passwords open nothing.
+    """
 
     def __init__(self, authorities: list[asyncssh.SSHKey]) -> None:
         self._authorities = authorities
@@ -29,7 +32,9 @@ class _Users(asyncssh.SSHServer):
 
 
 class Tunnel:
-    """Serves the tunnel in front of `auth` (host:port) with the certificates that are in `directory` when a client connects."""
+    """Serves the tunnel in front of `auth` (host:port) with the certificates that are in `directory` when a client
+    connects.
+    """
 
     def __init__(self, directory: Path, auth: str) -> None:
         self._directory = directory
@@ -38,7 +43,9 @@ class Tunnel:
     def protocol(self) -> asyncio.BaseProtocol:
         """A protocol for one accepted connection."""
         directory = self._directory
-        authorities = [asyncssh.import_public_key(line) for line in (directory / "user-ca.pub").read_text().splitlines()]
+        authorities = [
+            asyncssh.import_public_key(line) for line in (directory / "user-ca.pub").read_text().splitlines()
+        ]
         options = asyncssh.SSHServerConnectionOptions(
             server_factory=lambda: _Users(authorities),
             server_host_keys=[(str(directory / "ssh-host"), str(directory / "ssh-host-cert.pub"))],

@@ -11,7 +11,10 @@ from event_handler.simulator.fronts.upgrade import Handler, serve_upgrade
 
 
 class WebServer:
-    """Protocols for connections whose TLS has ended. `inside` serves upgraded connections, None = there are none here."""
+    """Protocols for connections whose TLS has ended.
+
+    `inside` serves upgraded connections, None = there are none here.
+    """
 
     def __init__(self, cluster: str, *, inside: Handler | None, ping_every: float) -> None:
         self._cluster = cluster

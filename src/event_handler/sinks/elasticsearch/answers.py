@@ -14,8 +14,13 @@ from event_handler.sinks.base import Delivered, Denied, Partial, Reject, Retry, 
 from event_handler.sinks.elasticsearch.options import SECTION
 from event_handler.sinks.http import MISCONFIGURED_WAIT, Answer
 
-REASON_LENGTH = 500  # characters of a reason; the longest field name that a mapping takes by default and the words around it
-ALREADY_THERE = (409, "version_conflict_engine_exception")  # a document has this id: the answer to an earlier try was lost
+REASON_LENGTH = (
+    500  # characters of a reason; the longest field name that a mapping takes by default and the words around it
+)
+ALREADY_THERE = (
+    409,
+    "version_conflict_engine_exception",
+)  # a document has this id: the answer to an earlier try was lost
 # The word before a quote or bracket, that itself, and a number in it; an apostrophe within a word is neither.
 QUOTED = re.compile(r"""(?:(\w+)\s*[:=]?\s*|(?<!\w))(\[|(?<!\w)["'])([\d:]+[]"'])?""")
 # What stands in quotes after these words is a name, after all others it may be a piece of an event.
@@ -30,7 +35,8 @@ class About(Enum):
     """What a refusal is about, as far as the answer tells."""
 
     DOCUMENT = "the document"  # whether it is the only one that is refused, others will show
-    CLUSTER = "the cluster, its rules or the user's rights"  # all documents are refused alike until a person changes something
+    # all documents are refused alike until a person changes something
+    CLUSTER = "the cluster, its rules or the user's rights"
     MOMENT = "the moment"  # it passes
 
 
@@ -56,23 +62,44 @@ def _row(about: About, status: int | range | None = None, kinds: str = "", reaso
     return Row(about, statuses, frozenset(kinds.split()) or None, re.compile(reason) if reason else None)
 
 
-# The first row that fits counts. Seen at OpenSearch 2.11, 2.19 and 3.8; Elasticsearch says the same with types of the same names.
+# The first row that fits counts. Seen at OpenSearch 2.11, 2.19 and 3.8; Elasticsearch says the same with types of the
+# same names.
 TABLE = (
     _row(About.CLUSTER, 401),  # rights
     _row(About.CLUSTER, 403),  # rights, and blocks of an index
-    _row(About.CLUSTER, None, "cluster_block_exception index_closed_exception index_not_found_exception invalid_index_name_exception"),
+    _row(
+        About.CLUSTER,
+        None,
+        "cluster_block_exception index_closed_exception index_not_found_exception invalid_index_name_exception",
+    ),
     _row(About.CLUSTER, None, "invalid_index_template_exception invalid_alias_name_exception security_exception"),
     _row(About.MOMENT, None, "resource_already_exists_exception"),  # two requests made the index at the same time
     _row(About.DOCUMENT, None, "fail_processor_exception"),  # with 500: a pipeline that was told to refuse it
     _row(About.DOCUMENT, None, "illegal_argument_exception", "timestamp field"),
-    _row(About.CLUSTER, None, "illegal_argument_exception validation_exception", r"^Validation Failed: 1: this action would add \["),
     _row(
-        About.CLUSTER, None, "illegal_argument_exception", r"^no write index is defined for alias|^[Aa]lias \[.*\] has more than one"
+        About.CLUSTER,
+        None,
+        "illegal_argument_exception validation_exception",
+        r"^Validation Failed: 1: this action would add \[",
+    ),
+    _row(
+        About.CLUSTER,
+        None,
+        "illegal_argument_exception",
+        r"^no write index is defined for alias|^[Aa]lias \[.*\] has more than one",
     ),
     _row(About.CLUSTER, None, "illegal_argument_exception", r"^pipeline with id \[.*\] does not exist"),
-    _row(About.CLUSTER, None, "illegal_argument_exception", r"^only write ops with an op_type of create|^no matching index template"),
     _row(
-        About.CLUSTER, None, "illegal_argument_exception", r"^unknown setting|^Failed to parse value .* for setting|^Failed to build"
+        About.CLUSTER,
+        None,
+        "illegal_argument_exception",
+        r"^only write ops with an op_type of create|^no matching index template",
+    ),
+    _row(
+        About.CLUSTER,
+        None,
+        "illegal_argument_exception",
+        r"^unknown setting|^Failed to parse value .* for setting|^Failed to build",
     ),
     _row(About.MOMENT, 408),
     _row(About.MOMENT, 409),
@@ -84,7 +111,10 @@ TABLE = (
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Status, error type, reason and cause of what was refused. The reason, as the server wrote it, may hold a piece of the event."""
+    """Status, error type, reason and cause of what was refused.
+
+    The reason, as the server wrote it, may hold a piece of the event.
+    """
 
     status: int
     kind: str
@@ -101,7 +131,9 @@ class Refusal:
         """The reason and its cause, each after a colon; of what is about the cluster all, of a document no value."""
         if self.about() is About.CLUSTER:
             return f": {_clipped(self.reason)}"
-        reason = "" if self.kind == "fail_processor_exception" else without_content(self.reason)  # it is whatever the pipeline says
+        reason = (
+            "" if self.kind == "fail_processor_exception" else without_content(self.reason)
+        )  # it is whatever the pipeline says
         return "".join(f": {part}" for part in (reason, self.cause) if part)
 
 
@@ -127,7 +159,10 @@ def judge_items(answer: Answer, count: int) -> Verdict:
     items = _items(answer)
     if items is None or len(items) != count:
         cut = "" if answer.complete else " (the answer was cut off)"
-        reason = f"the answer names {'no' if items is None else len(items)} documents of {count}{cut}: {readable(answer.body)}"
+        reason = (
+            f"the answer names {'no' if items is None else len(items)} documents of {count}{cut}: "
+            f"{readable(answer.body)}"
+        )
         return Retry(f"{reason}; check {SECTION}.url", MISCONFIGURED_WAIT, misconfigured=answer.complete)
     retry: dict[int, str] = {}
     rejected: dict[int, str] = {}
@@ -161,7 +196,10 @@ def refusal_text(answer: Answer) -> str:
 
 
 def without_content(reason: str) -> str:
-    """The reason up to the first thing in quotes or brackets that may come from an event: only names and numbers are kept."""
+    """The reason up to the first thing in quotes or brackets that may come from an event.
+
+    only names and numbers are kept.
+    """
     reason = PREVIEW.split(reason, maxsplit=1)[0]
     for found in QUOTED.finditer(reason):
         word, _, number = found.groups()
@@ -205,7 +243,9 @@ def _refusal(status: int, error: dict[str, Any]) -> Refusal:
 
 
 def _cause(cause: object) -> str:
-    """The type of the innermost cause, and its reason up to the first thing in quotes or brackets, which may be a value."""
+    """The type of the innermost cause, and its reason up to the first thing in quotes or brackets, which may be a
+    value.
+    """
     if not isinstance(cause, dict):
         return ""
     inner = _cause(cause.get("caused_by"))

@@ -15,10 +15,15 @@ from event_handler.sinks.elasticsearch.fields import FIELDS, Kind
 from event_handler.sinks.elasticsearch.options import Document
 
 LONGEST_ID = 512  # bytes that an `_id` may have
-FIRST_SECOND, LAST_SECOND = -62_135_596_800.0, 253_402_300_799.0  # of the years 1 to 9999; the date format has no others
+FIRST_SECOND, LAST_SECOND = (
+    -62_135_596_800.0,
+    253_402_300_799.0,
+)  # of the years 1 to 9999; the date format has no others
 OTHER = "teleport_other"  # holds, as JSON text, what does not have its field's type
 SESSION_ID = "teleport_session_id"  # names the recording that an event is from
-RESERVED = frozenset({"@timestamp", OTHER, SESSION_ID, "addr"})  # ours, and the parent of `addr.remote`, which must stay an object
+RESERVED = frozenset(
+    {"@timestamp", OTHER, SESSION_ID, "addr"}
+)  # ours, and the parent of `addr.remote`, which must stay an object
 NOTHING = type(None)
 OBJECTS = frozenset({dict})
 # The types that each field takes; text in a date or in a number is ignored by the mapping, not refused.
@@ -41,12 +46,19 @@ def bulk_lines(events: Sequence[Event], document: Document, index: str = "") -> 
     where = b'"_index":%b,' % orjson.dumps(index) if index else b""
     lines = bytearray()
     for event in events:
-        lines += b'{"create":{%b"_id":%b}}\n%b\n' % (where, orjson.dumps(document_id(event)), make_document(event, document))
+        lines += b'{"create":{%b"_id":%b}}\n%b\n' % (
+            where,
+            orjson.dumps(document_id(event)),
+            make_document(event, document),
+        )
     return bytes(lines)
 
 
 def document_id(event: Event) -> str:
-    """The same for every try of an event; events of recordings are told apart by their place, for some have equal content."""
+    """The same for every try of an event.
+
+    Events of recordings are told apart by their place, for some have equal content.
+    """
     name = f"{event.session_id}/{event.index}/{event.id}" if event.session_id else event.id
     return name if len(name.encode()) <= LONGEST_ID else hashlib.sha256(name.encode()).hexdigest()
 
@@ -61,13 +73,17 @@ def make_document(event: Event, document: Document) -> bytes:
 
 
 def _stamp(seconds: float) -> bytes:
-    """`2026-11-24T10:45:14.123456Z`. A time outside the years that have such a form becomes the nearest that has one."""
+    """`2026-11-24T10:45:14.123456Z`.
+
+    A time outside the years that have such a form becomes the nearest that has one.
+    """
     moment = datetime.fromtimestamp(min(max(seconds, FIRST_SECOND), LAST_SECOND), UTC)
     return moment.isoformat(timespec="microseconds").replace("+00:00", "Z").encode()
 
 
 def _plain(body: bytes, fields: bytes) -> bytes:
-    """The event's own fields after ours. A field that does not have its type goes into OTHER: a field has one type in all documents,
+    """The event's own fields after ours. A field that does not have its type goes into OTHER: a field has one type in
+    all documents,
     for Elasticsearch refuses each document in which it has another."""
     try:
         own: dict[str, Any] = orjson.loads(body)
@@ -98,12 +114,18 @@ def _fits(name: str, value: Any, careful: bool) -> bool:
 
 
 def _is_ordinary(name: str) -> bool:
-    """Whether an unknown field may have this name. A dot makes an object of what stands before it, `_` begins names of its own."""
+    """Whether an unknown field may have this name.
+
+    A dot makes an object of what stands before it, `_` begins names of its own.
+    """
     return bool(name.strip()) and "." not in name and name[0] != "_" and name not in RESERVED
 
 
 def _is_harmless(value: Any, path: int, deepest: int) -> bool:
-    """Whether an object is not too deep and has no name or value that an index cannot hold; `path` characters lead to it."""
+    """Whether an object is not too deep and has no name or value that an index cannot hold.
+
+    `path` characters lead to it.
+    """
     if isinstance(value, dict):
         return deepest > 0 and all(
             "\0" not in name and _is_harmless(one, path + len(name) + 1, deepest - 1) for name, one in value.items()

@@ -16,7 +16,14 @@ from event_handler.sinks.answers import PASSING
 from event_handler.sinks.base import Retry
 from event_handler.sinks.elasticsearch.answers import refusal_text
 from event_handler.sinks.elasticsearch.options import SECTION
-from event_handler.sinks.elasticsearch.template import DATA_STREAM, OWNER, VERSION, Product, index_template, template_name
+from event_handler.sinks.elasticsearch.template import (
+    DATA_STREAM,
+    OWNER,
+    VERSION,
+    Product,
+    index_template,
+    template_name,
+)
 from event_handler.sinks.http import MISCONFIGURED_WAIT, Answer, HttpClient
 
 NOT_THERE = 404
@@ -43,7 +50,10 @@ class Installer:
         self._lock = asyncio.Lock()
 
     async def ensure(self) -> Retry | None:
-        """None when all is in place; else why delivery waits: without the template the first event would make a wrong mapping."""
+        """None when all is in place.
+
+        Else why delivery waits: without the template the first event would make a wrong mapping.
+        """
         async with self._lock:
             if not self._done:
                 try:
@@ -60,7 +70,9 @@ class Installer:
         number = re.match(r"(\d+)\.(\d+)", str(said.get("number"))) if isinstance(said, dict) else None
         if said is None or number is None:
             reason = f"cannot install the index template: {SECTION}.url does not answer as Elasticsearch or OpenSearch"
-            raise _HinderedError(Retry(f"{reason}; set {SECTION}.template to none", MISCONFIGURED_WAIT, misconfigured=True))
+            raise _HinderedError(
+                Retry(f"{reason}; set {SECTION}.template to none", MISCONFIGURED_WAIT, misconfigured=True)
+            )
         return Product(said.get("distribution") == "opensearch", (int(number[1]), int(number[2])))
 
     async def _install(self, target: str, product: Product) -> None:
@@ -75,7 +87,9 @@ class Installer:
         body = index_template(target, product, data_stream=data_stream)
         said = await self._ask("PUT", path, "take it", body=body)
         if not said.get("acknowledged"):
-            log.warning("the server does not confirm the index template, is it Elasticsearch or OpenSearch?", template=name)
+            log.warning(
+                "the server does not confirm the index template, is it Elasticsearch or OpenSearch?", template=name
+            )
             return
         form = "data stream" if data_stream else "index"
         log.info("index template installed", template=name, version=VERSION, target=target, form=form)
@@ -103,7 +117,12 @@ class Installer:
             )
             return False
         if version > VERSION:
-            log.warning("the index template is of a newer version, it stays as it is", template=name, version=version, ours=VERSION)
+            log.warning(
+                "the index template is of a newer version, it stays as it is",
+                template=name,
+                version=version,
+                ours=VERSION,
+            )
         return bool(version < VERSION)
 
     async def _tell_if_another_wins(self, name: str, target: str) -> None:
@@ -124,7 +143,13 @@ class Installer:
         return _object(answer.body) or {} if isinstance(answer, Answer) and answer.status == 200 else {}
 
     async def _ask(
-        self, method: str, path: str, doing: str, *, body: dict[str, Any] | None = None, missing: dict[str, Any] | None = None
+        self,
+        method: str,
+        path: str,
+        doing: str,
+        *,
+        body: dict[str, Any] | None = None,
+        missing: dict[str, Any] | None = None,
     ) -> dict[str, Any]:
         """Return the answer's object, or `missing` where it is given and nothing is there."""
         answer = await self._client.request(method, self._url(path), orjson.dumps(body) if body else b"")
@@ -136,7 +161,10 @@ class Installer:
             raise _HinderedError(_hindrance(answer, doing))
         said = _object(answer.body)
         if said is None:
-            reason = f"cannot install the index template: the answer to {method} {path} is not a JSON object; check {SECTION}.url"
+            reason = (
+                f"cannot install the index template: the answer to {method} {path} is not a JSON object; check "
+                f"{SECTION}.url"
+            )
             raise _HinderedError(Retry(reason, MISCONFIGURED_WAIT, misconfigured=True))
         return said
 
@@ -157,5 +185,7 @@ def _hindrance(answer: Answer, doing: str) -> Retry:
     if answer.status in PASSING or answer.status >= 500:
         return Retry(reason)
     advice = f"give the user of {SECTION} the rights that docs/sinks-elasticsearch.md names"
-    other = f"put the template yourself (teleport-event-handler elasticsearch-template) and set {SECTION}.template to none"
+    other = (
+        f"put the template yourself (teleport-event-handler elasticsearch-template) and set {SECTION}.template to none"
+    )
     return Retry(f"{reason}; {advice}, or {other}", MISCONFIGURED_WAIT, misconfigured=True)

@@ -18,10 +18,15 @@ from event_handler.sinks.elasticsearch.options import SECTION, ElasticsearchSett
 from event_handler.sinks.http import Answer, HttpClient, TlsFiles, endpoint
 
 BULK_EVENTS = 1000  # documents of a request; Elastic advises 1,000 to 5,000, and a lost answer repeats all of them
-BULK_BYTES = 4 * 1024 * 1024  # bytes; even doubled by quoting they stay below the 10 MiB that small OpenSearch nodes of AWS take
-BULK_AGE = 0.5  # seconds an incomplete batch waits for more events; a bulk of a few costs the cluster as much as one of hundreds
+BULK_BYTES = (
+    4 * 1024 * 1024
+)  # bytes; even doubled by quoting they stay below the 10 MiB that small OpenSearch nodes of AWS take
+# seconds an incomplete batch waits for more events; a bulk of a few costs the cluster as much as one of hundreds
+BULK_AGE = 0.5
 BULK_ANSWER_LIMIT = 8 * 1024 * 1024  # bytes; 1,000 refusals with their reasons are below 1 MiB
-FOREIGN_BEFORE_PLAIN = 2  # refusals that are not Elasticsearch's, before the plain path is tried; one may be about an event
+FOREIGN_BEFORE_PLAIN = (
+    2  # refusals that are not Elasticsearch's, before the plain path is tried; one may be about an event
+)
 # All that is read of an answer.
 ANSWER_FIELDS = "errors,items.*.status,items.*.error.type,items.*.error.reason,items.*.error.caused_by"
 
@@ -29,7 +34,10 @@ log = structlog.get_logger()
 
 
 class ElasticsearchSink:
-    """The `elasticsearch` sink. Raises SinkError when the settings contradict one another or the TLS files cannot be used."""
+    """The `elasticsearch` sink.
+
+    Raises SinkError when the settings contradict one another or the TLS files cannot be used.
+    """
 
     name = "elasticsearch"
 
@@ -50,7 +58,8 @@ class ElasticsearchSink:
             compression=settings.compression,
         )
         self._installer = Installer(self._client, self._base, targets) if settings.template == "install" else None
-        # A path with the target also works where `rest.action.multi.allow_explicit_index` forbids to name it in the lines, but some
+        # A path with the target also works where `rest.action.multi.allow_explicit_index` forbids to name it in the
+        # lines, but some
         # receivers, as Fluent Bit, know the plain path only.
         self._in_path = True
         self._foreign = 0  # refusals there that were not Elasticsearch's
@@ -75,18 +84,24 @@ class ElasticsearchSink:
         return await self._client.post(bulk_url(self._base, target if in_path else ""), body)
 
     async def _try_plain_path(self, events: Sequence[Event], target: str, first: Answer) -> Verdict:
-        """Send to `/_bulk` what `/<target>/_bulk` was refused by something that is not Elasticsearch; keep to it if that is taken."""
+        """Send to `/_bulk` what `/<target>/_bulk` was refused by something that is not Elasticsearch.
+
+        Keep to it if that is taken.
+        """
         answer = await self._send(events, target, in_path=False)
         if isinstance(answer, Answer) and 200 <= answer.status < 300:
             said = judge_bulk(answer, len(events))
             if not isinstance(said, Retry):
                 self._in_path = False
-                log.info("the receiver takes bulk requests at /_bulk only, the index is named in each action line from now on")
+                log.info(
+                    "the receiver takes bulk requests at /_bulk only, the index is named in each action line from now "
+                    "on"
+                )
                 return said
         return judge_bulk(first, len(events))
 
     async def reopen(self) -> None:
-        self._client.look_again()
+        self._client.reload()
 
     async def close(self) -> None:
         await self._client.close()

@@ -1,4 +1,7 @@
-"""The index template for audit events: a type for each known field, and nothing that an unknown one could be refused for."""
+"""The index template for audit events.
+
+a type for each known field, and nothing that an unknown one could be refused for.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,8 @@ from event_handler.sinks.elasticsearch.fields import FIELDS, Kind
 
 VERSION = 1  # of the template; more with each change, so that an older one is replaced
 OWNER = "teleport-event-handler"  # in `_meta.managed_by`; without it a template is the user's own and is left alone
-# Above Elastic's built-in template for `logs-*-*`, which has 100, and below those of its integrations and most users, from 200 on.
+# Above Elastic's built-in template for `logs-*-*`, which has 100, and below those of its integrations and most users,
+# from 200 on.
 PRIORITY = 150
 FIELD_LIMIT = 2000  # the known fields are some 900 with their sub-fields; the default is 1,000
 IGNORE_ABOVE = 1024  # characters; a longer value is found by its words, and a term has 32,766 bytes at most
@@ -36,7 +40,8 @@ def index_template(target: str, product: Product, *, data_stream: bool) -> dict[
     settings: dict[str, Any] = {"index.mapping.total_fields.limit": FIELD_LIMIT}
     template: dict[str, Any] = {"settings": settings, "mappings": _mappings(product)}
     if data_stream and not product.opensearch:
-        # Our template replaces the built-in one, and with it the rules by which a data stream goes on to its next index.
+        # Our template replaces the built-in one, and with it the rules by which a data stream goes on to its next
+        # index.
         if product.version >= (8, 14):
             template["lifecycle"] = {"enabled": True}
         else:
@@ -54,7 +59,11 @@ def index_template(target: str, product: Product, *, data_stream: bool) -> dict[
 
 
 def _mappings(product: Product) -> dict[str, Any]:
-    properties: dict[str, Any] = {"@timestamp": {"type": "date"}, OTHER: {"type": "text"}, SESSION_ID: _field(Kind.TEXT, product)}
+    properties: dict[str, Any] = {
+        "@timestamp": {"type": "date"},
+        OTHER: {"type": "text"},
+        SESSION_ID: _field(Kind.TEXT, product),
+    }
     for name, kind in FIELDS.items():
         within = properties
         *parents, last = name.split(".")

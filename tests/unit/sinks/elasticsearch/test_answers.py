@@ -9,17 +9,27 @@ from event_handler.sinks.base import Delivered, Partial, Reject, Retry, Split
 from event_handler.sinks.elasticsearch.answers import REASON_LENGTH, judge_bulk, without_content
 from event_handler.sinks.http import Answer
 
-SHARDS = "Validation Failed: 1: this action would add [2] total shards, but this cluster currently has [1]/[1] maximum shards open;"
+SHARDS = (
+    "Validation Failed: 1: this action would add [2] total shards, but this cluster currently has [1]/[1] maximum "
+    "shards open;"
+)
 ALIAS = "no write index is defined for alias [t]. The write index may be explicitly disabled using is_write_index=false"
 STRICT = "mapping set to strict, dynamic introduction of [a] within [_doc] is not allowed"
-IMMENSE = 'Document contains at least one immense term in field="f._value" (whose UTF8 encoding is longer than the max length 32766)'
+IMMENSE = (
+    'Document contains at least one immense term in field="f._value" (whose UTF8 encoding is longer than the max '
+    "length 32766)"
+)
 ILLEGAL = "illegal_argument_exception"
 
 CLUSTER = [
     (401, "security_exception", "missing authentication credentials for REST request [/t/_bulk]"),
     (403, "security_exception", "action [indices:data/write/bulk[s]] is unauthorized for user [writer]"),
     (403, "cluster_block_exception", "index [t] blocked by: [FORBIDDEN/8/index write (api)];"),
-    (429, "cluster_block_exception", "index [t] blocked by: [TOO_MANY_REQUESTS/12/disk usage exceeded flood-stage watermark];"),
+    (
+        429,
+        "cluster_block_exception",
+        "index [t] blocked by: [TOO_MANY_REQUESTS/12/disk usage exceeded flood-stage watermark];",
+    ),
     (400, "index_closed_exception", "closed"),
     (404, "index_not_found_exception", "no such index [t] and [action.auto_create_index] is [false]"),
     (400, "invalid_index_name_exception", "Invalid index name [T], must be lowercase"),
@@ -98,7 +108,9 @@ def test_what_is_about_the_document_is_rejected(status: int, kind: str, why: str
 
 
 @pytest.mark.parametrize(("status", "kind", "why"), [row for row in CLUSTER if row[0] == 400])
-def test_a_request_that_is_refused_as_a_whole_for_the_clusters_sake_is_waited_out(status: int, kind: str, why: str) -> None:
+def test_a_request_that_is_refused_as_a_whole_for_the_clusters_sake_is_waited_out(
+    status: int, kind: str, why: str
+) -> None:
     said = judge_bulk(whole(status, kind, why), 2)
     assert isinstance(said, Retry)
     assert said.misconfigured
@@ -115,7 +127,10 @@ def test_a_request_that_is_refused_as_a_whole_for_the_clusters_sake_is_waited_ou
         (whole(503, "cluster_manager_not_discovered_exception", ""), Retry),
         (whole(401, "security_exception", ""), Retry),
         (whole(404, "index_not_found_exception", ""), Retry),
-        (Answer(200, "", b'{"errors":false,"items":[{"create":{"status":201}},{"create":{"status":409}}]}', True), Partial),
+        (
+            Answer(200, "", b'{"errors":false,"items":[{"create":{"status":201}},{"create":{"status":409}}]}', True),
+            Partial,
+        ),
         (Answer(502, "", b"<html>Bad Gateway</html>", True), Retry),
     ],
 )
@@ -134,15 +149,18 @@ def test_what_is_not_an_answer_of_elasticsearch_is_called_so() -> None:
     ("reason", "shown"),
     [
         (
-            "failed to parse field [addr.remote] of type [ip] in document with id 'u-1'. Preview of field's value: 's3cret'",
+            "failed to parse field [addr.remote] of type [ip] in document with id 'u-1'. Preview of field's value: "
+            "'s3cret'",
             "failed to parse field [addr.remote] of type [ip] in document with id 'u-1'",
         ),
         ("[1:15] failed to parse: s3", "[1:15] failed to parse: s3"),
-        (f"{IMMENSE}, which was skipped. The prefix of the first immense term is: '[115, 51]'", f"{IMMENSE}, which was skipped."),
+        (f"{IMMENSE}, which was skipped. The prefix of the first immense term is: '[115, "
+         f"51]'", f"{IMMENSE}, which was skipped."),
         ("unable to parse date [s3cret]", "unable to parse date […"),
         ("unable to parse date [s3[c]r]et] twice", "unable to parse date […"),
         ("failed to parse date field [s3cret] with format [iso8601]", "failed to parse date field […"),
-        ("Provided Grok expressions do not match field value: [s3cret]", "Provided Grok expressions do not match field value: […"),
+        ("Provided Grok expressions do not match field value: "
+         "[s3cret]", "Provided Grok expressions do not match field value: […"),
         ('For input string: "s3cret"', 'For input string: "…'),
         ("'s3cret' is not an IP string literal.", "'…"),
         ("Failed to parse value [s3cret] as only [true] or [false] are allowed.", "Failed to parse value […"),
@@ -170,7 +188,10 @@ def caused(cause: dict[str, object]) -> Answer:
 @pytest.mark.parametrize(
     ("cause", "shown"),
     [
-        ({"type": ILLEGAL, "reason": "field name cannot be an empty string"}, f"{ILLEGAL}: field name cannot be an empty string"),
+        (
+            {"type": ILLEGAL, "reason": "field name cannot be an empty string"},
+            f"{ILLEGAL}: field name cannot be an empty string",
+        ),
         ({"type": ILLEGAL, "reason": 'For input string: "s3cret"'}, f"{ILLEGAL}: For input string"),
         (
             {"type": "a", "reason": "b", "caused_by": {"type": "date_time_parse_exception", "reason": None}},
@@ -182,7 +203,10 @@ def caused(cause: dict[str, object]) -> Answer:
 def test_the_cause_is_shown_without_a_value(cause: dict[str, object], shown: str) -> None:
     said = judge_bulk(caused(cause), 1)
     assert isinstance(said, Partial)
-    assert said.rejected[0] == f"the receiver answered 400 mapper_parsing_exception for a document: failed to parse: {shown}"
+    assert (
+        said.rejected[0]
+        == f"the receiver answered 400 mapper_parsing_exception for a document: failed to parse: {shown}"
+    )
 
 
 def test_what_a_pipeline_was_told_to_say_is_not_shown() -> None:

@@ -39,7 +39,9 @@ def test_every_field_of_every_event_type_has_its_type() -> None:
 
 
 @pytest.mark.parametrize("event", samples(), ids=lambda event: event["event"])
-def test_an_event_of_any_type_stays_as_it_is_but_for_names_that_are_used_for_different_things(event: dict[str, Any]) -> None:
+def test_an_event_of_any_type_stays_as_it_is_but_for_names_that_are_used_for_different_things(
+    event: dict[str, Any],
+) -> None:
     document = plain(event)
     moved = other(document) if OTHER in document else {}
     assert set(moved) <= MOVED
@@ -102,7 +104,10 @@ def test_an_event_that_cannot_be_read_is_kept_as_text() -> None:
 
 def test_a_body_that_fits_goes_byte_by_byte() -> None:
     body = b'{"ei":1e3, "event":"e","unknown":{"a":[1,{"b":null}]}}'
-    assert make_document(Event("e", "u", TIME, 0, body), "plain") == b'{"@timestamp":"2026-09-21T14:13:20.500000Z",' + body[1:]
+    assert (
+        make_document(Event("e", "u", TIME, 0, body), "plain")
+        == b'{"@timestamp":"2026-09-21T14:13:20.500000Z",' + body[1:]
+    )
 
 
 def test_the_index_is_named_in_the_lines_when_asked() -> None:

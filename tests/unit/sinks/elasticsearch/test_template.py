@@ -29,7 +29,9 @@ def count(properties: dict[str, Any]) -> int:
     return sum(1 + count(field.get("properties", {})) + len(field.get("fields", {})) for field in properties.values())
 
 
-@pytest.mark.parametrize(("product", "flat", "not_there"), [(ELASTIC, "flattened", "flat_object"), (OPEN, "flat_object", "flattened")])
+@pytest.mark.parametrize(
+    ("product", "flat", "not_there"), [(ELASTIC, "flattened", "flat_object"), (OPEN, "flat_object", "flattened")]
+)
 def test_objects_are_of_the_products_flat_type(product: Product, flat: str, not_there: str) -> None:
     mappings = index_template("t", product, data_stream=False)["template"]["mappings"]
     assert types(mappings) == {"text", "keyword", "date", "long", "boolean", flat}
@@ -67,7 +69,8 @@ def test_an_index_and_a_data_stream_of_opensearch_have_no_settings_of_elasticsea
 
 
 @pytest.mark.parametrize(
-    ("target", "expected"), [("logs-teleport.audit-default", True), ("logs-a-b-c", True), ("logs-a", False), ("x-a-b", False)]
+    ("target", "expected"),
+    [("logs-teleport.audit-default", True), ("logs-a-b-c", True), ("logs-a", False), ("x-a-b", False)],
 )
 def test_the_naming_scheme_of_data_streams(target: str, expected: bool) -> None:
     assert bool(DATA_STREAM.fullmatch(target)) is expected
@@ -80,7 +83,9 @@ def printed(*arguments: str) -> str:
 
 
 def test_the_command_prints_what_would_be_installed() -> None:
-    assert orjson.loads(printed()) == index_template("logs-teleport.audit-default", Product(False, (9, 0)), data_stream=True)
+    assert orjson.loads(printed()) == index_template(
+        "logs-teleport.audit-default", Product(False, (9, 0)), data_stream=True
+    )
     made = orjson.loads(printed("--product=opensearch", "--target=teleport"))
     assert made == index_template("teleport", Product(True, (3, 0)), data_stream=False)
     assert "index.lifecycle.name" in printed("--product-version=8.10")

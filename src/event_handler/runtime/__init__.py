@@ -1,0 +1,1 @@
+"""Builds the pipelines, keeps them running, and holds the session with the cluster."""

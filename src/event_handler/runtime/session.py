@@ -1,0 +1,279 @@
+"""Follows a cluster: connects, finds out how its log can be read, reads, and starts again after every loss of the
+connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from time import monotonic, time
+
+import structlog
+
+from event_handler.errors import ConfigurationError, ConnectError, CredentialsError, EventHandlerError, RpcError
+from event_handler.pipeline.delivery import backoff
+from event_handler.pipeline.engine import Pipeline
+from event_handler.runtime.supervise import cause_of, supervise, tell
+from event_handler.sources.export import CLOSED_DAYS, FIRST_DAY, BulkSource, day_of, unfinished_since
+from event_handler.sources.recordings import RecordingSource
+from event_handler.sources.search import STREAM, SearchSource, read_position
+from event_handler.state.store import Commit, Store
+from event_handler.teleport.rpc.client import Client, Cluster
+
+PROBE_AHEAD = 2 * 86400.0  # seconds; a day that has no events yet
+LONGEST_WAIT = 15.0  # seconds between tries to connect
+RIGHTS = "Give the role the rule: resources [event, session], verbs [list, read]."
+REMIND_EVERY = 60.0  # seconds between lines while the cluster cannot be reached
+STEADY = 60.0  # seconds; a connection that lasted so long was a good one, and the next try may be quick
+MOST_FAULTS = 5  # of our own code, after which a run with `exit_on_last_event` ends instead of trying for ever
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class FollowSettings:
+    """How to read `cluster`.
+
+    Times are seconds, `start` since the epoch; `page` 0 is the largest, `startup_timeout` 0 is for ever.
+    """
+
+    cluster: str
+    start: float
+    window: float
+    page: int
+    types: tuple[str, ...]
+    look_back: float
+    search_poll: float
+    bulk_poll: float
+    late_days: int
+    concurrency: int
+    missing_ttl: float
+    recordings: bool
+    startup_timeout: float
+    exit_on_last_event: bool
+
+
+class Follower:
+    """Runs the sources of one cluster for one sink: `audit` and `recordings` are the lines into it.
+
+    `connect` makes a new client from the newest credentials.
+    """
+
+    def __init__(
+        self,
+        connect: Callable[[], Client],
+        audit: Pipeline,
+        recordings: Pipeline,
+        store: Store,
+        settings: FollowSettings,
+    ) -> None:
+        self._connect = connect
+        self._audit = audit
+        self._recordings = recordings
+        self._store = store
+        self._settings = settings
+        self._fetcher = RecordingSource(
+            recordings, store, concurrency=settings.concurrency, missing_ttl=settings.missing_ttl
+        )
+        self._client: Client | None = None
+        self._reached = False
+        self._first_try = monotonic()
+        self._begun = monotonic()  # when the last try to connect was
+        self._delivered = 0  # events, when reading ended the last time
+        self._attempt = 0
+        self._faults = 0
+        self._logged: dict[str, float] = {}  # errors and when they were told, since something was delivered
+
+    async def run(self) -> None:
+        """Return when `exit_on_last_event` is set and all is delivered; otherwise run until cancelled, whatever
+        happens.
+
+        Raises ConnectError when the cluster was not reached within the startup timeout, ConfigurationError when it is
+        another one.
+        With `exit_on_last_event` also what fails again and again because of our own code.
+        """
+        while True:
+            try:
+                await self._connect_and_read()
+                return
+            except Exception as error:
+                failure = cause_of(error)
+            finally:
+                if self._client is not None:
+                    self._client.close()
+                    self._client = None
+            if (task := asyncio.current_task()) and task.cancelling():
+                raise asyncio.CancelledError  # the task group drops a wish to stop that comes while it is failing
+            await self._wait(failure)
+            # What was read before is delivered first: the next source starts at the remembered positions, and its
+            # ledgers must
+            # not move past events that are still in flight under the old ones. Recordings wait each for itself.
+            await self._audit.drain_all()
+
+    async def _connect_and_read(self) -> None:
+        self._begun = monotonic()
+        client = self._client = self._connect()
+        cluster = await client.ping()
+        self._check(cluster)
+        bulk = await client.has_bulk_export(time() + PROBE_AHEAD)
+        log.info(
+            "connected to Teleport", cluster=cluster.name, version=cluster.version, reading="bulk" if bulk else "search"
+        )
+        self._reached = True
+        await self._read(client, bulk)
+
+    async def drain(self) -> None:
+        """Wait until everything that was read has been delivered and remembered."""
+        await self._audit.drain_all()
+        await self._recordings.drain_all()
+
+    async def renew(self, fresh: Client) -> None:
+        """Move to a new connection without interrupting a call. `fresh` belongs to the follower from now on.
+
+        Raises ConnectError or RpcError when it does not get in; the old one stays then.
+        """
+        old = self._client
+        try:
+            await fresh.ping()
+            if old is not None and old is self._client:
+                old.move_to(fresh)
+                return
+        except BaseException:
+            fresh.close()
+            raise
+        fresh.close()
+
+    def _check(self, cluster: Cluster) -> None:
+        """Refuse another cluster than the one that the state belongs to.
+
+        its events would be mixed with those of the first.
+        """
+        if cluster.name == self._settings.cluster:
+            return
+        message = (
+            f"this is the cluster {cluster.name}, and the credentials and the state are for {self._settings.cluster}"
+        )
+        hint = "Correct teleport.addr, or make an identity in that cluster."
+        raise ConnectError(message, hint, decisive=True) if self._reached else ConfigurationError(message, hint)
+
+    async def _wait(self, failure: Exception) -> None:
+        """Tell what failed and pause, longer with each failure since something was delivered.
+
+        Raises what waiting does not repair.
+        """
+        now = monotonic()
+        delivered = self._audit.counters.delivered + self._recordings.counters.delivered
+        if delivered != self._delivered or now - self._begun > STEADY:
+            self._attempt = 0
+            self._logged.clear()
+        self._delivered = delivered
+        if isinstance(failure, ConfigurationError) and not self._reached:
+            raise failure
+        limit = self._settings.startup_timeout
+        if limit and not self._reached and now - self._first_try > limit:
+            raise ConnectError(f"Teleport was not reached within {limit:.0f} s ({failure})")
+        if not isinstance(failure, EventHandlerError):
+            self._faults += 1
+            if self._settings.exit_on_last_event and self._faults >= MOST_FAULTS:
+                raise failure
+        self._log(failure, now)
+        self._attempt += 1
+        await asyncio.sleep(0.2 + backoff(self._attempt, LONGEST_WAIT))
+
+    def _log(self, failure: Exception, now: float) -> None:
+        text = f"{type(failure).__name__}: {failure}"
+        if now - self._logged.get(text, now - REMIND_EVERY) < REMIND_EVERY:
+            return
+        self._logged[text] = now
+        if not isinstance(failure, EventHandlerError):
+            tell("reading failed by a fault of the event handler, will try again", failure)
+            return
+        refused = isinstance(failure, RpcError) and failure.code == "PERMISSION_DENIED"
+        next_step = RIGHTS if refused else failure.hint
+        person_needed = (
+            refused or isinstance(failure, CredentialsError | ConfigurationError) or getattr(failure, "decisive", False)
+        )
+        say = log.error if person_needed else log.warning
+        say("cannot read now, will try again", error=failure.message, **({"next_step": next_step} if next_step else {}))
+
+    async def _read(self, client: Client, bulk: bool) -> None:
+        source = self._source(client, bulk)
+        most = int(
+            self._settings.exit_on_last_event
+        )  # then nobody waits for ever, and the whole reading is begun again
+        async with asyncio.TaskGroup() as group:
+            fetching = None
+            if self._settings.recordings:
+                fetching = group.create_task(
+                    supervise("fetching recordings", partial(self._fetcher.run, client), most=most)
+                )
+            await source.run()
+            await self.drain()
+            if fetching is not None:
+                missing = await self._fetcher.finish()
+                fetching.cancel()
+                if missing:
+                    log.warning("recordings not yet available stay queued for the next start", recordings=missing)
+
+    def _source(self, client: Client, bulk: bool) -> BulkSource | SearchSource:
+        s = self._settings
+        convert_checkpoint(self._store, "bulk" if bulk else "search", s.look_back)
+        start = s.start
+        if bulk:
+            return BulkSource(
+                client,
+                self._audit,
+                self._store,
+                start=start,
+                late_days=s.late_days,
+                poll=s.bulk_poll,
+                until_caught_up=s.exit_on_last_event,
+            )
+        return SearchSource(
+            client,
+            self._audit,
+            self._store,
+            start=start,
+            window=s.window,
+            page=s.page,
+            types=s.types,
+            look_back=s.look_back,
+            poll=s.search_poll,
+            until_caught_up=s.exit_on_last_event,
+        )
+
+
+def export_date(store: Store) -> str:
+    """The UTC date (`2026-11-23`) that is read at the moment, "" before anything was read."""
+    if store.fact("mode") == "bulk":
+        return max((stream.split("/")[1] for stream in store.positions("bulk/")), default="")
+    position = read_position(store)
+    return "" if position is None else str(day_of(position))
+
+
+def convert_checkpoint(store: Store, mode: str, look_back: float) -> None:
+    """When the cluster is read in another way than before (upgraded, downgraded, moved), hand the position over.
+
+    The two ways know different positions, so the days that bulk export still polls are read again; duplicates are
+    dropped by id.
+    """
+    before = store.fact("mode")
+    if before == mode:
+        return
+    if before == "search":
+        position = read_position(store)
+        if position is not None:
+            store.forget("bulk/")
+            store.remember(FIRST_DAY, str(day_of(position - look_back)))
+            store.remember(CLOSED_DAYS, "")
+    elif before == "bulk":
+        since = unfinished_since(store)
+        if since is not None:
+            store.commit(Commit({STREAM: repr(since)}))
+    if before:
+        log.warning(
+            "the cluster is read in another way than before; the position was carried over", before=before, now=mode
+        )
+    store.remember("mode", mode)

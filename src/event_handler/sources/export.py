@@ -1,0 +1,413 @@
+"""Reads by bulk export: the days from the start time on, chunk by chunk, several chunks at once.
+
+A chunk is listed only when it is complete and never changes, but chunks of a past day can appear days later, so the
+newest days stay polled. A chunk that the server lists and does not give is replaced by a search of its day. Positions:
+`bulk/<day>/<chunk>` holds the cursor, or DONE; the fact `bulk_from` is the first day still polled, the fact
+`bulk_closed` names
+later ones that the Go plugin had finished.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import aclosing
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from time import monotonic, time
+from uuid import UUID
+
+import structlog
+
+from event_handler.errors import ConnectError, RpcError
+from event_handler.pipeline.delivery import backoff
+from event_handler.pipeline.engine import Pipeline
+from event_handler.pipeline.tracker import CheckpointTracker
+from event_handler.sources.clock import ClockWatch
+from event_handler.sources.pages import Search, put_page
+from event_handler.sources.stall_detector import StallDetector
+from event_handler.state.store import Store
+from event_handler.teleport.rpc.client import Client
+from event_handler.teleport.wire.decode import event_time
+
+FIRST_DAY, CLOSED_DAYS = "bulk_from", "bulk_closed"  # facts
+DONE = "done"  # no server cursor looks like that: Athena's are `a1:<number>`
+CHUNKS_AT_ONCE = (
+    4  # a server downloads each chunk whole; 3 to 8 is what its documentation bears. One where order is kept
+)
+LISTINGS_AT_ONCE = 8  # days; a start time years ago must not cost a round trip for each empty day
+LONGEST_WAIT = 60.0  # seconds between tries of a chunk that fails
+FOUND_WAIT = 0.5  # seconds to the next listing when this one brought new chunks
+LOOK_FOR_END_EVERY = 0.2  # seconds; with `until_caught_up` the process waits for nothing else then
+OLD_DAYS_EVERY = 6  # polls; days before yesterday are listed only at every sixth
+DAY = 86_400.0  # seconds
+FAR = 400 * DAY  # seconds around our clock in which the newest event is looked for, however wrong that clock is
+CHUNK_SPAN = 300.0  # seconds; a back end closes a chunk after a minute, or later under load
+REFUSED_CURSOR_TRIES = (
+    3  # a back end may refuse a good cursor for a moment; after that the chunk is read from its start
+)
+UNREADABLE_TRIES = 20  # in a row without an event, over about six minutes; then search has to find what the chunk holds
+# chunks, about a week; while more are to be read, no day is listed, or a start years ago would fill the memory
+LISTED_AHEAD = 10_000
+OF_THE_CLUSTER = frozenset(
+    {"UNAVAILABLE", "RESOURCE_EXHAUSTED", "CANCELLED", "ABORTED", "PERMISSION_DENIED", "UNAUTHENTICATED"}
+)  # codes that tell nothing about the chunk that was asked for: waited out, however long that takes
+
+log = structlog.get_logger()
+
+
+@dataclass(slots=True, eq=False)
+class _Chunk:
+    """A chunk being read. `cursor` is the place after the last event that was put into the pipeline ("" = its start).
+
+    `attempt` counts the tries in a row without an event, `refused` those of them that failed because of the chunk
+    itself, or all of
+    those since it was begun `anew` because its cursor was refused; `empty` is one that was read to its end and had no
+    event.
+    `asked` is the time by our clock from which on its events are, when it is known that it was just made.
+    """
+
+    day: date
+    name: str
+    cursor: str
+    tracker: CheckpointTracker
+    attempt: int = 0
+    refused: int = 0
+    anew: bool = False
+    empty: bool = False
+    asked: float | None = None
+
+
+class BulkSource:
+    """Follows the bulk export of one cluster until it is cancelled, or until all is read with `until_caught_up`."""
+
+    def __init__(
+        self,
+        client: Client,
+        pipeline: Pipeline,
+        store: Store,
+        *,
+        start: float,
+        late_days: int,
+        poll: float,
+        until_caught_up: bool,
+    ) -> None:
+        self._client = client
+        self._search = Search(client)
+        self._pipeline = pipeline
+        self._store = store
+        self._late_days = late_days
+        self._poll = poll
+        self._until_caught_up = until_caught_up
+        saved = store.fact(FIRST_DAY)
+        self._first = date.fromisoformat(saved) if saved else day_of(start)
+        self._start = None if saved else start  # while nothing says that the clock it was made by was right
+        self._newest: date | None = (
+            None  # the last day that is known to have events: the cluster's time was at least that
+        )
+        self._clock = ClockWatch(lambda: time(), lambda: monotonic())
+        self._caught_up = False
+        self._closed = {date.fromisoformat(day) for day in store.fact(CLOSED_DAYS).split()}
+        self._cursors: dict[str, str] = {}
+        self._known: set[str] = set()
+        self._open: set[_Chunk] = set()
+        self._lost: dict[date, set[_Chunk]] = {}  # chunks whose events a search has to find
+        self._found = CheckpointTracker(
+            "bulk"
+        )  # for all such searches: after one that failed, what it found may be in flight and is known
+        # In the order of the days and, by their names, of their making; bounded by LISTED_AHEAD and what a day has.
+        self._waiting: asyncio.PriorityQueue[tuple[date, str, _Chunk]] = asyncio.PriorityQueue()
+        self._behind = False
+        self._stall_detector = StallDetector(client)
+
+    async def run(self) -> None:
+        """Raises RpcError or ConnectError when listing fails; chunks retry by themselves. Resumable at any time."""
+        self._cursors = self._store.positions("bulk/")
+        self._known = {stream for stream, cursor in self._cursors.items() if cursor == DONE}
+        await self._look_for_the_newest()
+        async with asyncio.TaskGroup() as group:
+            workers = [
+                group.create_task(self._read_chunks()) for _ in range(1 if self._pipeline.ordered else CHUNKS_AT_ONCE)
+            ]
+            await self._list_for_ever()
+            for worker in workers:
+                worker.cancel()
+
+    async def _look_for_the_newest(self) -> None:
+        """Find out how far the log is, for our clock may be wrong by days, and a start time may have been made by
+        such a clock.
+        """
+        now = time()
+        try:
+            newest = await self._search.newest(min(now, _begin(self._first)) - FAR, now + FAR)
+        except RpcError as error:  # not allowed, or too long for this server; the chunks tell as well, later
+            log.debug("cannot search for the newest event", error=str(error))
+            return
+        if newest is None:
+            return
+        self._newest = day_of(newest)
+        if self._start is not None and newest < self._start <= now:
+            self._first = min(self._first, self._newest)
+
+    async def _list_for_ever(self) -> None:
+        round_number = 0
+        while True:
+            self._clock.jumped()
+            found = await self._list(self._days(round_number))
+            if found or self._unfinished():
+                self._stall_detector.progress()
+            elif self._until_caught_up:
+                return
+            else:
+                self._caught_up = True
+                await self._stall_detector.look()
+            round_number += 1
+            await self._until_next_listing(found)
+
+    async def _until_next_listing(self, found: int) -> None:
+        """With `until_caught_up` the next one is that which finds nothing more, as soon as all is read and
+        delivered.
+        """
+        if not self._until_caught_up:
+            await asyncio.sleep(FOUND_WAIT if found else self._poll)
+            return
+        end = monotonic() + self._poll
+        await asyncio.sleep(LOOK_FOR_END_EVERY)
+        try:
+            while (unfinished := self._unfinished()) and monotonic() < end:
+                self._pipeline.nothing_follows(all(chunk.cursor == DONE for chunk in unfinished))
+                await asyncio.sleep(LOOK_FOR_END_EVERY)
+        finally:
+            self._pipeline.nothing_follows(False)
+
+    async def _list(self, days: list[date]) -> int:
+        """List days, oldest first, as long as there is room for their chunks.
+
+        Queue the new ones and return how many they are.
+        """
+        found, first = 0, self._first
+        self._behind = False
+        try:
+            for at in range(0, len(days), LISTINGS_AT_ONCE):
+                if len(self._unfinished()) > LISTED_AHEAD:
+                    self._behind = True
+                    break
+                some = days[at : at + LISTINGS_AT_ONCE]
+                for day, names in zip(some, await asyncio.gather(*map(self._names, some)), strict=True):
+                    found += self._queue(day, names)
+                    self._close_if_old(day)
+        except (RpcError, ConnectError):
+            self._remember_closed(first)
+            raise
+        self._remember_closed(first)
+        return found
+
+    async def _names(self, day: date) -> list[str]:
+        return [name async for name in self._client.chunks(_noon(day))]
+
+    def _queue(self, day: date, names: list[str]) -> int:
+        """Queue the chunks of a day that are not known yet and return how many.
+
+        Listing never waits for the reading of one.
+        """
+        if names:
+            self._newest = max(day, self._newest or day)
+        new = [name for name in dict.fromkeys(names) if f"bulk/{day}/{name}" not in self._known]
+        for name in new:
+            stream = f"bulk/{day}/{name}"
+            chunk = _Chunk(day, name, self._cursors.pop(stream, ""), CheckpointTracker(stream))
+            if self._caught_up and day == self._newest:
+                chunk.asked = time() - self._poll - CHUNK_SPAN
+            self._known.add(stream)
+            self._open.add(chunk)
+            self._wait(chunk)
+        return len(new)
+
+    def _wait(self, chunk: _Chunk) -> None:
+        self._waiting.put_nowait((chunk.day, chunk.name, chunk))
+
+    def _days(self, round_number: int) -> list[date]:
+        """To the last day that there can be.
+
+        ours, or the log's where that is ahead of us, and now and then the one behind it.
+        """
+        last = max(day_of(time()), self._newest or self._first)
+        often = bool(round_number % OLD_DAYS_EVERY) and not self._until_caught_up and not self._behind
+        if not often and last == self._newest:
+            last += timedelta(days=1)
+        days = [self._first + timedelta(days=n) for n in range((last - self._first).days + 1)]
+        days = [day for day in days if day not in self._closed]
+        return days[-2:] if often else days
+
+    def _unfinished(self) -> set[_Chunk]:
+        """Chunks that are not read and delivered whole."""
+        self._open = {chunk for chunk in self._open if chunk.cursor != DONE or not chunk.tracker.drained}
+        return self._open
+
+    def _close_if_old(self, day: date) -> None:
+        """Stop polling the first day once it is older than the late window and all its chunks are delivered.
+
+        Our clock alone proves nothing: one that is ahead by days would close days that still get chunks.
+        """
+        if day != self._first or self._newest is None:
+            return
+        if day >= min(day_of(time()), self._newest) - timedelta(days=self._late_days):
+            return
+        if any(chunk.day == day for chunk in self._unfinished()):
+            return
+        self._first += timedelta(days=1)
+        while self._first in self._closed:
+            self._first += timedelta(days=1)
+
+    def _remember_closed(self, before: date) -> None:
+        """Remember at once all days that were closed since `before` was the first day, and forget their chunks."""
+        if self._first == before:
+            return
+        self._store.remember(FIRST_DAY, str(self._first))
+        self._store.forget_until("bulk/", f"bulk/{self._first}")
+        self._known = {stream for stream in self._known if stream >= f"bulk/{self._first}"}
+
+    async def _read_chunks(self) -> None:
+        while True:
+            _, _, chunk = await self._waiting.get()
+            try:
+                await self._read(chunk)
+            except (RpcError, ConnectError) as error:
+                self._interrupted(chunk, error)
+                if chunk.refused < UNREADABLE_TRIES:
+                    await self._again(chunk)
+                    continue
+            if chunk.empty or chunk.refused >= UNREADABLE_TRIES:
+                self._lost.setdefault(chunk.day, set()).add(chunk)
+            else:
+                await self._done(chunk)
+            await self._find_lost(chunk.day)
+
+    async def _read(self, chunk: _Chunk) -> None:
+        async for events, cursor in self._client.export(_noon(chunk.day), chunk.name, chunk.cursor):
+            await self._pipeline.put(chunk.tracker, events, cursor)
+            if chunk.asked is not None and events:
+                self._clock.saw(event_time(events[-1]), chunk.asked)
+            chunk.cursor, chunk.attempt = cursor, 0
+            if not chunk.anew:
+                chunk.refused = 0
+        chunk.empty = not chunk.cursor
+
+    async def _done(self, chunk: _Chunk) -> None:
+        await self._pipeline.put(chunk.tracker, [], DONE)
+        chunk.cursor = DONE
+
+    async def _find_lost(self, day: date) -> None:
+        """Search for what the lost chunks of a day hold, after all others of it were read.
+
+        what is new then is theirs.
+        """
+        while lost := self._lost.get(day):
+            if any(chunk.day == day and chunk.cursor != DONE and chunk not in lost for chunk in self._open):
+                return
+            del self._lost[day]
+            try:
+                await self._search_instead(day, lost)
+            except (RpcError, ConnectError) as error:
+                log.warning("search failed, will be repeated", day=str(day), chunks=len(lost), error=str(error))
+                for chunk in lost:
+                    chunk.attempt += 1
+                    chunk.refused = min(
+                        chunk.refused, UNREADABLE_TRIES - 1
+                    )  # it is read once more before the next search
+                    self._wait_later(chunk)
+                return
+            for chunk in lost:
+                await self._done(chunk)
+
+    async def _search_instead(self, day: date, lost: set[_Chunk]) -> None:
+        """Find the events of chunks in another way, and wait until they are delivered. What is found beside them is
+        dropped by id.
+
+        Servers before December 2025 give no event of a chunk that has just one (gravitational/teleport pull request
+        62138), which
+        is looked for around the chunk's making first, for a whole day may be long.
+        """
+        found = 0
+        unreadable = [chunk.name for chunk in lost if chunk.refused >= UNREADABLE_TRIES]
+        if not unreadable:
+            for since, until in sorted({_made_between(chunk) for chunk in lost}):
+                found += await self._put_span(since, until)
+        if found != len(
+            lost
+        ):  # fewer: one was late. More: events that left the window of ids since they were read are among them
+            found += await self._put_span(_begin(day), _begin(day) + DAY)
+        await self._pipeline.drain(self._found)
+        log.info("searched for chunks that the server gives no events of", day=str(day), chunks=len(lost), found=found)
+        if unreadable:
+            log.error(
+                "chunks cannot be read; their events were taken from a search of the day, where those over 1 MiB are "
+                "shortened",
+                day=str(day),
+                chunks=unreadable,
+            )
+
+    async def _put_span(self, since: float, until: float) -> int:
+        """Put what a search finds between two times into the pipeline, and return how many events were new."""
+        found = 0
+        async with aclosing(self._search.pages(since, until)) as pages:
+            async for events, _ in pages:
+                found += await put_page(self._pipeline, self._found, events)
+        return found
+
+    def _interrupted(self, chunk: _Chunk, error: RpcError | ConnectError) -> None:
+        log.warning(
+            "chunk interrupted, will go on where it was", day=str(chunk.day), chunk=chunk.name, error=str(error)
+        )
+        code = error.code if isinstance(error, RpcError) else ""
+        chunk.attempt += 1
+        chunk.refused += bool(code) and code not in OF_THE_CLUSTER
+        if code == "INVALID_ARGUMENT" and chunk.attempt > REFUSED_CURSOR_TRIES:
+            chunk.cursor, chunk.anew = "", True  # duplicates are dropped by id
+
+    async def _again(self, chunk: _Chunk) -> None:
+        """Read a chunk on after a pause; the others wait for that only where order is kept."""
+        if self._pipeline.ordered:
+            await asyncio.sleep(backoff(chunk.attempt, LONGEST_WAIT))
+            self._wait(chunk)
+        else:
+            self._wait_later(chunk)
+
+    def _wait_later(self, chunk: _Chunk) -> None:
+        asyncio.get_running_loop().call_later(backoff(chunk.attempt, LONGEST_WAIT), self._wait, chunk)
+
+
+def unfinished_since(store: Store) -> float | None:
+    """The start of the first day that is still polled, before which everything is delivered.
+
+    None while that is the start time.
+    """
+    first = store.fact(FIRST_DAY)
+    return _begin(date.fromisoformat(first)) if first else None
+
+
+def _made_between(chunk: _Chunk) -> tuple[float, float]:
+    """The span of time in which the event of a chunk probably was, at most its whole day.
+
+    Its name tells when it was made (UUIDv7), a minute or so after its events, unless it was late.
+    """
+    begin = _begin(chunk.day)
+    try:
+        made = (UUID(chunk.name).int >> 80) / 1000
+    except ValueError:
+        made = 0.0
+    since, until = max(begin, made - CHUNK_SPAN), min(begin + DAY, made)
+    return (since, until) if since < until else (begin, begin + DAY)
+
+
+def _begin(day: date) -> float:
+    return datetime(day.year, day.month, day.day, tzinfo=UTC).timestamp()
+
+
+def day_of(seconds: float) -> date:
+    """The UTC day of a time in seconds since the epoch."""
+    return datetime.fromtimestamp(seconds, UTC).date()
+
+
+def _noon(day: date) -> float:
+    """A time of `day`: only the UTC date counts for the server."""
+    return datetime(day.year, day.month, day.day, 12, tzinfo=UTC).timestamp()

@@ -1,0 +1,1 @@
+"""Where a component reports what happened: logs."""

@@ -1,0 +1,1 @@
+"""Who we are: identities, key pairs, TLS contexts, and their renewal."""

@@ -1,0 +1,1 @@
+"""Wire bytes: the messages that are written, and those that are read."""
