@@ -2,8 +2,7 @@
 differ.
 
 Needs `faketime` (Debian: apt-get install faketime). Monotonic clocks stay as they are: only the calendar and the time
-of day are
-moved. Tests marked `own_clock`, which faketime does not reach or is in the way of, are left out.
+of day are moved. Tests marked `own_clock`, which faketime does not reach or is in the way of, are left out.
 """
 
 from __future__ import annotations

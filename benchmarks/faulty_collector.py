@@ -65,8 +65,7 @@ class Book:
     """What arrived, by place: the id of an event of the log, session and index of one of a recording.
 
     `ends` holds when a run of the handler was killed, in seconds of the monotonic clock; `forgotten` what it had an
-    answer for and
-    did not remember, `slowest` the longest time in seconds from such an answer to the kill.
+    answer for and did not remember, `slowest` the longest time in seconds from such an answer to the kill.
     """
 
     taken: dict[Place, Receipt] = field(default_factory=dict)

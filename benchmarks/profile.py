@@ -2,9 +2,8 @@
 by function.
 
 A sample is taken at every tick of the process's CPU clock, between two byte codes: time inside a C function counts for
-the line
-that called it. Sampling makes a run some percent dearer, but does not slow Python code more than C code as a tracing
-profiler would.
+the line that called it. Sampling makes a run some percent dearer, but does not slow Python code more than C code as a
+tracing profiler would.
 """
 
 from __future__ import annotations

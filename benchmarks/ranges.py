@@ -2,9 +2,8 @@
 31,200.
 
 That is what a real Teleport 18 on two cores was measured at: 54 µs an event in one range of time, 32 µs in three side
-by side. The
-simulated one waits as long. With `--before DIR` the handler in that source directory is measured in the same run, runs
-alternating.
+by side. The simulated one waits as long. With `--before DIR` the handler in that source directory is measured in the
+same run, runs alternating.
 """
 
 from __future__ import annotations

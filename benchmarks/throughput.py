@@ -1,9 +1,8 @@
 """How fast the real process delivers a log that is there already, at what cost, next to bare reading of the same log.
 
 With `--real-pace` the simulated cluster gives out events no faster than a real one was measured to, for bare reading
-too. That reads
-the pages of a search one after another and the handler several windows at once, so the pace itself is the stricter
-measure there.
+too. That reads the pages of a search one after another and the handler several windows at once, so the pace itself is
+the stricter measure there.
 """
 
 from __future__ import annotations

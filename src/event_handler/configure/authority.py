@@ -51,8 +51,7 @@ class Pair:
         """The key, encrypted (AES-256-CBC) when there is a passphrase.
 
         The traditional form is what the Go plugin writes and every OpenSSL reads. Java reads PKCS#8 only, and for
-        Ed25519
-        there is no other form.
+        Ed25519 there is no other form.
         """
         protection: KeySerializationEncryption = NoEncryption()
         if passphrase:

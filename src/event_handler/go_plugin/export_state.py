@@ -27,8 +27,7 @@ def export_state(store: Store, directory: Path, *, force: bool) -> tuple[PluginS
     """Write the position of `store` to `directory`; return it, and where the files that were there are kept.
 
     Raises StateError when there is no position, when the plugin has written there since its position was taken over
-    (unless
-    `force`), or when the directory cannot be written.
+    (unless `force`), or when the directory cannot be written.
     """
     state = as_plugin_state(store)
     newest = newest_change(directory)
@@ -65,8 +64,7 @@ def as_plugin_state(store: Store) -> PluginState:
 
 def _days(store: Store, begin: date, warnings: list[str]) -> dict[date, Day]:
     """The days that are still polled, also those without chunks: a day that the plugin does not find between two
-    others, it never
-    asks for. After the last one it goes on by itself.
+    others, it never asks for. After the last one it goes on by itself.
     """
     first = date.fromisoformat(store.fact(FIRST_DAY) or str(begin))
     closed = [date.fromisoformat(day) for day in store.fact(CLOSED_DAYS).split()]

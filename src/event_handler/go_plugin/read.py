@@ -1,8 +1,7 @@
 """Reads the directory in which Teleport's Go event handler keeps its position, also one that a crash left damaged.
 
 Nothing is ever written here. The plugin writes its files in place, without fsync, so each may be torn, zero-length or
-stale: what is
-doubtful counts as not delivered, and a warning says so. Where the files are described: docs/storage.md.
+stale: what is doubtful counts as not delivered, and a warning says so. Where the files are described: docs/storage.md.
 """
 
 from __future__ import annotations
@@ -56,10 +55,9 @@ class PluginState:
     """What the directory says. Times are seconds since the epoch (UTC), None when missing or unreadable.
 
     `start_text` is the start time as it was written: the plugin compares the text's zone too. `page_key` is the
-    server's key of
-    the page that the event `last_id` came from; `window` the begin of the search window. `sessions` holds the index of
-    the last
-    event that was delivered, 0 also for none. `warnings` are sentences about what could not be used.
+    server's key of the page that the event `last_id` came from; `window` the begin of the search window. `sessions`
+    holds the index of the last event that was delivered, 0 also for none. `warnings` are sentences about what could not
+    be used.
     """
 
     start_time: float | None = None
@@ -104,8 +102,7 @@ def parse_completed(data: bytes) -> tuple[frozenset[str], list[str]]:
     """The chunk names of a `completed-chunks` file, and the pieces of it that are none.
 
     A crash may tear the last line, and the next name is then glued to it. Of names with the form of a UUID the whole
-    ones are taken
-    out; a last name without a line end counts only when it has that form.
+    ones are taken out; a last name without a line end counts only when it has that form.
     """
     text = data.decode("utf-8", "replace")
     words = text.split()

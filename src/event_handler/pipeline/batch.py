@@ -56,8 +56,7 @@ class Batcher:
     """Collects entries; whole batches are taken from `ready`. The events of one recording share a batch with no others.
 
     Where the sink's limits say `ordered`, the batches of a lane are handed out one after the other: the next one when
-    `finished`
-    was called for the one before. `clock` gives seconds.
+    `finished` was called for the one before. `clock` gives seconds.
     """
 
     def __init__(self, limits: Limits, clock: Callable[[], float] = monotonic) -> None:

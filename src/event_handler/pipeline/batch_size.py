@@ -29,8 +29,7 @@ class BatchSize:
     """The limit for one sink, between 1 and `most` bytes; `clock` gives seconds.
 
     A size that fails and works the next time is forgotten: an outage leaves nothing. One that fails while smaller ones
-    are
-    answered, twice, is a ceiling for a while.
+    are answered, twice, is a ceiling for a while.
     """
 
     def __init__(self, most: int, clock: Callable[[], float]) -> None:

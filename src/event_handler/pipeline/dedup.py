@@ -23,8 +23,8 @@ class DuplicateWindow:
     more.
 
     They lie one after the other in a byte string, which takes a tenth of the memory of a set. What the tail of a search
-    reads again,
-    and what it looks back at when it starts, must fit in: two million ids are six minutes of 5,000 events/s.
+    reads again, and what it looks back at when it starts, must fit in: two million ids are six minutes of 5,000
+    events/s.
     """
 
     def __init__(self, buckets: int = BUCKETS, kept: int = KEPT) -> None:

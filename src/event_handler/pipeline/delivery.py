@@ -74,8 +74,7 @@ class Delivery:
     """The deliverers of one pipeline, with at most `requests` in flight.
 
     `delivered` is called with entries that the sink took, `refused` with one that becomes a dead letter. `wait` gives
-    the seconds
-    of a pause by attempt and longest.
+    the seconds of a pause by attempt and longest.
     """
 
     def __init__(

@@ -2,10 +2,8 @@
 docs/filters.md.
 
 A plain entry is an event type, compared as the Go plugin compares it. No event type has an upper-case letter, and none
-has one of
-`!*?[`, so these marks are free: a leading `!` is an exception from its own list, `*`, `?` and `[…]` make a pattern, and
-an entry
-with an upper-case letter is also compared with the event's code.
+has one of `!*?[`, so these marks are free: a leading `!` is an exception from its own list, `*`, `?` and `[…]` make a
+pattern, and an entry with an upper-case letter is also compared with the event's code.
 """
 
 from __future__ import annotations

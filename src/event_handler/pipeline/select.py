@@ -187,8 +187,7 @@ def _has_uid(content: bytes, uid: str) -> bool:
     """Whether the Struct `content` has the entry `uid` with that value, as its bytes are usually laid out.
 
     The id beside the content is the uid again. Where it is missing or another one, the content decides: events that
-    differ there are
-    different events.
+    differ there are different events.
     """
     data = uid.encode()
     size = len(data)

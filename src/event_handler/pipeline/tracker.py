@@ -1,8 +1,7 @@
 """Keeps the order of what was read, so that a position is remembered only when everything before it has been delivered.
 
 One ledger per stream: a chunk, a search, a recording. The source cuts what it reads into segments, in order; batches
-are
-acknowledged in any order; the ledger moves over the contiguous acknowledged prefix and tells the newest position
+are acknowledged in any order; the ledger moves over the contiguous acknowledged prefix and tells the newest position
 reached.
 """
 
@@ -39,9 +38,8 @@ class CheckpointTracker:
     """The segments of one stream in the order they were read. `stream` is the key under which the position is stored.
 
     A stream may be read at several places side by side: each has a part of its own, made by `split`, and together they
-    are one
-    ledger in the order of the parts. The position moves into a part only when all parts before it are closed and
-    delivered.
+    are one ledger in the order of the parts. The position moves into a part only when all parts before it are closed
+    and delivered.
     """
 
     def __init__(self, stream: str) -> None:

@@ -63,8 +63,8 @@ class Proof:
 @dataclass(frozen=True, slots=True)
 class Row:
     """For one kind of answer: what is done with `several` events from the `patience`-th failure on, and what proof
-    makes a single
-    one a dead letter, by what is known of others. None: nothing does."""
+    makes a single one a dead letter, by what is known of others. None: nothing does.
+    """
 
     several: Action
     patience: int
@@ -86,10 +86,9 @@ class Row:
 
 
 # Content that is refused needs little proof while others pass. Without any it waits for an hour, for on an idle cluster
-# nothing else
-# may come that could prove anything. What is denied may be the settings, so it needs more. What may pass by itself
-# needs most: an
-# hundred failures are some twenty minutes, and only while the receiver takes more than it fails at.
+# nothing else may come that could prove anything. What is denied may be the settings, so it needs more. What may pass
+# by itself needs most: an hundred failures are some twenty minutes, and only while the receiver takes more than it
+# fails at.
 TABLE: Mapping[Kind, Row] = MappingProxyType(
     {
         Kind.TOO_LARGE: Row(Action.HALVE, 1, Proof(3), Proof(5, 5.0), Proof(5, 120.0), Proof(20, 3600.0)),
@@ -146,8 +145,7 @@ _Counts = tuple[float, int, int, int, int]
 @dataclass(slots=True)
 class History:
     """What happened to one batch or event so far. `taken` and `failed` are the evidence's counts at its last try, all
-    others count
-    failures of this `kind`.
+    others count failures of this `kind`.
 
     `apart` counts the failures between which others were taken; where a failure may pass by itself, more of them than
     failed.

@@ -1,9 +1,8 @@
 """Reads the logins of a cluster for the locks, apart from all sinks: one that is down, or slow, hides no failed login.
 
 It searches for events of one type, which every back end can do, on a connection of its own. How far it was is not
-remembered: what can
-still count is younger than the period and ten minutes, and is read again at each start; the guard knows what it has
-counted.
+remembered: what can still count is younger than the period and ten minutes, and is read again at each start; the guard
+knows what it has counted.
 """
 
 from __future__ import annotations
@@ -65,7 +64,7 @@ class LoginWatch:
                     )
             finally:
                 if client is not None:
-                    client.close()
+                    await client.aclose()
             attempt = 0 if monotonic() - begun > LONGEST_WAIT else attempt + 1
             await asyncio.sleep(0.2 + backoff(attempt, LONGEST_WAIT))
 

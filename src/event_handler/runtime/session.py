@@ -101,15 +101,15 @@ class Follower:
             except Exception as error:
                 failure = cause_of(error)
             finally:
-                if self._client is not None:
-                    self._client.close()
+                if (client := self._client) is not None:
                     self._client = None
+                    await client.aclose()
             if (task := asyncio.current_task()) and task.cancelling():
                 raise asyncio.CancelledError  # the task group drops a wish to stop that comes while it is failing
             await self._wait(failure)
             # What was read before is delivered first: the next source starts at the remembered positions, and its
-            # ledgers must
-            # not move past events that are still in flight under the old ones. Recordings wait each for itself.
+            # ledgers must not move past events that are still in flight under the old ones. Recordings wait each for
+            # itself.
             await self._audit.drain_all()
 
     async def _connect_and_read(self) -> None:

@@ -37,10 +37,8 @@ class Credentials:
     """Writes a cluster's files into one directory.
 
     For the user: `identity`, or `tls.key`, `tls.crt` and `tls.cas`. For the servers: `server.pem` (Auth), `proxy.pem`
-    (Proxy, from the
-    Host CA), `web.pem` (Proxy, from a public authority), `ssh-host` with `ssh-host-cert.pub`. What to trust:
-    `user-ca.pem`,
-    `user-ca.pub`, `web-ca.pem`.
+    (Proxy, from the Host CA), `web.pem` (Proxy, from a public authority), `ssh-host` with `ssh-host-cert.pub`. What to
+    trust: `user-ca.pem`, `user-ca.pub`, `web-ca.pem`.
     """
 
     def __init__(

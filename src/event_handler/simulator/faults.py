@@ -18,8 +18,7 @@ class Trouble:
     """What goes wrong with connections; may be changed while the relay runs, and counts for what happens from then on.
 
     `blackhole`: new connections are accepted and never answered. `bytes_per_second`: speed of each direction of new
-    connections,
-    0 = no limit. `cut_handshakes`: so many new connections are aborted in the middle of the TLS handshake.
+    connections, 0 = no limit. `cut_handshakes`: so many new connections are aborted in the middle of the TLS handshake.
     """
 
     blackhole: bool = False

@@ -52,8 +52,7 @@ class Faults:
     """What goes wrong on purpose (0 = never).
 
     `unavailable_every`: every so-many-th event of an export ends the stream. `invalid_every`: every so-many-th search
-    is answered with
-    INVALID_ARGUMENT, which passes, as DynamoDB does when AWS has an internal error.
+    is answered with INVALID_ARGUMENT, which passes, as DynamoDB does when AWS has an internal error.
     """
 
     unavailable_every: int = 0

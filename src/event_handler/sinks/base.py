@@ -58,8 +58,7 @@ class Partial:
     """The receiver has answered event by event: all are delivered but those named, by their place in the batch from 0.
 
     `retry` are to be sent again, as a Retry with the same fields would, or a Denied where `misconfigured` is set;
-    `rejected` is
-    content that it does not want, each for its reason.
+    `rejected` is content that it does not want, each for its reason.
     """
 
     retry: frozenset[int]

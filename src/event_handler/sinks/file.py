@@ -42,10 +42,9 @@ class FileSettings:
     """Where to write: `path` is a file or `-` for standard output.
 
     Events of recordings go to the same place with `teleport_session_id` before their own fields, or, where
-    `session_path` is set,
-    to a file for each session; its file name holds `{session_id}`, and it does not rotate. `max_bytes` and `max_age`
-    (seconds)
-    say when the file is renamed, 0 = never; `keep` is how many renamed files stay; `mode` is that of new files.
+    `session_path` is set, to a file for each session; its file name holds `{session_id}`, and it does not rotate.
+    `max_bytes` and `max_age` (seconds) say when the file is renamed, 0 = never; `keep` is how many renamed files stay;
+    `mode` is that of new files.
     """
 
     path: str

@@ -52,9 +52,8 @@ class HttpClient:
     `headers` go with every request, except that their Content-Type is of what is posted.
 
     With `compression` bodies go out packed. A body that is refused so is sent again as it is, for not every receiver
-    says that it
-    cannot unpack; one that takes it then is sent plain bodies from that time on.
-    With `status_only` the body of an answer that takes the events is of no interest.
+    says that it cannot unpack; one that takes it then is sent plain bodies from that time on. With `status_only` the
+    body of an answer that takes the events is of no interest.
 
     Raises SinkError when the TLS files cannot be used at the start; later changes that cannot be used are logged and
     ignored.

@@ -2,8 +2,7 @@
 politely.
 
 The socket is used directly, TLS included: asyncio's TLS costs twice the CPU and a buffer of 256 KiB a connection, and
-hides what
-a receiver said before it closed.
+hides what a receiver said before it closed.
 """
 
 from __future__ import annotations

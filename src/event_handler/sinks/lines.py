@@ -25,8 +25,8 @@ class LineFile:
     OSError.
 
     It is renamed to `<path>.1` (and `.1` to `.2`, up to `keep`) when it would grow beyond `max_bytes`, or when it was
-    last written
-    in an earlier period of `max_age` seconds, counted from midnight UTC for a day; 0 means never. New files get `mode`.
+    last written in an earlier period of `max_age` seconds, counted from midnight UTC for a day; 0 means never. New
+    files get `mode`.
     """
 
     def __init__(self, path: Path, max_bytes: int = 0, max_age: float = 0.0, keep: int = 0, mode: int = MODE) -> None:

@@ -3,8 +3,7 @@
 A chunk is listed only when it is complete and never changes, but chunks of a past day can appear days later, so the
 newest days stay polled. A chunk that the server lists and does not give is replaced by a search of its day. Positions:
 `bulk/<day>/<chunk>` holds the cursor, or DONE; the fact `bulk_from` is the first day still polled, the fact
-`bulk_closed` names
-later ones that the Go plugin had finished.
+`bulk_closed` names later ones that the Go plugin had finished.
 """
 
 from __future__ import annotations
@@ -60,10 +59,9 @@ class _Chunk:
     """A chunk being read. `cursor` is the place after the last event that was put into the pipeline ("" = its start).
 
     `attempt` counts the tries in a row without an event, `refused` those of them that failed because of the chunk
-    itself, or all of
-    those since it was begun `anew` because its cursor was refused; `empty` is one that was read to its end and had no
-    event.
-    `asked` is the time by our clock from which on its events are, when it is known that it was just made.
+    itself, or all of those since it was begun `anew` because its cursor was refused; `empty` is one that was read to
+    its end and had no event. `asked` is the time by our clock from which on its events are, when it is known that it
+    was just made.
     """
 
     day: date
@@ -324,8 +322,7 @@ class BulkSource:
         dropped by id.
 
         Servers before December 2025 give no event of a chunk that has just one (gravitational/teleport pull request
-        62138), which
-        is looked for around the chunk's making first, for a whole day may be long.
+        62138), which is looked for around the chunk's making first, for a whole day may be long.
         """
         found = 0
         unreadable = [chunk.name for chunk in lost if chunk.refused >= UNREADABLE_TRIES]

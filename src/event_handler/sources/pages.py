@@ -1,10 +1,8 @@
 """Asks for the pages of a search: every event of a span of time, whatever becomes of the page keys.
 
 Page keys live within one read only, and servers lose them (rotated files, another Auth server), lead back to pages that
-were read
-already (DynamoDB at the end of a day), or lead to nothing but empty pages. A key is followed only as long as its pages
-bring
-something new; from there the search begins again at the last event.
+were read already (DynamoDB at the end of a day), or lead to nothing but empty pages. A key is followed only as long as
+its pages bring something new; from there the search begins again at the last event.
 """
 
 from __future__ import annotations
@@ -49,8 +47,7 @@ class _Walk:
     way.
 
     `lost` says why the page keys led no further when the walk ended ("" = it is at its end), `found` counts events.
-    `endless` is one
-    that the server went on answering with empty pages.
+    `endless` is one that the server went on answering with empty pages.
     """
 
     since: float
@@ -133,8 +130,7 @@ class Search:
     there are any.
 
     `seconds` is how long the server took for the last page, `fruitless` counts the spans in which it gave no event but
-    empty pages
-    without end. All methods raise RpcError or ConnectError.
+    empty pages without end. All methods raise RpcError or ConnectError.
     """
 
     def __init__(self, client: Client, page: int = 0, types: tuple[str, ...] = ()) -> None:
@@ -150,8 +146,7 @@ class Search:
         """All pages from `since` to `until` (seconds since the epoch), oldest first, each next one requested ahead.
 
         Where the keys were lost it reads on from the last event, so some events come twice. Where that leads no
-        further, the rest is
-        read from its end, and what lies between the two places in smaller spans.
+        further, the rest is read from its end, and what lies between the two places in smaller spans.
         """
         up = _Walk(since, until, OLDEST_FIRST)
         async with aclosing(self._walk(up)) as pages:

@@ -1,10 +1,8 @@
 """Fetches announced session recordings, a few at once and apart from the audit log, until each has been delivered.
 
 Every call makes the cluster write an audit event, so tries are spaced: a recording that is not there yet is asked for
-ever less
-often, and given up after the missing-recording time only. One is done when the end of its session was in it, or when a
-later look
-brings nothing new: a stream that ends well may be of a recording that is not there whole yet.
+ever less often, and given up after the missing-recording time only. One is done when the end of its session was in it,
+or when a later look brings nothing new: a stream that ends well may be of a recording that is not there whole yet.
 """
 
 from __future__ import annotations

@@ -2,14 +2,10 @@
 not missed.
 
 What is remembered is a time: every event before it has been delivered. It never passes the newest event that the
-cluster has shown,
-whatever this machine's clock says. Each poll of the tail asks from a little before the newest event seen to the future;
-beside the
-polls, sweeps look back at what may have come late. Events already delivered are dropped by their id. Position: stream
-`search`,
-seconds since the epoch. After a take-over from the Go plugin, the fact `search_floor` is the time before which nothing
-is looked
-for, `search_last_id` the last event that it delivered.
+cluster has shown, whatever this machine's clock says. Each poll of the tail asks from a little before the newest event
+seen to the future; beside the polls, sweeps look back at what may have come late. Events already delivered are dropped
+by their id. Position: stream `search`, seconds since the epoch. After a take-over from the Go plugin, the fact
+`search_floor` is the time before which nothing is looked for, `search_last_id` the last event that it delivered.
 """
 
 from __future__ import annotations
@@ -69,8 +65,7 @@ class _Front:
     wrong.
 
     `newest` is the time of the newest event seen there. Before `settled` nothing can appear any more, for it was read
-    when it was as
-    old as the look-back time; before `near` it was read when it was as old as OVERLAP.
+    when it was as old as the look-back time; before `near` it was read when it was as old as OVERLAP.
     """
 
     newest: float

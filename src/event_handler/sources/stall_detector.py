@@ -1,9 +1,8 @@
 """Notices a bulk export that stands still: for long it has listed no new chunk, though a search finds newer events.
 
 A list that is answered by something that stands still itself (a cache on the way, a back end whose writer has stopped)
-looks like a
-quiet cluster. One search for one event tells the two apart; it is rare, for on Athena each is a query, and it makes no
-audit event.
+looks like a quiet cluster. One search for one event tells the two apart; it is rare, for on Athena each is a query, and
+it makes no audit event.
 """
 
 from __future__ import annotations

@@ -20,8 +20,7 @@ def take_lock(path: Path) -> int:
     """Hold an exclusive lock on `path` for the life of the process and write our pid into it.
 
     Raises StateError when another process holds it, and when it cannot be taken: a directory that cannot be locked is
-    refused, for
-    SQLite needs locks of the same kind, and nothing would keep a second process out.
+    refused, for SQLite needs locks of the same kind, and nothing would keep a second process out.
     """
     with usable(path):
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)

@@ -1,8 +1,8 @@
 """The tables of a state file, and how a file of an older version becomes one of this version.
 
 Schema 2 adds to schema 1: when an event that is a dead letter happened and its place in the recording, running totals
-of the dead
-letters, how often a recording was read to its end, and tables for failed logins instead of one text that held them all.
+of the dead letters, how often a recording was read to its end, and tables for failed logins instead of one text that
+held them all.
 """
 
 from __future__ import annotations

@@ -1,10 +1,9 @@
 """The SQLite file that remembers how far the collector has answered; one process writes it.
 
 Positions, ids of delivered events, announced recordings and dead letters of one acknowledged group go into one
-transaction, so a
-process killed at any moment finds either all of them or none. Journal mode WAL with synchronous=NORMAL: a killed
-process loses
-nothing; a power cut may lose the last commits, which repeats events but never skips one.
+transaction, so a process killed at any moment finds either all of them or none. Journal mode WAL with
+synchronous=NORMAL: a killed process loses nothing; a power cut may lose the last commits, which repeats events but
+never skips one.
 """
 
 from __future__ import annotations
@@ -84,10 +83,8 @@ class Store:
     """The state of one sink in `directory` (made 0700 when missing), or in memory only (`directory` None, a dry run).
 
     Every method raises StateError when the state cannot be read or written (disk full, read-only); nothing is half done
-    then.
-    The constructor raises it also when another process works there, or the file is damaged and the user has not said
-    where to begin
-    (`begin_known`). `existing`: the file must be there, and stays where it is when it is damaged.
+    then. The constructor raises it also when another process works there, or the file is damaged and the user has not
+    said where to begin (`begin_known`). `existing`: the file must be there, and stays where it is when it is damaged.
     """
 
     def __init__(

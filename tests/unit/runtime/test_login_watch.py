@@ -35,6 +35,9 @@ class Cluster(ScriptedClient):
     def close(self) -> None:
         self.closed += 1
 
+    async def aclose(self) -> None:
+        self.close()
+
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:

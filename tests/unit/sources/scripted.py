@@ -28,9 +28,8 @@ class ScriptedClient(Client):
     (session → events).
 
     `breaks` holds, by day, chunk, session or "search", the codes with which the next calls end after all their events;
-    a stream of
-    `stuck` never ends. A chunk that is not in `exports` is not found.
-    Who asks for the newest event finds one `newest` seconds from now, None = nothing at all.
+    a stream of `stuck` never ends. A chunk that is not in `exports` is not found. Who asks for the newest event finds
+    one `newest` seconds from now, None = nothing at all.
     """
 
     def __init__(self) -> None:
@@ -51,6 +50,9 @@ class ScriptedClient(Client):
 
     def close(self) -> None:
         return None
+
+    async def aclose(self) -> None:
+        self.close()
 
     def move_to(self, fresh: Client) -> None:
         return None

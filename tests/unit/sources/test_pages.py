@@ -161,9 +161,8 @@ async def test_keys_that_form_a_ring_end_and_hide_nothing(ring: int, order: int,
 
 class Dynamo(Client):
     """DynamoDB before gravitational/teleport pull request 44246: at most `size` events a page; one that ends with the
-    last event of a
-    day (the first, newest first) is followed by the key of that day's beginning. Both ends of a search count in whole
-    seconds.
+    last event of a day (the first, newest first) is followed by the key of that day's beginning. Both ends of a search
+    count in whole seconds.
     """
 
     def __init__(self, size: int, *moments: float) -> None:

@@ -54,10 +54,8 @@ class Chunk:
     """A chunk of the day `ago` days before BEGIN with `size` events, listed from `appears` on.
 
     `fault` is "empty" (the server lists it and gives no event of it) or a code with which it always ends after `whole`
-    events.
-    `breaks` are how many more events the next calls give, and the code with which they end then. `late` is made on the
-    next day;
-    `again` has the first event of the first chunk of its day as well.
+    events. `breaks` are how many more events the next calls give, and the code with which they end then. `late` is made
+    on the next day; `again` has the first event of the first chunk of its day as well.
     """
 
     ago: int
@@ -232,11 +230,9 @@ class Habits:
     """How a cluster answers searches: `size` events a page; where `small`, no more than 500 may be asked for.
 
     `failures` are the codes with which the next searches fail, "" for those between that do not. Of the keys of
-    searches that are
-    oldest first the next are, by `keys`, "lost" (an empty page, as on the file back end) or "refused". The event of
-    number `hidden`
-    ends every search without a key, as one that is too large does on PostgreSQL. With `empty_last` an empty page
-    follows the last.
+    searches that are oldest first the next are, by `keys`, "lost" (an empty page, as on the file back end) or
+    "refused". The event of number `hidden` ends every search without a key, as one that is too large does on
+    PostgreSQL. With `empty_last` an empty page follows the last.
     """
 
     size: int

@@ -83,8 +83,8 @@ def _stamp(seconds: float) -> bytes:
 
 def _plain(body: bytes, fields: bytes) -> bytes:
     """The event's own fields after ours. A field that does not have its type goes into OTHER: a field has one type in
-    all documents,
-    for Elasticsearch refuses each document in which it has another."""
+    all documents, for Elasticsearch refuses each document in which it has another.
+    """
     try:
         own: dict[str, Any] = orjson.loads(body)
     except orjson.JSONDecodeError:  # nested deeper than a reader takes

@@ -1,9 +1,8 @@
 """The fields of Teleport's events and the type that each has in an index: one type for a name, whatever the event type.
 
 Made of the fields of all 283 event types of Teleport 18. Names that several event types use for different things
-(`action` is a
-number or a word, `status`, `message`, `body` and `target` are text or an object) have the type that serves most of
-them.
+(`action` is a number or a word, `status`, `message`, `body` and `target` are text or an object) have the type that
+serves most of them.
 """
 
 from __future__ import annotations

@@ -23,15 +23,11 @@ class ElasticsearchSettings:
     """Where and how to deliver.
 
     `url` is the cluster's address, with a path where a proxy adds one. `target` and `session_target` are data streams
-    or indices,
-    for audit events and for events of recordings. `document` is `message` (`@timestamp` and the event as text in
-    `message`, what
-    Elastic's Teleport integration reads) or `plain` (the event's own fields and `@timestamp`). `template` says whether
-    to install
-    an index template for them. At most one of `api_key` (encoded, as Kibana shows it), `username` with `password`, and
-    `bearer` is
-    set. TLS files as everywhere, "" = none. `timeout` limits a request and `keepalive` an idle connection, both in
-    seconds.
+    or indices, for audit events and for events of recordings. `document` is `message` (`@timestamp` and the event as
+    text in `message`, what Elastic's Teleport integration reads) or `plain` (the event's own fields and `@timestamp`).
+    `template` says whether to install an index template for them. At most one of `api_key` (encoded, as Kibana shows
+    it), `username` with `password`, and `bearer` is set. TLS files as everywhere, "" = none. `timeout` limits a request
+    and `keepalive` an idle connection, both in seconds.
     """
 
     url: str

@@ -59,8 +59,7 @@ class ElasticsearchSink:
         )
         self._installer = Installer(self._client, self._base, targets) if settings.template == "install" else None
         # A path with the target also works where `rest.action.multi.allow_explicit_index` forbids to name it in the
-        # lines, but some
-        # receivers, as Fluent Bit, know the plain path only.
+        # lines, but some receivers, as Fluent Bit, know the plain path only.
         self._in_path = True
         self._foreign = 0  # refusals there that were not Elasticsearch's
         self._path_works = False  # it has taken a request there, so a refusal is not about the path

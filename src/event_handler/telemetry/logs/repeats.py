@@ -29,8 +29,7 @@ class Repeats:
     """A structlog processor, and a filter for the handlers of the standard library, which count together.
 
     Lines are identical when level, event and all fields that are text are; numbers (counts, waits) may differ. `clock`
-    gives
-    seconds that never run backwards.
+    gives seconds that never run backwards.
     """
 
     def __init__(self, clock: Callable[[], float] = monotonic) -> None:

@@ -1,8 +1,7 @@
 """Reads what proves who we are to Teleport: an identity file, or certificate, key and CA as three PEM files.
 
 The format of an identity file is told by order, never by label: the first PEM block is the key, the second our
-certificate, every
-further one an authority. Source: Teleport's api/identityfile, as restated in its protocol reference.
+certificate, every further one an authority. Source: Teleport's api/identityfile, as restated in its protocol reference.
 """
 
 from __future__ import annotations
@@ -46,8 +45,7 @@ class Credentials:
     """Everything needed to sign in.
 
     `not_before` and `not_after` are those of the TLS certificate. For messages, `source` names the file of certificate
-    and key,
-    `authorities_source` that of the authorities.
+    and key, `authorities_source` that of the authorities.
     """
 
     key_pem: bytes

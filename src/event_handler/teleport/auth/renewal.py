@@ -1,10 +1,8 @@
 """Keeps the newest valid credentials: reads their files again and again, and tells in good time that they expire.
 
 Files are compared by what is in them, so a file cut off by its writer, a swapped symlink or a file that is away for a
-moment is
-simply not valid yet: the credentials at hand stay in use until a whole, newer set is there. Newer ones replace valid
-ones only when
-the cluster has let them in; where the old ones have expired, there is nothing to keep.
+moment is simply not valid yet: the credentials at hand stay in use until a whole, newer set is there. Newer ones
+replace valid ones only when the cluster has let them in; where the old ones have expired, there is nothing to keep.
 """
 
 from __future__ import annotations

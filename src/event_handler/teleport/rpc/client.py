@@ -42,6 +42,10 @@ class Client:
     def close(self) -> None:
         self._connection.close()
 
+    async def aclose(self) -> None:
+        """Close and wait a little until that is done."""
+        await self._connection.aclose()
+
     def move_to(self, fresh: Client) -> None:
         """Make new calls on the connection of `fresh`; the old one closes when its last call has ended."""
         self._connection, old = fresh._connection, self._connection

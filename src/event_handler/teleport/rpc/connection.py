@@ -30,6 +30,7 @@ STREAM_WINDOW = 512 * 1024  # bytes; 5 MiB/s a stream over 100 ms, where the def
 STREAMS = 128
 CONNECTION_WINDOW = STREAMS * STREAM_WINDOW  # bytes; streams that nobody reads at the moment must not stop the others
 UNARY_TIMEOUT = 90.0  # seconds; Athena's own query limit is 60
+GOODBYE = 1.0  # seconds that a connection has to close
 STALL_TIMEOUT = 120.0  # seconds without a message after which a stream counts as hung
 LARGEST_MESSAGE = (
     32 * 1024 * 1024
@@ -89,13 +90,25 @@ class _Protocol(H2Protocol):
     protocol does.
     """
 
-    def __init__(self, like: H2Protocol, tell: Callable[[BaseException | None], None]) -> None:
+    def __init__(self, like: H2Protocol, on_end: Callable[[BaseException | None], None]) -> None:
         super().__init__(like.handler, like.config, like.h2_config)
-        self._log = tell
+        self._on_end = on_end
         self._joiner = FrameJoiner()
         self._ended = False
+        self._transport: asyncio.Transport | None = None
+        self._gone = asyncio.Event()
+
+    async def gone(self, seconds: float) -> None:
+        """Wait until the connection is closed; one that is not within `seconds` is cut off."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self._gone.wait()
+        except TimeoutError:
+            if self._transport is not None:
+                self._transport.abort()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
         super().connection_made(transport)
         self.processor = _Processor(self.handler, self.connection)
         self.processor.tell = self._end
@@ -113,13 +126,14 @@ class _Protocol(H2Protocol):
             self._end(ConnectionError(NOT_HTTP2))
 
     def connection_lost(self, exc: BaseException | None) -> None:
+        self._gone.set()
         if not self._ended:
             self._end(exc)
         super().connection_lost(exc)
 
     def _end(self, reason: BaseException | None) -> None:
         self._ended = True
-        self._log(reason)
+        self._on_end(reason)
 
 
 class _EnteredChannel(Channel):
@@ -142,6 +156,7 @@ class _EnteredChannel(Channel):
         self._connector = connector
         self.context = context
         self.lost: BaseException | None = None
+        self.protocol: _Protocol | None = None  # of the newest connection
 
     @property
     def in_use(self) -> bool:
@@ -153,8 +168,9 @@ class _EnteredChannel(Channel):
 
     async def _create_connection(self) -> H2Protocol:
         self.lost = None
-        protocol = await self._connector.enter(lambda: _Protocol(self._protocol_factory(), self._lost), self.context)
-        return cast(H2Protocol, protocol)
+        made = await self._connector.enter(lambda: _Protocol(self._protocol_factory(), self._lost), self.context)
+        self.protocol = cast(_Protocol, made)
+        return self.protocol
 
 
 class Connection:
@@ -168,6 +184,12 @@ class Connection:
 
     def close(self) -> None:
         self._channel.close()
+
+    async def aclose(self) -> None:
+        """Close, and wait a little for the end of TLS, which an event loop that ends at once would not see."""
+        self.close()
+        if self._channel.protocol is not None:
+            await self._channel.protocol.gone(GOODBYE)
 
     def retire(self) -> None:
         """Close when the last call has ended: another connection has taken over."""
@@ -194,8 +216,7 @@ class Connection:
         """Call a server-streaming method and yield its messages as they arrive, one or many at a time.
 
         One of more than LARGEST_MESSAGE bytes is a Beginning. Raises as `unary` does, also in mid-stream. Only the
-        waiting for the
-        server is timed: a reader may take as long as it likes.
+        waiting for the server is timed: a reader may take as long as it likes.
         """
         call: UnaryStreamMethod[bytes, bytes] = UnaryStreamMethod(self._channel, method, bytes, bytes)
         with self._explained(method):
@@ -244,8 +265,8 @@ class Connection:
         """Turn whatever a call raises into an error of ours.
 
         grpclib wakes a call whose connection was lost by cancelling its task, and leaves the task marked as being
-        cancelled; a later
-        TaskGroup in that task would then take the failure of a child for a wish to stop. So the mark is taken off here.
+        cancelled; a later TaskGroup in that task would then take the failure of a child for a wish to stop. So the mark
+        is taken off here.
         """
         task = asyncio.current_task()
         before = task.cancelling() if task else 0

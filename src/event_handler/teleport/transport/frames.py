@@ -2,10 +2,9 @@
 cut out of data.
 
 A real server sends each event in a frame of its own, and the library takes some 15 µs for a frame whatever its size. So
-frames of data
-that arrived together are joined into large ones: the streams carry the same bytes, and the library still checks and
-counts them all.
-The file is compiled with `decode` (see there). Source: RFC 9113, 4.1 and 6.1; gRPC over HTTP/2.
+frames of data that arrived together are joined into large ones: the streams carry the same bytes, and the library still
+checks and counts them all. The file is compiled with `decode` (see there). Source: RFC 9113, 4.1 and 6.1; gRPC over
+HTTP/2.
 """
 
 from __future__ import annotations

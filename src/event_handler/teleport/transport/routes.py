@@ -22,9 +22,8 @@ def routes(
     """The ways into the cluster at `address`, best first; `choice` names the only one to try.
 
     Without an SSH certificate and SSH authorities in `credentials` there is no tunnel. `insecure_proxy` leaves public
-    certificates
-    unchecked, never those of the cluster itself. Raises ConfigurationError for what is no address, and for a tunnel
-    that cannot be.
+    certificates unchecked, never those of the cluster itself. Raises ConfigurationError for what is no address, and for
+    a tunnel that cannot be.
     """
     found: list[Route] = []
     if choice in ("auto", "direct", "tls-routing"):

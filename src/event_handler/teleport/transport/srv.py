@@ -51,8 +51,7 @@ async def resolve(addresses: Sequence[str]) -> tuple[list[str], list[Route]]:
     """Put in place of each service name its targets as `host:port`, in the order that DNS wants them tried.
 
     All names are asked for at once, for LOOKUP_TIMEOUT at most. One that does not resolve becomes a way that fails with
-    the reason,
-    so that the other addresses are tried all the same.
+    the reason, so that the other addresses are tried all the same.
     """
     found: list[str] = []
     failed: list[Route] = []

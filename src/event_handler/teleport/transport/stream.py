@@ -1,8 +1,8 @@
 """A byte stream that layers are stacked on, and the pump that turns the topmost layer into a socket.
 
 Layers pull: each read asks the layer below, each write waits until the layer below took the bytes. So nothing is
-buffered beyond one
-chunk a direction, a slow side slows the other, and a layer that is closed leaves neither task nor transport behind.
+buffered beyond one chunk a direction, a slow side slows the other, and a layer that is closed leaves neither task nor
+transport behind.
 """
 
 from __future__ import annotations
@@ -87,8 +87,7 @@ def as_socket(stream: Stream) -> socket.socket:
     """Return a non-blocking socket that carries the stream, which from now on belongs to it.
 
     A kernel socket is returned as it is. Any other stream is pumped through a socket pair (no listener, so no other
-    process can
-    reach it) until either side ends; what was read before is still passed on, then both are closed.
+    process can reach it) until either side ends; what was read before is still passed on, then both are closed.
     """
     if isinstance(stream, SocketStream):
         return stream.socket

@@ -63,8 +63,7 @@ def forced(address: str, environment: Mapping[str, str]) -> bool | None:
     """What the environment says about `address`: upgrade, do not, or None where the variable is not set.
 
     It is a list with `;` or `,` between: `host:port=yes` is for one address, a bare `no` for all that are not named.
-    Where it has
-    no bare word, addresses that are not named are not upgraded.
+    Where it has no bare word, addresses that are not named are not upgraded.
     """
     setting = environment.get(FORCED, "")
     if not setting:

@@ -2,21 +2,16 @@
 object.
 
 Wire bytes become JSON once, without protobuf objects in between, and only when the event has been selected; unknown
-fields are
-skipped. This is where most of the CPU goes: the file is typed, pure Python that the build compiles with mypyc where a C
-compiler is
-at hand, with the same results. For that the constants are Final, or the compiled code would look them up by name.
+fields are skipped. This is where most of the CPU goes: the file is typed, pure Python that the build compiles with
+mypyc where a C compiler is at hand, with the same results. For that the constants are Final, or the compiled code would
+look them up by name.
 
 Keys are sorted by their bytes, as Go's protojson does: the server writes map entries in random order, so only sorting
-makes the
-text the same on every read. Numbers are doubles and are printed in the shortest form that reads back equal: whole
-numbers
-without a point, exponents only below 1e-6 and from 1e21 on. JSON has no NaN or infinity; they are written as the
-strings
-"NaN", "Infinity" and "-Infinity" (the protobuf JSON mapping of doubles), so that such an event is delivered and not
-stuck.
-Source of the field numbers: teleport/auditlog/v1/auditlog.proto and proto/authservice.proto of Teleport 15 to 19,
-google/protobuf/struct.proto.
+makes the text the same on every read. Numbers are doubles and are printed in the shortest form that reads back equal:
+whole numbers without a point, exponents only below 1e-6 and from 1e21 on. JSON has no NaN or infinity; they are written
+as the strings "NaN", "Infinity" and "-Infinity" (the protobuf JSON mapping of doubles), so that such an event is
+delivered and not stuck. Source of the field numbers: teleport/auditlog/v1/auditlog.proto and proto/authservice.proto of
+Teleport 15 to 19, google/protobuf/struct.proto.
 """
 
 from __future__ import annotations
