@@ -10,7 +10,8 @@ EventHandlerError                 exit 1
 ├── ConnectError                  exit 1    no way into the cluster (retried while the process runs)
 ├── RpcError                      exit 1    the cluster answered a call with an error
 ├── FilesError                    exit 255  files that `configure` cannot write
-└── MalformedEventError           exit 1    bytes that are not an event; they become a dead letter
+├── MalformedEventError           exit 1    bytes that are not an event; they become a dead letter
+└── TransformError                exit 1    an event that a transform cannot change; it becomes a dead letter
 
 80 is what only a person can change: a service manager should not start the process again (RestartPreventExitStatus=80).
 """
@@ -93,4 +94,8 @@ class SinkError(EventHandlerError):
 
 
 class MalformedEventError(EventHandlerError):
+    pass
+
+
+class TransformError(EventHandlerError):
     pass

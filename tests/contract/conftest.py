@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from event_handler.sinks.base import Sink
+from event_handler.ports import Sink
 from tests.contract.http_adapters import ADAPTERS, HttpAdapter
 from tests.contract.pki import Pki, make_pki
 from tests.contract.receiver import Receiver, receiving

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import orjson
 
 from event_handler.event import Event
-from event_handler.sinks.base import Sink, Verdict
+from event_handler.ports import Sink, Verdict
 
 BOUND = 20.0  # seconds that a verdict may take on a loaded machine; below the time-out of the sinks that are not hasty
 

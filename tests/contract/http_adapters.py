@@ -12,9 +12,9 @@ from typing import Literal
 
 import orjson
 
-from event_handler.sinks.base import Sink
-from event_handler.sinks.elasticsearch import ElasticsearchSettings, ElasticsearchSink
-from event_handler.sinks.fluentd import FluentdSettings, FluentdSink
+from event_handler.ports import Sink
+from event_handler.sinks.elasticsearch import ElasticsearchOptions, ElasticsearchSink
+from event_handler.sinks.fluentd import FluentdOptions, FluentdSink
 from event_handler.sinks.http import KEEPALIVE, REQUEST_TIMEOUT, Compression, TlsFiles
 from tests.contract.receiver import Receiver, Reply, Request
 
@@ -66,9 +66,18 @@ def _fluentd(
     keepalive: float,
 ) -> Sink:
     urls = f"{url}/teleport/test.log", f"{url}/teleport/session"
-    return FluentdSink(
-        FluentdSettings(*urls, files.ca, files.cert, files.key, body, 4, timeout, keepalive, compression)
+    options = FluentdOptions(
+        url=urls[0],
+        session_url=urls[1],
+        ca=files.ca,
+        cert=files.cert,
+        key=files.key,
+        format=body,
+        max_connections=4,
+        timeout=timeout,
+        compression=compression,
     )
+    return FluentdSink(options, keepalive=keepalive)
 
 
 def _fluentd_ids(request: Request) -> list[str]:
@@ -80,8 +89,8 @@ def _elasticsearch(
     document: Literal["message", "plain"], url: str, files: TlsFiles, timeout: float, keepalive: float
 ) -> Sink:
     return ElasticsearchSink(
-        ElasticsearchSettings(
-            url,
+        ElasticsearchOptions(
+            url=url,
             document=document,
             api_key="a2V5OnNlY3JldA==",
             ca=files.ca,
@@ -89,8 +98,8 @@ def _elasticsearch(
             key=files.key,
             compression="gzip" if document == "message" else "none",
             timeout=timeout,
-            keepalive=keepalive,
-        )
+        ),
+        keepalive=keepalive,
     )
 
 

@@ -12,8 +12,8 @@ import pytest
 
 from event_handler.errors import SinkError
 from event_handler.event import Event
-from event_handler.sinks.base import Delivered, Denied, Partial, Reject, Retry
-from event_handler.sinks.elasticsearch import ElasticsearchSettings, ElasticsearchSink
+from event_handler.ports import Delivered, Denied, Partial, Reject, Retry
+from event_handler.sinks.elasticsearch import ElasticsearchOptions, ElasticsearchSink
 from event_handler.sinks.elasticsearch.answers import judge_items
 from event_handler.sinks.elasticsearch.documents import document_id
 from event_handler.sinks.http import Answer
@@ -38,9 +38,9 @@ async def cluster() -> AsyncIterator[Receiver]:
 
 
 async def sent(
-    cluster: Receiver, settings: ElasticsearchSettings, *events: Event
+    cluster: Receiver, settings: ElasticsearchOptions, *events: Event
 ) -> tuple[Request, list[dict[str, Any]]]:
-    sink = ElasticsearchSink(replace(settings, url=cluster.url + settings.url))
+    sink = ElasticsearchSink(settings.model_copy(update={"url": cluster.url + settings.url}))
     assert await sink.deliver(events) == Delivered()
     await sink.close()
     request = cluster.requests[-1]
@@ -82,7 +82,7 @@ async def test_an_answer_that_gets_lost_makes_no_double() -> None:
     batch = [replace(LOGIN, id=f"u-{number}") for number in range(20)]
     async with receiving(index.store, None) as cluster:
         cluster.script.append(index.lose_answer)
-        sink = ElasticsearchSink(ElasticsearchSettings(cluster.url))
+        sink = ElasticsearchSink(ElasticsearchOptions(url=cluster.url))
         assert isinstance(await sink.deliver(batch), Retry)
         assert await sink.deliver(batch) == Delivered()
         await sink.close()
@@ -91,7 +91,7 @@ async def test_an_answer_that_gets_lost_makes_no_double() -> None:
 
 
 async def test_an_event_goes_as_text_into_the_data_stream_of_the_teleport_integration(cluster: Receiver) -> None:
-    request, lines = await sent(cluster, ElasticsearchSettings(""), LOGIN)
+    request, lines = await sent(cluster, ElasticsearchOptions(url=""), LOGIN)
     assert urlsplit(request.target).path == "/logs-teleport.audit-default/_bulk"
     assert request.headers["content-type"] == "application/x-ndjson"
     assert request.headers["content-encoding"] == "gzip"
@@ -102,7 +102,7 @@ async def test_an_event_goes_as_text_into_the_data_stream_of_the_teleport_integr
 
 
 async def test_a_plain_document_has_the_events_own_fields(cluster: Receiver) -> None:
-    _, lines = await sent(cluster, ElasticsearchSettings("", document="plain"), LOGIN)
+    _, lines = await sent(cluster, ElasticsearchOptions(url="", document="plain"), LOGIN)
     assert lines[1] == {"@timestamp": "2026-09-21T14:13:20.250000Z", **orjson.loads(LOGIN.body)}
 
 
@@ -118,12 +118,12 @@ async def test_a_plain_document_has_the_events_own_fields(cluster: Receiver) -> 
 async def test_a_time_that_no_date_can_show_does_not_hold_up_the_event(
     cluster: Receiver, seconds: float, stamp: str
 ) -> None:
-    _, lines = await sent(cluster, ElasticsearchSettings("", document="plain"), replace(LOGIN, time=seconds))
+    _, lines = await sent(cluster, ElasticsearchOptions(url="", document="plain"), replace(LOGIN, time=seconds))
     assert lines[1]["@timestamp"] == stamp
 
 
 async def test_events_of_recordings_go_to_their_own_stream_and_name_their_session(cluster: Receiver) -> None:
-    request, lines = await sent(cluster, ElasticsearchSettings("", compression="none"), PRINT)
+    request, lines = await sent(cluster, ElasticsearchOptions(url="", compression="none"), PRINT)
     assert urlsplit(request.target).path == "/logs-teleport.session-default/_bulk"
     assert "content-encoding" not in request.headers
     assert lines[0] == {"create": {"_id": "f0cd9816/7/hash"}}
@@ -132,7 +132,7 @@ async def test_events_of_recordings_go_to_their_own_stream_and_name_their_sessio
 
 
 async def test_the_path_and_query_of_the_url_are_kept_and_the_answer_is_trimmed(cluster: Receiver) -> None:
-    settings = ElasticsearchSettings("/search%2Fx/?pipeline=teleport", target="Audit.alias")
+    settings = ElasticsearchOptions(url="/search%2Fx/?pipeline=teleport", target="Audit.alias")
     request, _ = await sent(cluster, settings, LOGIN)
     parts = urlsplit(request.target)
     assert parts.path == "/search%2Fx/Audit.alias/_bulk"
@@ -146,20 +146,20 @@ async def test_the_path_and_query_of_the_url_are_kept_and_the_answer_is_trimmed(
 @pytest.mark.parametrize(
     ("settings", "header"),
     [
-        (ElasticsearchSettings("", api_key="a2V5"), "ApiKey a2V5"),
-        (ElasticsearchSettings("", username="elastic", password="pä:ss"), "Basic ZWxhc3RpYzpww6Q6c3M="),
-        (ElasticsearchSettings("", username="elastic", password="€密"), "Basic ZWxhc3RpYzrigqzlr4Y="),
-        (ElasticsearchSettings("", bearer="t.o.k"), "Bearer t.o.k"),
+        (ElasticsearchOptions(url="", api_key="a2V5"), "ApiKey a2V5"),
+        (ElasticsearchOptions(url="", username="elastic", password="pä:ss"), "Basic ZWxhc3RpYzpww6Q6c3M="),
+        (ElasticsearchOptions(url="", username="elastic", password="€密"), "Basic ZWxhc3RpYzrigqzlr4Y="),
+        (ElasticsearchOptions(url="", bearer="t.o.k"), "Bearer t.o.k"),
     ],
     ids=["api key", "basic", "basic beyond Latin-1", "bearer"],
 )
-async def test_each_way_to_log_in_is_sent(cluster: Receiver, settings: ElasticsearchSettings, header: str) -> None:
+async def test_each_way_to_log_in_is_sent(cluster: Receiver, settings: ElasticsearchOptions, header: str) -> None:
     request, _ = await sent(cluster, settings, LOGIN)
     assert request.headers["authorization"] == header
 
 
 def test_two_ways_to_log_in_are_refused_and_no_secret_is_shown() -> None:
-    settings = ElasticsearchSettings("https://h", api_key="hunter2", bearer="hunter3")
+    settings = ElasticsearchOptions(url="https://h", api_key="hunter2", bearer="hunter3")
     with pytest.raises(SinkError, match=r"api-key and forward\.elasticsearch\.bearer") as caught:
         ElasticsearchSink(settings)
     assert "hunter" not in str(caught.value) + repr(settings)
@@ -167,7 +167,7 @@ def test_two_ways_to_log_in_are_refused_and_no_secret_is_shown() -> None:
 
 def test_a_secret_with_a_line_break_is_refused_and_not_shown() -> None:
     with pytest.raises(SinkError, match="line break") as caught:
-        ElasticsearchSink(ElasticsearchSettings("https://h", api_key="hunter2\n"))
+        ElasticsearchSink(ElasticsearchOptions(url="https://h", api_key="hunter2\n"))
     assert "hunter2" not in str(caught.value)
 
 
@@ -180,7 +180,7 @@ def plain_path_only(request: Request) -> Reply:
 
 async def test_a_receiver_that_knows_the_plain_path_only_is_sent_to_it_with_the_index_in_the_lines() -> None:
     async with receiving(plain_path_only, None) as cluster:
-        sink = ElasticsearchSink(ElasticsearchSettings(cluster.url, compression="none"))
+        sink = ElasticsearchSink(ElasticsearchOptions(url=cluster.url, compression="none"))
         first = await sink.deliver([LOGIN])
         assert isinstance(first, Reject)
         assert "not how Elasticsearch or OpenSearch answer" in first.reason
@@ -195,7 +195,7 @@ async def test_a_receiver_that_knows_the_plain_path_only_is_sent_to_it_with_the_
 
 async def test_a_receiver_that_refuses_both_paths_is_not_believed_to_take_anything() -> None:
     async with receiving(lambda _: Reply(404, b"<html>"), None) as cluster:
-        sink = ElasticsearchSink(ElasticsearchSettings(cluster.url, compression="none"))
+        sink = ElasticsearchSink(ElasticsearchOptions(url=cluster.url, compression="none"))
         assert [type(await sink.deliver([LOGIN])) for _ in range(3)] == [Denied] * 3
         await sink.close()
 
@@ -203,7 +203,7 @@ async def test_a_receiver_that_refuses_both_paths_is_not_believed_to_take_anythi
 async def test_the_path_with_the_target_is_kept_once_it_has_worked() -> None:
     """A firewall in front of the cluster may refuse an event in words of its own."""
     async with receiving(created, None) as cluster:
-        sink = ElasticsearchSink(ElasticsearchSettings(cluster.url, compression="none"))
+        sink = ElasticsearchSink(ElasticsearchOptions(url=cluster.url, compression="none"))
         verdicts = [type(await sink.deliver([LOGIN]))]
         cluster.script.extend([answer(400, b"blocked")] * 2)
         verdicts += [type(await sink.deliver([LOGIN])) for _ in range(3)]
@@ -215,9 +215,9 @@ async def test_the_path_with_the_target_is_kept_once_it_has_worked() -> None:
 @pytest.mark.parametrize("name", ["", " ", "a/b", "-a", "_bulk", "a,b", "*", "..", "a b"])
 def test_a_target_that_is_no_index_name_is_refused(name: str) -> None:
     with pytest.raises(SinkError, match="target"):
-        ElasticsearchSink(ElasticsearchSettings("https://h", target=name))
+        ElasticsearchSink(ElasticsearchOptions(url="https://h", target=name))
     with pytest.raises(SinkError, match="session-target"):
-        ElasticsearchSink(ElasticsearchSettings("https://h", session_target=name))
+        ElasticsearchSink(ElasticsearchOptions(url="https://h", session_target=name))
 
 
 def test_an_id_is_never_longer_than_elasticsearch_takes() -> None:

@@ -14,8 +14,8 @@ from typing import Literal
 import orjson
 import pytest
 
-from event_handler.sinks.base import Delivered, Reject
-from event_handler.sinks.elasticsearch import ElasticsearchSettings, ElasticsearchSink
+from event_handler.ports import Delivered, Reject
+from event_handler.sinks.elasticsearch import ElasticsearchOptions, ElasticsearchSink
 from tests.contract.deliveries import events, eventually
 
 VARIABLE = "EVENT_HANDLER_FLUENT_BIT"
@@ -68,7 +68,7 @@ async def port(tmp_path: Path) -> AsyncIterator[int]:
 @pytest.mark.parametrize("compression", ["none", "gzip"])
 async def test_every_event_arrives(port: int, tmp_path: Path, compression: Literal["none", "gzip"]) -> None:
     sink = ElasticsearchSink(
-        ElasticsearchSettings(f"http://127.0.0.1:{port}", document="plain", compression=compression)
+        ElasticsearchOptions(url=f"http://127.0.0.1:{port}", document="plain", compression=compression)
     )
     first, *rest = events(1000), events(1000, 1000)
     refused = await sink.deliver(first)

@@ -10,8 +10,8 @@ import orjson
 import pytest
 from structlog.testing import capture_logs
 
-from event_handler.sinks.base import Delivered, Retry
-from event_handler.sinks.elasticsearch import ElasticsearchSettings, ElasticsearchSink
+from event_handler.ports import Delivered, Retry
+from event_handler.sinks.elasticsearch import ElasticsearchOptions, ElasticsearchSink
 from event_handler.sinks.elasticsearch.template import VERSION
 from tests.contract.deliveries import events
 from tests.contract.receiver import Receiver, Reply, Request, receiving
@@ -66,7 +66,7 @@ def denied(
 
 
 def sink_for(cluster: Receiver, **changes: Any) -> ElasticsearchSink:
-    return ElasticsearchSink(ElasticsearchSettings(cluster.url, template="install", **changes))
+    return ElasticsearchSink(ElasticsearchOptions(url=cluster.url, template="install", **changes))
 
 
 @pytest.mark.parametrize(

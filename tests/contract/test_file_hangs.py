@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from event_handler.sinks.base import Delivered
-from event_handler.sinks.file import FileSettings, FileSink
+from event_handler.ports import Delivered
+from event_handler.sinks.file import FileOptions, FileSink
 from tests.contract.deliveries import BOUND, events, verdict
 from tests.contract.ndjson import uids
 
@@ -32,10 +32,10 @@ def terminal() -> Iterator[str]:
 
 
 async def test_sinks_whose_writes_hang_hold_up_no_other_and_can_be_closed(terminal: str, tmp_path: Path) -> None:
-    hanging = [FileSink(FileSettings(terminal)) for _ in range(MORE_SINKS)]
+    hanging = [FileSink(FileOptions(path=terminal)) for _ in range(MORE_SINKS)]
     sending = [asyncio.create_task(sink.deliver(events(100, size=3000))) for sink in hanging]
     path = tmp_path / "events.ndjson"
-    other = FileSink(FileSettings(str(path), max_age=0))
+    other = FileSink(FileOptions(path=str(path), max_age=0))
     async with asyncio.timeout(BOUND):
         assert await verdict(other, events(3)) == Delivered()
         await other.close()
@@ -50,12 +50,12 @@ async def test_sinks_whose_writes_hang_hold_up_no_other_and_can_be_closed(termin
 
 HANGING = """
 import asyncio, os
-from event_handler.sinks.file import FileSettings, FileSink
+from event_handler.sinks.file import FileOptions, FileSink
 from tests.contract.deliveries import events
 
 async def main():
     ours, theirs = os.openpty()
-    sink = FileSink(FileSettings(os.ttyname(theirs)))
+    sink = FileSink(FileOptions(path=os.ttyname(theirs)))
     sending = asyncio.create_task(sink.deliver(events(100, size=3000)))
     await asyncio.sleep(0)
     sending.cancel()

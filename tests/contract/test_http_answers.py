@@ -10,7 +10,7 @@ from email.utils import format_datetime
 import pytest
 
 from event_handler import about
-from event_handler.sinks.base import Delivered, Denied, Partial, Reject, Retry, Sink, Split, Verdict
+from event_handler.ports import Delivered, Denied, Partial, Reject, Retry, Sink, Split, Verdict
 from tests.contract import receiver as scripted
 from tests.contract.deliveries import BOUND, events, eventually, verdict
 from tests.contract.http_adapters import ADAPTERS, HttpAdapter

@@ -8,8 +8,8 @@ from __future__ import annotations
 import pytest
 from structlog.testing import capture_logs
 
-from event_handler.sinks.base import Delivered, Reject, Sink
-from event_handler.sinks.fluentd import FluentdSettings, FluentdSink
+from event_handler.ports import Delivered, Reject, Sink
+from event_handler.sinks.fluentd import FluentdOptions, FluentdSink
 from event_handler.sinks.http import LARGE, PACK_ASIDE
 from tests.contract.deliveries import events, verdict
 from tests.contract.http_adapters import ADAPTERS, HttpAdapter
@@ -67,7 +67,14 @@ async def test_content_that_is_refused_packed_and_plain_is_bad_and_the_next_is_p
 async def test_a_body_of_any_size_arrives_whole(receiver: Receiver, pki: Pki, size: int, packs: bool) -> None:
     url, files = f"{receiver.url}/test.log", pki.client_files()
     sink = FluentdSink(
-        FluentdSettings(url, url, files.ca, files.cert, files.key, compression="gzip" if packs else "none")
+        FluentdOptions(
+            url=url,
+            session_url=url,
+            ca=files.ca,
+            cert=files.cert,
+            key=files.key,
+            compression="gzip" if packs else "none",
+        )
     )
     (event,) = events(1)
     event.body = b'{"text":"%b"}' % (b"x" * size)

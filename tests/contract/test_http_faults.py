@@ -16,8 +16,8 @@ import pytest
 from yarl import URL
 
 from event_handler.errors import SinkError
-from event_handler.sinks.base import Delivered, Reject, Retry
-from event_handler.sinks.fluentd import FluentdSettings, FluentdSink
+from event_handler.ports import Delivered, Reject, Retry
+from event_handler.sinks.fluentd import FluentdOptions, FluentdSink
 from event_handler.sinks.http import Answer, HttpClient, TlsFiles
 from tests.contract import receiver as scripted
 from tests.contract.deliveries import events, verdict
@@ -28,7 +28,11 @@ from tests.contract.receiver import Receiver, Reply, receiving
 
 def fluentd(url: str, files: TlsFiles | None = None, timeout: float = 20.0) -> FluentdSink:
     named = files or TlsFiles()
-    return FluentdSink(FluentdSettings(f"{url}/a", f"{url}/s", named.ca, named.cert, named.key, timeout=timeout))
+    return FluentdSink(
+        FluentdOptions(
+            url=f"{url}/a", session_url=f"{url}/s", ca=named.ca, cert=named.cert, key=named.key, timeout=timeout
+        )
+    )
 
 
 async def said(url: str, files: TlsFiles | None = None) -> Retry:
@@ -254,4 +258,4 @@ def test_tls_files_beside_a_url_in_the_clear_are_refused_at_the_start(
 def test_it_is_enough_that_one_of_two_urls_is_in_the_clear(pki: Pki, clear: str) -> None:
     url, session_url = [("http" if each == clear else "https") + "://a/x" for each in ("url", "session-url")]
     with pytest.raises(SinkError, match=rf"forward\.fluentd\.{clear} begins with http://"):
-        FluentdSink(FluentdSettings(url, session_url, ca=pki.client_files().ca))
+        FluentdSink(FluentdOptions(url=url, session_url=session_url, ca=pki.client_files().ca))

@@ -16,8 +16,8 @@ from time import monotonic
 
 import pytest
 
-from event_handler.sinks.base import Delivered
-from event_handler.sinks.fluentd import FluentdSettings, FluentdSink
+from event_handler.ports import Delivered
+from event_handler.sinks.fluentd import FluentdOptions, FluentdSink
 from tests.contract.deliveries import eventually, verdict
 from tests.contract.pki import Pki
 
@@ -71,7 +71,10 @@ async def strict(pki: Pki, answer: bytes) -> AsyncIterator[Strict]:
 
 def fluentd(pki: Pki, port: int, keepalive: float = 8.0) -> FluentdSink:
     url, files = f"https://localhost:{port}/a", pki.client_files()
-    return FluentdSink(FluentdSettings(url, url, files.ca, files.cert, files.key, keepalive=keepalive))
+    return FluentdSink(
+        FluentdOptions(url=url, session_url=url, ca=files.ca, cert=files.cert, key=files.key),
+        keepalive=keepalive,
+    )
 
 
 @pytest.fixture(params=[ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3], ids=["1.2", "1.3"])

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from event_handler.sinks.base import Delivered, Retry, Sink, Split
+from event_handler.ports import Delivered, Retry, Sink, Split
 from event_handler.sinks.http import KEEPALIVE, PACK_ASIDE, TlsFiles
 from tests.contract import receiver as scripted
 from tests.contract.deliveries import events, eventually, verdict

@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 from event_handler.errors import SinkError
-from event_handler.sinks.base import Delivered, Retry, Verdict
-from event_handler.sinks.elasticsearch import ElasticsearchSettings, ElasticsearchSink
-from event_handler.sinks.fluentd import FluentdSettings, FluentdSink
+from event_handler.ports import Delivered, Retry, Verdict
+from event_handler.sinks.elasticsearch import ElasticsearchOptions, ElasticsearchSink
+from event_handler.sinks.fluentd import FluentdOptions, FluentdSink
 from event_handler.sinks.http import TlsFiles
 from tests.contract.deliveries import events, verdict
 from tests.contract.pki import Pki
@@ -29,7 +29,9 @@ pytestmark = pytest.mark.usefixtures("no_settings_from_outside")
 
 def fluentd(url: str, files: TlsFiles | None = None) -> FluentdSink:
     named = files or TlsFiles()
-    return FluentdSink(FluentdSettings(f"{url}/a", f"{url}/s", named.ca, named.cert, named.key))
+    return FluentdSink(
+        FluentdOptions(url=f"{url}/a", session_url=f"{url}/s", ca=named.ca, cert=named.cert, key=named.key)
+    )
 
 
 async def said(sink: FluentdSink) -> Verdict:
@@ -228,7 +230,11 @@ async def test_a_proxy_that_hangs_costs_a_time_out(pki: Pki, monkeypatch: pytest
         monkeypatch.setenv("HTTPS_PROXY", f"127.0.0.1:{port}")
         files = pki.client_files()
         url = f"https://{HOST}:8888/a"
-        got = await said(FluentdSink(FluentdSettings(url, url, files.ca, files.cert, files.key, timeout=0.3)))
+        got = await said(
+            FluentdSink(
+                FluentdOptions(url=url, session_url=url, ca=files.ca, cert=files.cert, key=files.key, timeout=0.3)
+            )
+        )
     assert isinstance(got, Retry)
     assert not got.unanswered
 
@@ -241,5 +247,5 @@ def test_a_proxy_that_cannot_be_used_is_refused_at_the_start_without_its_passwor
     with pytest.raises(SinkError, match="HTTPS_PROXY") as caught:
         fluentd(f"https://{HOST}")
     with pytest.raises(SinkError, match="HTTPS_PROXY"):
-        ElasticsearchSink(ElasticsearchSettings(f"https://{HOST}"))
+        ElasticsearchSink(ElasticsearchOptions(url=f"https://{HOST}"))
     assert "secret" not in str(caught.value)

@@ -8,7 +8,7 @@ from time import monotonic
 import pytest
 
 from event_handler.errors import SinkError
-from event_handler.sinks.base import Delivered, Retry, Sink
+from event_handler.ports import Delivered, Retry, Sink
 from event_handler.sinks.http import TlsFiles
 from tests.contract.deliveries import BOUND, verdict
 from tests.contract.http_adapters import HttpAdapter

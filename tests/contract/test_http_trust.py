@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from event_handler.sinks.base import Delivered, Retry, Verdict
-from event_handler.sinks.fluentd import FluentdSettings, FluentdSink
+from event_handler.ports import Delivered, Retry, Verdict
+from event_handler.sinks.fluentd import FluentdOptions, FluentdSink
 from tests.contract.chains import DAY, Signed, server, sign
 from tests.contract.deliveries import verdict
 from tests.contract.receiver import Receiver, Reply, receiving
@@ -21,7 +21,7 @@ from tests.contract.receiver import Receiver, Reply, receiving
 
 @asynccontextmanager
 async def fluentd(receiver: Receiver, ca: Path) -> AsyncIterator[FluentdSink]:
-    sink = FluentdSink(FluentdSettings(f"{receiver.url}/a", f"{receiver.url}/s", str(ca)))
+    sink = FluentdSink(FluentdOptions(url=f"{receiver.url}/a", session_url=f"{receiver.url}/s", ca=str(ca)))
     yield sink
     await sink.close()
 

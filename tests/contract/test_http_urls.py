@@ -11,9 +11,9 @@ from urllib.parse import quote
 import pytest
 
 from event_handler.errors import SinkError
-from event_handler.sinks.base import Delivered
-from event_handler.sinks.elasticsearch import ElasticsearchSettings, ElasticsearchSink
-from event_handler.sinks.fluentd import FluentdSettings, FluentdSink
+from event_handler.ports import Delivered
+from event_handler.sinks.elasticsearch import ElasticsearchOptions, ElasticsearchSink
+from event_handler.sinks.fluentd import FluentdOptions, FluentdSink
 from event_handler.sinks.http import TlsFiles
 from tests.contract.deliveries import events, verdict
 from tests.contract.http_adapters import HttpAdapter
@@ -24,7 +24,7 @@ async def posted(url: str) -> Receiver:
     """A receiver that has had an event, and one of a session; `PORT` in `url` becomes its port."""
     async with receiving(lambda _: Reply(200), None) as receiver:
         named = url.replace("PORT", str(receiver.port))
-        sink = FluentdSink(FluentdSettings(named, named.replace("/a", "/s")))
+        sink = FluentdSink(FluentdOptions(url=named, session_url=named.replace("/a", "/s")))
         assert await verdict(sink) == Delivered()
         assert await verdict(sink, events(1, session_id="s1")) == Delivered()
         await sink.close()
@@ -66,7 +66,7 @@ async def test_bytes_that_are_no_utf8_are_sent_as_they_are() -> None:
 async def test_each_url_has_its_own_credentials() -> None:
     async with receiving(lambda _: Reply(200), None) as receiver:
         place = f"127.0.0.1:{receiver.port}"
-        sink = FluentdSink(FluentdSettings(f"http://one:1@{place}/a", f"http://two:2@{place}/s"))
+        sink = FluentdSink(FluentdOptions(url=f"http://one:1@{place}/a", session_url=f"http://two:2@{place}/s"))
         await verdict(sink)
         await verdict(sink, events(1, session_id="s1"))
         await sink.close()
@@ -77,7 +77,7 @@ async def test_each_url_has_its_own_credentials() -> None:
 async def test_a_header_that_is_configured_wins_over_the_url() -> None:
     async with receiving(lambda _: Reply(200), None) as receiver:
         sink = ElasticsearchSink(
-            ElasticsearchSettings(f"http://user:password@127.0.0.1:{receiver.port}", api_key="a2V5")
+            ElasticsearchOptions(url=f"http://user:password@127.0.0.1:{receiver.port}", api_key="a2V5")
         )
         await verdict(sink)
         await sink.close()

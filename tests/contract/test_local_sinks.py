@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from event_handler.sinks.base import Delivered, Sink
-from event_handler.sinks.file import FileSettings, FileSink
+from event_handler.ports import Delivered, Sink
+from event_handler.sinks.file import FileOptions, FileSink
 from tests.contract.deliveries import events, verdict
 from tests.contract.ndjson import read, uids
 
@@ -26,7 +26,7 @@ class LocalAdapter:
 
 @contextlib.asynccontextmanager
 async def file(path: Path) -> AsyncIterator[Sink]:
-    sink = FileSink(FileSettings(str(path), max_age=0))
+    sink = FileSink(FileOptions(path=str(path), max_age=0))
     yield sink
     await sink.close()
 
@@ -34,7 +34,7 @@ async def file(path: Path) -> AsyncIterator[Sink]:
 @contextlib.asynccontextmanager
 async def redirected(path: Path) -> AsyncIterator[Sink]:
     with path.open("ab") as output:
-        sink = FileSink(FileSettings("-"), output.fileno())
+        sink = FileSink(FileOptions(path="-"), standard_output=output.fileno())
         yield sink
         await sink.close()
 

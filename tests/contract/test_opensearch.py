@@ -16,8 +16,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from event_handler.event import Event
-from event_handler.sinks.base import Delivered, Partial, Retry
-from event_handler.sinks.elasticsearch import ElasticsearchSettings, ElasticsearchSink
+from event_handler.ports import Delivered, Partial, Retry
+from event_handler.sinks.elasticsearch import ElasticsearchOptions, ElasticsearchSink
 from event_handler.sinks.elasticsearch.fields import FIELDS
 from event_handler.sinks.elasticsearch.template import VERSION, template_name
 from tests.contract.opensearch_node import VARIABLE, Node, running
@@ -47,8 +47,8 @@ def make(node: Node) -> Iterator[Make]:
     ) -> tuple[str, ElasticsearchSink]:
         target = f"logs-t.{uuid4().hex}-default" if form == "data stream" else f"t{uuid4().hex}"
         made.append(target)
-        settings = ElasticsearchSettings(
-            node.url, target=target, session_target=target, document=document, template=template
+        settings = ElasticsearchOptions(
+            url=node.url, target=target, session_target=target, document=document, template=template
         )
         return target, ElasticsearchSink(settings)
 
@@ -175,7 +175,7 @@ async def test_a_template_is_installed_once_replaced_when_older_and_left_alone_w
     async def after(change: dict[str, Any]) -> dict[str, Any]:
         node.ask("PUT", path, installed | change)
         again = ElasticsearchSink(
-            ElasticsearchSettings(node.url, target=target, session_target=target, template="install")
+            ElasticsearchOptions(url=node.url, target=target, session_target=target, template="install")
         )
         assert await again.deliver([event({"user": "a"})]) == Delivered()
         await again.close()

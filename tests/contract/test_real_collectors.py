@@ -26,8 +26,8 @@ import pytest
 from event_handler.configure import Request, groups
 from event_handler.configure.files import write
 from event_handler.event import Event
-from event_handler.sinks.base import Delivered, Retry, Verdict
-from event_handler.sinks.fluentd import FluentdSettings, FluentdSink
+from event_handler.ports import Delivered, Retry, Verdict
+from event_handler.sinks.fluentd import FluentdOptions, FluentdSink
 from tests.contract.times import FORMS, SECOND, SMALL_LETTERS
 
 START = 60.0  # seconds that a collector may take to listen on a loaded machine
@@ -162,7 +162,9 @@ async def running(product: Product, out: Path) -> AsyncIterator[tuple[int, async
 async def sink(out: Path, port: int, kind: Literal["single", "array"]) -> AsyncIterator[FluentdSink]:
     url = f"https://localhost:{port}"
     ca, cert, key = (str(out / name) for name in ("ca.crt", "client.crt", "client.key"))
-    made = FluentdSink(FluentdSettings(f"{url}/test.log", f"{url}/session", ca, cert, key, kind))
+    made = FluentdSink(
+        FluentdOptions(url=f"{url}/test.log", session_url=f"{url}/session", ca=ca, cert=cert, key=key, format=kind)
+    )
     try:
         yield made
     finally:

@@ -11,8 +11,8 @@ import orjson
 import pytest
 
 from event_handler.errors import SinkError
-from event_handler.sinks.base import Delivered, Retry
-from event_handler.sinks.file import FileSettings, FileSink
+from event_handler.ports import Delivered, Retry
+from event_handler.sinks.file import FileOptions, FileSink
 from tests.contract.deliveries import BOUND, events, verdict
 
 
@@ -31,7 +31,7 @@ async def test_a_reader_of_standard_output_gets_every_line(pipe: Pipe) -> None:
     received: list[bytes] = []
     reader = threading.Thread(target=lambda: received.extend(iter(lambda: os.read(pipe.reading, 65536), b"")))
     reader.start()
-    sink = FileSink(FileSettings("-"), pipe.writing)
+    sink = FileSink(FileOptions(path="-"), standard_output=pipe.writing)
     assert await verdict(sink, events(300, size=3000)) == Delivered()
     await sink.close()
     os.close(pipe.writing)
@@ -44,7 +44,7 @@ async def test_a_reader_of_standard_output_gets_every_line(pipe: Pipe) -> None:
 
 async def test_a_reader_that_has_ended_is_said_plainly(pipe: Pipe) -> None:
     os.close(pipe.reading)
-    sink = FileSink(FileSettings("-"), pipe.writing)
+    sink = FileSink(FileOptions(path="-"), standard_output=pipe.writing)
     said = await verdict(sink, events(1))
     await sink.close()
     os.close(pipe.writing)
@@ -54,7 +54,7 @@ async def test_a_reader_that_has_ended_is_said_plainly(pipe: Pipe) -> None:
 
 
 async def test_a_reader_that_stands_still_is_waited_for_and_no_line_is_torn(pipe: Pipe) -> None:
-    sink = FileSink(FileSettings("-"), pipe.writing, patience=0.2)
+    sink = FileSink(FileOptions(path="-"), standard_output=pipe.writing, patience=0.2)
     batch = events(100, size=3000)
     said = await verdict(sink, batch)
     assert said == Retry("standard output cannot be written: the reader takes nothing")
@@ -72,7 +72,7 @@ async def test_a_reader_that_stands_still_is_waited_for_and_no_line_is_torn(pipe
 
 
 async def test_close_does_not_wait_for_a_reader_that_stands_still(pipe: Pipe) -> None:
-    sink = FileSink(FileSettings("-"), pipe.writing)
+    sink = FileSink(FileOptions(path="-"), standard_output=pipe.writing)
     sending = asyncio.create_task(sink.deliver(events(100, size=3000)))
     await asyncio.sleep(0.05)
     assert not sending.done()
@@ -85,4 +85,4 @@ async def test_close_does_not_wait_for_a_reader_that_stands_still(pipe: Pipe) ->
 
 def test_a_standard_output_that_is_not_open_is_refused_at_the_start() -> None:
     with pytest.raises(SinkError, match="cannot be opened"):
-        FileSink(FileSettings("-"), standard_output=1_000_000)
+        FileSink(FileOptions(path="-"), standard_output=1_000_000)

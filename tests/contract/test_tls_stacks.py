@@ -20,8 +20,8 @@ from event_handler.configure import Request, groups
 from event_handler.configure.authority import KeyType
 from event_handler.configure.files import write
 from event_handler.event import Event
-from event_handler.sinks.base import Delivered, Retry
-from event_handler.sinks.fluentd import FluentdSettings, FluentdSink
+from event_handler.ports import Delivered, Retry
+from event_handler.sinks.fluentd import FluentdOptions, FluentdSink
 
 PROGRAMS = Path(__file__).parent / "collectors"
 PASSPHRASE = "correct horse"
@@ -90,10 +90,9 @@ async def collector(stack: str, made: Path, built: Path) -> AsyncIterator[tuple[
 
 def sink(made: Path, port: int, *, signed: bool) -> FluentdSink:
     """A sink that trusts the authority, and shows its certificate where it is `signed`."""
-    pair = (str(made / "client.crt"), str(made / "client.key")) if signed else ("", "")
-    return FluentdSink(
-        FluentdSettings(f"https://localhost:{port}/a", f"https://localhost:{port}/s", str(made / "ca.crt"), *pair)
-    )
+    cert, key = (str(made / "client.crt"), str(made / "client.key")) if signed else ("", "")
+    url, ca = f"https://localhost:{port}", str(made / "ca.crt")
+    return FluentdSink(FluentdOptions(url=f"{url}/a", session_url=f"{url}/s", ca=ca, cert=cert, key=key))
 
 
 async def until_printed(wanted: bytes, printed: asyncio.StreamReader) -> None:

@@ -17,7 +17,7 @@ from aiohttp import web
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from event_handler.simulator.certificates import issue, make_authority, name, write_secret
-from event_handler.sinks.fluentd import FluentdSettings
+from event_handler.sinks.fluentd import FluentdOptions
 
 
 class Collector:
@@ -30,7 +30,7 @@ class Collector:
         self.refused: frozenset[str] = frozenset()  # ids of events that it does not want
         self.stall_once = 0.0
         self.requests = 0
-        self.settings = FluentdSettings("", "")
+        self.settings = FluentdOptions(url="", session_url="")
         self.last_request = monotonic()
 
     async def handle(self, request: web.Request) -> web.Response:
@@ -83,5 +83,12 @@ async def collector(tmp_path: Path) -> AsyncIterator[Collector]:
     async with serving(made, context) as port:
         url = f"https://localhost:{port}"
         ca_file, cert_file, key_file = (str(directory / file) for file in ("ca.crt", "client.crt", "client.key"))
-        made.settings = FluentdSettings(f"{url}/test.log", f"{url}/session", ca_file, cert_file, key_file, "array")
+        made.settings = FluentdOptions(
+            url=f"{url}/test.log",
+            session_url=f"{url}/session",
+            ca=ca_file,
+            cert=cert_file,
+            key=key_file,
+            format="array",
+        )
         yield made

@@ -19,16 +19,17 @@ from typing import Any
 import pytest
 
 from event_handler.errors import ConnectError
+from event_handler.ports import Sink
 from event_handler.runtime.lockout import LockSettings, LoginLockout
 from event_handler.runtime.login_watch import LoginWatch
 from event_handler.runtime.session import FollowSettings
-from event_handler.runtime.worker import Filters, Worker, open_worker
+from event_handler.runtime.sinks import Filters, PlannedSink
+from event_handler.runtime.worker import Worker, open_worker
 from event_handler.simulator.credentials import write_cluster_files
 from event_handler.simulator.events import Generator, encode, stamp
 from event_handler.simulator.log import AuditLog, day_of
 from event_handler.simulator.server import AuthServer, Faults
-from event_handler.sinks.base import Sink
-from event_handler.sinks.fluentd import FluentdSettings, FluentdSink
+from event_handler.sinks.fluentd import FluentdOptions, FluentdSink
 from event_handler.sources.search import read_position
 from event_handler.state.store import Store
 from event_handler.teleport.auth.credentials import read_identity
@@ -95,10 +96,10 @@ def following(start: float, **changes: object) -> FollowSettings:
 
 
 @asynccontextmanager
-async def line_into(sink: Sink, store: Store, *rest: Any) -> AsyncIterator[Worker]:
+async def line_into(sink: Sink, store: Store, filters: Filters, *rest: Any) -> AsyncIterator[Worker]:
     """A line whose sink is closed with it."""
     try:
-        async with open_worker(sink, store, *rest) as line:
+        async with open_worker(PlannedSink(sink, filters), store, *rest) as line:
             yield line
     finally:
         await sink.close()
@@ -106,7 +107,7 @@ async def line_into(sink: Sink, store: Store, *rest: Any) -> AsyncIterator[Worke
 
 async def run(
     connect: Callable[[], Client],
-    settings: FluentdSettings,
+    settings: FluentdOptions,
     state: Path,
     follow: FollowSettings,
     in_flight: int = 8 * 1024 * 1024,
@@ -345,7 +346,7 @@ async def test_a_cluster_that_is_away_is_an_error_only_after_the_startup_timeout
     async with cluster(tmp_path / "sim", log, bulk=True, faults=Faults()) as connect:
         del connect
         context = client_context(read_identity(str(tmp_path / "sim" / "identity")))
-    settings = FluentdSettings("https://localhost:1/a", "https://localhost:1/b")
+    settings = FluentdOptions(url="https://localhost:1/a", session_url="https://localhost:1/b")
     with pytest.raises(ConnectError, match=r"not reached within 1 s .*cannot connect to 127\.0\.0\.1:1"):
         await run(
             lambda: client_at("127.0.0.1:1", context),

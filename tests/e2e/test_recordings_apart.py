@@ -8,12 +8,12 @@ from pathlib import Path
 from time import time
 
 from event_handler.event import Event
-from event_handler.runtime.worker import Filters
+from event_handler.ports import Verdict
+from event_handler.runtime.sinks import Filters
 from event_handler.simulator.credentials import write_cluster_files
 from event_handler.simulator.events import Generator
 from event_handler.simulator.faults import FaultyRelay
 from event_handler.simulator.server import AuthServer, Faults
-from event_handler.sinks.base import Verdict
 from event_handler.sinks.fluentd import FluentdSink
 from event_handler.state.store import Store
 from event_handler.teleport.auth.credentials import read_identity

@@ -13,7 +13,8 @@ import structlog
 
 from event_handler import redact
 from event_handler.config.load import load
-from event_handler.config.model import options, secrets, shown
+from event_handler.config.model import options, secrets
+from event_handler.config.spelling import shown
 from event_handler.errors import ConfigurationError
 from event_handler.redact import credentials, origin, without_secrets
 from event_handler.telemetry import logs

@@ -9,8 +9,8 @@ import click
 import orjson
 
 from event_handler.cli.command_line import Command
-from event_handler.config.model import StartSettings
 from event_handler.errors import UsageError
+from event_handler.sinks.elasticsearch.options import ElasticsearchOptions
 from event_handler.sinks.elasticsearch.template import DATA_STREAM, Product, index_template, template_name
 
 NEWEST = {"elasticsearch": "9.0", "opensearch": "3.0"}
@@ -31,7 +31,7 @@ NEWEST = {"elasticsearch": "9.0", "opensearch": "3.0"}
 @click.option("--target", default="", metavar="NAME", help="data stream or index [default: that of audit events]")
 @click.option("--name", "only_name", is_flag=True, help="print the name of the template instead")
 def elasticsearch_template(product: str, product_version: str, target: str, only_name: bool) -> None:
-    target = target or str(StartSettings.model_fields["elasticsearch_target"].default)
+    target = target or ElasticsearchOptions().target
     if only_name:
         click.echo(template_name(target))
         return

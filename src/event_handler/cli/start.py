@@ -16,7 +16,7 @@ from time import monotonic
 import structlog
 
 from event_handler import about
-from event_handler.config.model import StartSettings, options, shown
+from event_handler.config.model import StartSettings, settings_shown
 from event_handler.errors import EventHandlerError, StorageError
 from event_handler.go_plugin.import_state import import_state
 from event_handler.pipeline.filters import Filter
@@ -67,9 +67,8 @@ def run(settings: StartSettings, warnings: Sequence[str]) -> None:
             identity_expires=keeper.current.not_after.isoformat(),
             storage=settings.storage,
             sinks=",".join(plan.sink.name for plan in planned),
-            format=settings.fluentd_format,
         )
-        _log_settings(settings)
+        _log_settings(settings, planned)
     finally:  # also before an error, which they may explain
         for warning in warnings:
             log.warning(warning)
@@ -93,12 +92,11 @@ async def _credentials(settings: StartSettings) -> CredentialsKeeper | None:
     return keeper
 
 
-def _log_settings(settings: StartSettings) -> None:
-    """What differs from its default, as a user would write it."""
-    chosen = {name: value for name, value in settings if value != StartSettings.model_fields[name].default}
-    log.info("settings", **{name: shown(option, chosen[name]) for name, option in options().items() if name in chosen})
-    if settings.fluentd_url and settings.fluentd_format == "single":
-        log.info("each event is sent in a request of its own", next_step=ARRAY)
+def _log_settings(settings: StartSettings, planned: Sequence[PlannedSink]) -> None:
+    log.info("settings", **settings_shown(settings))
+    for plan in planned:
+        if plan.sink.limits.events == 1:
+            log.info("each event is sent in a request of its own", sink=plan.sink.name, next_step=ARRAY)
     if settings.dry_run:
         log.warning("dry run: nothing is delivered and nothing remembered")
     if settings.exit_on_last_event:
@@ -193,7 +191,7 @@ async def _run(
     workers: list[KeptWorker] = []
     for plan, store in jobs:
         follow = _follow_settings(settings, plan, store, keeper.current.cluster)
-        workers.append(KeptWorker(plan.sink, store, plan.filters, access.connect, follow, settings.max_in_flight_bytes))
+        workers.append(KeptWorker(plan, store, access.connect, follow, settings.max_in_flight_bytes))
     try:
         await _follow(workers, _login_watch(settings, jobs[0][1], access), access, keeper, settings.shutdown_timeout)
     finally:

@@ -1,131 +1,55 @@
-"""The options of the sinks beside fluentd, one group a sink; a sink is used when its first option is set."""
+"""The sinks that have flags and a table of their own, as the plugin's Fluentd has: `[forward.file]`, `--file-path`."""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Iterator
+from typing import Annotated, Any
 
-from pydantic import BaseModel, Field
+from event_handler.config.option import FORWARD, Option, option, setting_of
+from event_handler.config.per_sink import PerSink, Transformed
+from event_handler.setting import Setting
+from event_handler.sinks.registry import sink_type
 
-from event_handler.config.option import Seconds, option
-
-SAME = "the same as for all sinks"
-
-
-class FileOptions(BaseModel):
-    """Lines of JSON to a file or to standard output."""
-
-    file_path: Annotated[
-        str, option("file-path", "text", "file that events are appended to, - for standard output")
-    ] = ""
-    file_session_path: Annotated[
-        str,
-        option(
-            "file-session-path", "text", "file of each recording, with {session_id} in its name", unset="the same file"
-        ),
-    ] = ""
-    file_max_bytes: Annotated[
-        int, option("file-max-bytes", "number", "size at which the file is renamed, 0 = never"), Field(ge=0)
-    ] = 104_857_600
-    file_max_age: Annotated[
-        Seconds, option("file-max-age", "duration", "age at which the file is renamed, 0 = never")
-    ] = 86_400.0
-    file_keep: Annotated[int, option("file-keep", "number", "renamed files that stay"), Field(ge=1, le=10_000)] = 10
-    file_mode: Annotated[
-        Literal["0600", "0640", "0644", "0660", "0664"],
-        option("file-mode", "choice", "mode of new files, as octal text"),
-    ] = "0600"
-    file_types: Annotated[
-        tuple[str, ...] | None, option("file-types", "list", "event types to deliver here", unset=SAME)
-    ] = None
-    file_skip_event_types: Annotated[
-        tuple[str, ...] | None, option("file-skip-event-types", "list", "event types not to deliver here", unset=SAME)
-    ] = None
-    file_skip_session_types: Annotated[
-        tuple[str, ...] | None,
-        option("file-skip-session-types", "list", "recorded event types not to deliver here", unset=SAME),
-    ] = None
+MISSPELLED = frozenset(
+    {"fluentd_cert", "fluentd_key", "fluentd_ca", "fluentd_max_connections"}
+)  # FDWRD_, by the plugin
+VARIABLES = {"fluentd_max_connections": "MAX_CONNECTIONS"}  # that the plugin names otherwise than by the flag
 
 
-class ElasticsearchOptions(BaseModel):
-    """Elasticsearch 8 and 9, or OpenSearch, by the bulk API."""
+def forward_fields(sink: str) -> Iterator[tuple[str, Any]]:
+    """The settings of one such sink: for each its name, and its annotation with the default, as pydantic takes it."""
+    # The types of events for Fluentd are the plugin's own `types` and `skip-event-types`, which count for all sinks.
+    per_sink = Transformed if sink == "fluentd" else PerSink
+    for model in (sink_type(sink).options, per_sink):
+        for field, info in model.model_fields.items():
+            name = f"{sink}_{field}"
+            annotation: Any = info.rebuild_annotation()
+            yield name, (Annotated[annotation, _option(name, setting_of(model, field))], info.default)
 
-    elasticsearch_url: Annotated[str, option("elasticsearch-url", "url", "address of Elasticsearch or OpenSearch")] = ""
-    elasticsearch_target: Annotated[
-        str, option("elasticsearch-target", "text", "data stream or index of audit events")
-    ] = "logs-teleport.audit-default"
-    elasticsearch_session_target: Annotated[
-        str, option("elasticsearch-session-target", "text", "data stream or index of recorded events")
-    ] = "logs-teleport.session-default"
-    elasticsearch_document: Annotated[
-        Literal["message", "plain"],
-        option(
-            "elasticsearch-document",
-            "choice",
-            "the event as text in `message`, as Elastic's integration wants it, or its own fields",
-        ),
-    ] = "message"
-    elasticsearch_template: Annotated[
-        Literal["none", "install"],
-        option(
-            "elasticsearch-template",
-            "choice",
-            "index template that is installed at the start (docs/sinks-elasticsearch.md)",
-        ),
-    ] = "none"
-    elasticsearch_api_key: Annotated[
-        str,
-        option(
-            "elasticsearch-api-key",
-            "text",
-            "encoded API key; better in the variable or the file than on the command line",
-            secret=True,
-        ),
-    ] = ""
-    elasticsearch_username: Annotated[str, option("elasticsearch-username", "text", "user name")] = ""
-    elasticsearch_password: Annotated[
-        str,
-        option(
-            "elasticsearch-password",
-            "text",
-            "password; better in the variable or the file than on the command line",
-            secret=True,
-        ),
-    ] = ""
-    elasticsearch_bearer: Annotated[
-        str,
-        option(
-            "elasticsearch-bearer",
-            "text",
-            "bearer token; better in the variable or the file than on the command line",
-            secret=True,
-        ),
-    ] = ""
-    elasticsearch_ca: Annotated[str, option("elasticsearch-ca", "file", "TLS CA of Elasticsearch")] = ""
-    elasticsearch_cert: Annotated[
-        str, option("elasticsearch-cert", "file", "TLS client certificate for Elasticsearch")
-    ] = ""
-    elasticsearch_key: Annotated[str, option("elasticsearch-key", "file", "TLS client key for Elasticsearch")] = ""
-    elasticsearch_compression: Annotated[
-        Literal["none", "gzip"], option("elasticsearch-compression", "choice", "how bodies are packed")
-    ] = "gzip"
-    elasticsearch_max_connections: Annotated[
-        int, option("elasticsearch-max-connections", "number", "requests in flight at most"), Field(ge=1, le=100)
-    ] = 4
-    elasticsearch_timeout: Annotated[
-        float,
-        option(
-            "elasticsearch-timeout", "duration", "longest time for a request, from connecting to the end of the answer"
-        ),
-        Field(ge=0.1),
-    ] = 30.0
-    elasticsearch_types: Annotated[
-        tuple[str, ...] | None, option("elasticsearch-types", "list", "event types to deliver here", unset=SAME)
-    ] = None
-    elasticsearch_skip_event_types: Annotated[
-        tuple[str, ...] | None,
-        option("elasticsearch-skip-event-types", "list", "event types not to deliver here", unset=SAME),
-    ] = None
-    elasticsearch_skip_session_types: Annotated[
-        tuple[str, ...] | None,
-        option("elasticsearch-skip-session-types", "list", "recorded event types not to deliver here", unset=SAME),
-    ] = None
+
+def needed(sink: str) -> list[str]:
+    """The settings without which there is no such sink."""
+    model = sink_type(sink).options
+    return [f"{sink}_{field}" for field in model.model_fields if setting_of(model, field).required]
+
+
+def options_of(sink: str, settings: Any) -> dict[str, Any]:
+    """What the settings hold for one such sink, by the names of its own options."""
+    return {field: getattr(settings, f"{sink}_{field}") for field in sink_type(sink).options.model_fields}
+
+
+def of_sink(name: str) -> str:
+    """The sink that a setting belongs to, "" when it is none of these."""
+    return next((sink for sink in FORWARD if name.startswith(f"{sink}_")), "")
+
+
+def _option(name: str, said: Setting) -> Option:
+    return option(
+        name.replace("_", "-"),
+        said.kind,
+        said.help,
+        variable=VARIABLES.get(name, ""),
+        misspelled=name in MISSPELLED,
+        unset=said.unset,
+        secret=said.secret,
+    )

@@ -2,106 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import replace
 from datetime import datetime
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Literal, get_args
 
-from annotated_types import Ge, Gt, Le
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, create_model
 
-from event_handler.config import durations
-from event_handler.config.forward import ElasticsearchOptions, FileOptions
-from event_handler.config.option import Option, Seconds, option
-from event_handler.redact import HIDDEN, origin, parts
+from event_handler.config.components import NAMED, ConfiguredSink
+from event_handler.config.forward import forward_fields
+from event_handler.config.option import FORWARD, Option, option, setting_of
+from event_handler.config.spelling import allowed, secret_parts, shown, spell
+from event_handler.setting import Seconds
 
 
-class CommonOptions(BaseModel):
-    """The plugin's own options, and ours that belong to no single sink."""
+class StartSettings(BaseModel):
+    """What `start` works with. Durations are seconds, times are UTC, sizes are bytes, "" and None mean not set.
+
+    The settings of sinks with flags are added to it below; `sinks` are all that are delivered to.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    fluentd_url: Annotated[
-        str,
-        option(
-            "fluentd-url",
-            "url",
-            "URL that audit events are sent to",
-            unset="none: no events to this sink",
-        ),
-    ] = ""
-    fluentd_session_url: Annotated[
-        str,
-        option(
-            "fluentd-session-url",
-            "url",
-            "URL of session recordings; .<session id>.log is appended",
-            unset="none: needed with the other URL",
-        ),
-    ] = ""
-    fluentd_cert: Annotated[
-        str,
-        option(
-            "fluentd-cert",
-            "file",
-            "TLS client certificate for the collector",
-            misspelled=True,
-        ),
-    ] = ""
-    fluentd_key: Annotated[
-        str,
-        option(
-            "fluentd-key",
-            "file",
-            "TLS client key for the collector",
-            misspelled=True,
-        ),
-    ] = ""
-    fluentd_ca: Annotated[
-        str,
-        option(
-            "fluentd-ca",
-            "file",
-            "TLS CA of the collector",
-            misspelled=True,
-        ),
-    ] = ""
-    fluentd_max_connections: Annotated[
-        int,
-        option(
-            "fluentd-max-connections",
-            "number",
-            "requests in flight at most, 0 = 64, or twice the concurrency where that is more",
-            variable="MAX_CONNECTIONS",
-            misspelled=True,
-        ),
-        Field(ge=0, le=1000),
-    ] = 0
-    fluentd_format: Annotated[
-        Literal["single", "array"],
-        option("fluentd-format", "choice", "one event per request, or a JSON array of many"),
-    ] = "single"
-    fluentd_compression: Annotated[
-        Literal["none", "gzip"],
-        option(
-            "fluentd-compression",
-            "choice",
-            "how bodies are packed; Fluentd takes gzip from 1.2.3 on, Fluent Bit from 2.2.1 on",
-        ),
-    ] = "none"
-    fluentd_ordered: Annotated[
-        bool,
-        option(
-            "fluentd-ordered",
-            "flag",
-            "keep the order of a session, and of events without one: one request, one chunk at a time",
-        ),
-    ] = False
-    fluentd_timeout: Annotated[
-        float,
-        option("fluentd-timeout", "duration", "longest time for a request, from connecting to the end of the answer"),
-        Field(ge=0.1),
-    ] = 30.0
     teleport_addr: Annotated[
         tuple[str, ...],
         option(
@@ -297,16 +218,34 @@ class CommonOptions(BaseModel):
         Literal["debug", "info", "warning", "error"],
         option("log-level", "choice", "log lines of this level and above"),
     ] = "info"
+    _sinks: tuple[ConfiguredSink, ...] = PrivateAttr(())
+
+    @property
+    def sinks(self) -> tuple[ConfiguredSink, ...]:
+        """All that is delivered to, from whatever table."""
+        return self._sinks
+
+    def with_sinks(self, sinks: tuple[ConfiguredSink, ...]) -> StartSettings:
+        made = self.model_copy()
+        made._sinks = sinks
+        return made
 
 
-class StartSettings(ElasticsearchOptions, FileOptions, CommonOptions):
-    """What `start` works with. Durations are seconds, times are UTC, sizes are bytes, "" and None mean not set."""
+def _with_forward_sinks() -> type[StartSettings]:
+    first = dict(forward_fields("fluentd"))  # the plugin's own sink comes first in the help
+    rest = {name: field for sink in FORWARD if sink != "fluentd" for name, field in forward_fields(sink)}
+    return create_model("StartSettings", __base__=StartSettings, **first, **rest)
+
+
+ALL_SETTINGS = _with_forward_sinks()
 
 
 def options() -> dict[str, Option]:
     """The option of every field, in the order of the model."""
     found = {}
-    for name, field in StartSettings.model_fields.items():
+    fields = ALL_SETTINGS.model_fields
+    fluentd = {name: field for name, field in fields.items() if name.startswith("fluentd_")}
+    for name, field in {**fluentd, **fields}.items():
         made = next(meta for meta in field.metadata if isinstance(meta, Option))
         choices = get_args(field.annotation) if made.kind == "choice" else ()
         found[name] = replace(made, choices=choices)
@@ -315,58 +254,36 @@ def options() -> dict[str, Option]:
 
 def default_text(name: str) -> str:
     """The default of a field as a user would write it, "" when there is none to show."""
-    made, default = options()[name], StartSettings.model_fields[name].default
+    made, default = options()[name], ALL_SETTINGS.model_fields[name].default
     if made.unset or made.required or default in (None, "", ()):
         return made.unset
-    return spell(made, default)
+    return spell(made.kind, default)
 
 
-def spell(made: Option, value: Any) -> str:
-    """A value as a user would write it on the command line."""
-    match made.kind:
-        case "duration":
-            return durations.render(value)
-        case "flag":
-            return "true" if value else "false"
-        case "list":
-            return ",".join(value)
-        case "time":
-            return str(value.isoformat().replace("+00:00", "Z"))
-        case _:
-            return str(value)
+def allowed_text(name: str) -> str:
+    """What a field takes: the choices or the range in the user's spelling, "" when there is no limit."""
+    return allowed(options()[name].kind, ALL_SETTINGS.model_fields[name])
 
 
-def shown(made: Option, value: Any) -> str:
-    """A value as it may be logged: no secret, and of a URL its scheme, host and port."""
-    if made.secret:
-        return HIDDEN if value else ""
-    return origin(value) if made.kind == "url" else spell(made, value)
+def settings_shown(settings: StartSettings) -> dict[str, str]:
+    """What differs from its default, as a user would write it, without a secret."""
+    found = {
+        name: shown(made, getattr(settings, name))
+        for name, made in options().items()
+        if getattr(settings, name) != ALL_SETTINGS.model_fields[name].default
+    }
+    for sink in settings.sinks:
+        if sink.section.startswith(NAMED):
+            found |= {f"{sink.section}.{name}": text for name, text in sink.shown().items()}
+    return found
 
 
 def secrets(settings: StartSettings) -> list[str]:
     """The texts in the settings that may be shown nowhere."""
     found: list[str] = []
     for name, made in options().items():
-        if value := getattr(settings, name):
-            found += [value] if made.secret else parts(value) if made.kind == "url" else []
+        found += secret_parts(made, getattr(settings, name))
+    for sink in settings.sinks:
+        for field in type(sink.options).model_fields:
+            found += secret_parts(setting_of(type(sink.options), field), getattr(sink.options, field))
     return found
-
-
-def allowed_text(name: str) -> str:
-    """What a field takes: the choices or the range in the user's spelling, "" when there is no limit."""
-    made = options()[name]
-    if made.choices:
-        return " or ".join(made.choices)
-    low, high = "", ""
-    for limit in _limits(StartSettings.model_fields[name].metadata):
-        if isinstance(limit, Le):
-            high = spell(made, limit.le)
-        else:
-            low = f"more than {spell(made, limit.gt)}" if isinstance(limit, Gt) else spell(made, limit.ge)
-    if low and high:
-        return f"{low} to {high}"
-    return low if low.startswith("more") or not low else f"{low} or more"
-
-
-def _limits(metadata: Iterable[object]) -> list[Ge | Gt | Le]:
-    return [meta for meta in metadata if isinstance(meta, Ge | Gt | Le)]

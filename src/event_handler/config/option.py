@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
 
-from pydantic import Field
+from event_handler.setting import Kind, Options, Setting
 
-SINKS = ("fluentd", "file", "elasticsearch")  # their options stand in the TOML table [forward.<sink>]
+FORWARD = ("fluentd", "file", "elasticsearch")  # types whose sink may stand in [forward.<type>] and has flags
 TABLES = ("forward.", "teleport.", "lock.")
-Kind = Literal["text", "url", "file", "flag", "number", "duration", "list", "time", "choice"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +49,7 @@ def option(
     name = variable or flag.upper().replace("-", "_")
     variables = (f"FDFWD_{name}", f"FDWRD_{name}") if misspelled else (f"FDFWD_{name}",)
     sink, _, rest = flag.partition("-")
-    path = f"forward.{sink}.{rest}" if sink in SINKS else flag
+    path = f"forward.{sink}.{rest}" if sink in FORWARD else flag
     keys = [path.replace("-", "."), path]
     for table in ("teleport", "lock"):  # [teleport] refresh-enabled: the plugin ignores it, users write it
         if flag.startswith(f"{table}-"):
@@ -59,4 +57,6 @@ def option(
     return Option(flag, kind, variables, tuple(dict.fromkeys(keys)), help, required, unset=unset, secret=secret)
 
 
-Seconds = Annotated[float, Field(ge=0)]
+def setting_of(model: type[Options], field: str) -> Setting:
+    """What a component says about one of its options."""
+    return next(meta for meta in model.model_fields[field].metadata if isinstance(meta, Setting))

@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from event_handler.config.model import options
-from event_handler.config.option import SINKS, Option
+from event_handler.config.option import FORWARD, Option
 from event_handler.config.toml_file import KeyPath, leaves
 
 LIKE = 0.7  # how alike two names are at least, of 1, before one is offered for the other
@@ -43,7 +43,7 @@ def unknown_variables(environment: Mapping[str, str], also: Collection[str]) -> 
 def unknown_sinks(table: dict[str, Any]) -> list[str]:
     """The tables below `forward` that are no sink of ours, as they are written."""
     forward = table.get("forward")
-    return [name for name in forward if name not in SINKS] if isinstance(forward, dict) else []
+    return [name for name in forward if name not in FORWARD] if isinstance(forward, dict) else []
 
 
 def _is_table(path: KeyPath, known: Collection[str]) -> bool:
@@ -63,10 +63,14 @@ def _advice(path: KeyPath, value: Any) -> str:
         return f"; it is a table: write [{_spelled(path)}], and its keys below"
     if upper := next((".".join(path[:end]) for end in range(1, len(path)) if ".".join(path[:end]) in known), ""):
         return f"; {upper} is a value, not a table"
-    if len(path) > 1 + (not isinstance(value, dict)) and _plain(path[0]) == "forward" and path[1].lower() not in SINKS:
-        near = difflib.get_close_matches(path[1].lower(), SINKS, n=1, cutoff=SINK_LIKE)
+    if (
+        len(path) > 1 + (not isinstance(value, dict))
+        and _plain(path[0]) == "forward"
+        and path[1].lower() not in FORWARD
+    ):
+        near = difflib.get_close_matches(path[1].lower(), FORWARD, n=1, cutoff=SINK_LIKE)
         if not near:
-            return f"; there is no sink {path[1]}, the sinks are {', '.join(SINKS)}"
+            return f"; there is no sink {path[1]}, the sinks are {', '.join(FORWARD)}"
         path = ("forward", near[0], *path[2:])
     near_key = nearest(path)
     return f"; did you mean {near_key}?" if near_key else ""

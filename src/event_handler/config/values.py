@@ -8,11 +8,13 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from datetime import UTC, date, datetime, time
+from math import inf
 from pathlib import Path
 from typing import Any
 
 from event_handler.config import durations
-from event_handler.config.option import Kind, Option
+from event_handler.config.spelling import Described
+from event_handler.setting import Kind
 
 TRUE, FALSE = frozenset({"true", "1", "yes"}), frozenset({"false", "0", "no"})
 LONGEST_SHOWN = 60  # characters of a value in an error; what is longer is often a secret in the wrong place
@@ -22,13 +24,13 @@ _RFC3339 = re.compile(r"[0-9]{4}(-[0-9]{2}){2}T([0-9]{2}:){2}[0-9]{2}(\.[0-9]+)?
 _EXAMPLE = "2026-11-23T00:00:00Z"
 
 
-def clean(option: Option, raw: Any) -> Any:
+def clean(made: Described, raw: Any) -> Any:
     """Without what no editor shows.
 
     a carriage return from Windows, and blanks around it. A password may begin or end with blanks.
     """
     if isinstance(raw, str):
-        return raw.strip("\r\n") if option.secret else raw.strip()
+        return raw.strip("\r\n") if made.secret else raw.strip()
     if isinstance(raw, list | tuple):  # nothing but the line end is taken from an entry, as with the Go plugin
         return [item.strip("\r\n") if isinstance(item, str) else item for item in raw]
     return raw
@@ -39,9 +41,9 @@ def is_quoted(raw: Any) -> bool:
     return isinstance(raw, str) and len(raw) > 1 and raw[0] == raw[-1] and raw[0] in "\"'"
 
 
-def convert(option: Option, raw: Any) -> Any:
-    """The value of the option, out of text or of a TOML value."""
-    return _VALUE[option.kind](raw)
+def convert(kind: Kind, raw: Any) -> Any:
+    """The value of a setting of that kind, out of text or of a TOML value."""
+    return _VALUE[kind](raw)
 
 
 def split(text: str) -> list[str]:
@@ -139,6 +141,30 @@ def _list(raw: Any) -> tuple[str, ...]:
     return tuple(split(_text(raw)))
 
 
+def _table(raw: Any) -> dict[str, Any]:
+    """A table of the file, or `name=value,name=value` where a variable holds it; values are text there."""
+    if isinstance(raw, dict):
+        return {name: _plain(name, item) for name, item in raw.items()}
+    found = {}
+    for part in split(_text(raw)):
+        name, equals, item = part.partition("=")
+        if not equals or not name.strip():
+            raise ValueError(f"expected name=value, got {shortened(part)}")
+        found[name.strip()] = item
+    return found
+
+
+def _plain(name: str, value: Any) -> Any:
+    """What JSON can hold of a TOML value."""
+    if isinstance(value, dict):
+        return {key: _plain(f"{name}.{key}", item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_plain(name, item) for item in value]
+    if isinstance(value, str | int | float) and value == value and value not in (inf, -inf):
+        return value
+    raise ValueError(f"expected text, a number, true or false, a list or a table for {name}, got {_named(value)}")
+
+
 def _time(raw: Any) -> datetime:
     if isinstance(raw, datetime):
         moment = raw
@@ -168,4 +194,5 @@ _VALUE: Mapping[Kind, Callable[[Any], Any]] = {
     "duration": _duration,
     "list": _list,
     "time": _time,
+    "table": _table,
 }

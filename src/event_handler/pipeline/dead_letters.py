@@ -16,14 +16,16 @@ import structlog
 from event_handler.errors import MalformedEventError
 from event_handler.event import Event
 from event_handler.pipeline.select import BEGINNING, UNDECODABLE, named
+from event_handler.pipeline.transforms.chain import Chain
+from event_handler.ports import Delivered, Partial, Reject, Sink, Split
 from event_handler.redact import credentials
-from event_handler.sinks.base import Delivered, Partial, Reject, Sink, Split
 from event_handler.state.store import DeadLetter, Store
 from event_handler.teleport.wire.decode import convert, read_event
 
 LOOK_EVERY = 2.0  # seconds between looks for letters that a person has just asked for
 AFTER_FAILURE = 30.0  # seconds until letters that a failing collector did not take are sent again
 MOST_FAILURES = 100  # letters; when so many were not taken, the collector is left alone
+NO_TRANSFORMS = Chain()
 RECORDINGS = "recordings"  # the sink named in letters about recordings that could not be read
 
 _RFC3339 = re.compile(r"(\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d)(?:\.(\d+))?([Zz]|[+-]\d\d:\d\d)")
@@ -33,7 +35,9 @@ log = structlog.get_logger()
 Counted = Callable[[Event], None]
 
 
-async def retry_dead_letters(sink: Sink, store: Store, end: asyncio.Event, delivered: Counted) -> None:
+async def retry_dead_letters(
+    sink: Sink, store: Store, end: asyncio.Event, delivered: Counted, chain: Chain = NO_TRANSFORMS
+) -> None:
     """Run until `end` is set, and then until each letter was tried once more.
 
     A letter is dropped when it is delivered, of which `delivered` is told, and kept with the new reason when it is
@@ -42,7 +46,7 @@ async def retry_dead_letters(sink: Sink, store: Store, end: asyncio.Event, deliv
     while True:
         last, taken = end.is_set(), True
         try:
-            taken = await _try_all(sink, store, delivered)
+            taken = await _try_all(sink, store, delivered, chain)
         except Exception as error:  # of the state or the sink; the letters are kept, and new events must not suffer
             log.error("dead letters cannot be retried now", error=str(error))
         if last:
@@ -52,16 +56,16 @@ async def retry_dead_letters(sink: Sink, store: Store, end: asyncio.Event, deliv
                 await end.wait()
 
 
-async def _try_all(sink: Sink, store: Store, delivered: Counted) -> bool:
+async def _try_all(sink: Sink, store: Store, delivered: Counted, chain: Chain) -> bool:
     """Try each letter, as long as not too many fail; return whether the sink had an answer for all of them."""
     number = failed = 0
     while failed < MOST_FAILURES and (some := store.dead_letters_to_retry(number)):
         for number, letter in some:
-            failed += not await _retry(sink, store, number, letter, delivered)
+            failed += not await _retry(sink, store, number, letter, delivered, chain)
     return not failed
 
 
-async def _retry(sink: Sink, store: Store, number: int, letter: DeadLetter, delivered: Counted) -> bool:
+async def _retry(sink: Sink, store: Store, number: int, letter: DeadLetter, delivered: Counted, chain: Chain) -> bool:
     """Send one letter again and return True; when the sink takes nothing now, it stays to be retried."""
     if letter.sink == RECORDINGS:
         if letter.session_id:
@@ -71,9 +75,13 @@ async def _retry(sink: Sink, store: Store, number: int, letter: DeadLetter, deli
             store.dead_letter_refused(number, letter.reason)  # the event itself was delivered with the others
         return True
     try:
-        event = _event(letter)
+        event = chain.apply(_event(letter))
     except Exception as error:  # as where events are selected: one that cannot be read must not hold up the others
         store.dead_letter_refused(number, str(error))
+        return True
+    if event is None:
+        store.dead_letter_delivered(number)
+        log.info("dead letter dropped by a transform", number=number, type=letter.type, id=letter.id)
         return True
     verdict = await sink.deliver([event])
     if isinstance(verdict, Delivered):

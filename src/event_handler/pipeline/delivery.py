@@ -32,7 +32,7 @@ from event_handler.pipeline.verdicts import (
     kind_of,
     rest_of,
 )
-from event_handler.sinks.base import Delivered, Partial, Reject, Retry, Sink, Split
+from event_handler.ports import Delivered, Partial, Reject, Retry, Sink, Split
 
 FIRST_WAIT = 0.25  # seconds before the first repeat, doubled each time
 LONGEST_WAIT = 30.0  # seconds; a receiver that is back is noticed within half a minute

@@ -13,19 +13,21 @@ from time import monotonic
 
 import structlog
 
-from event_handler.errors import StateError
+from event_handler.errors import StateError, TransformError
 from event_handler.event import Event
 from event_handler.pipeline.batch import Batcher, Entry
 from event_handler.pipeline.committer import Committer
 from event_handler.pipeline.delivery import Delivery
 from event_handler.pipeline.outage import REMIND_EVERY
-from event_handler.pipeline.select import Selector, dead_letter_key
+from event_handler.pipeline.select import Selection, Selector, dead_letter_key
 from event_handler.pipeline.tracker import CheckpointTracker, Span
+from event_handler.pipeline.transforms.chain import Chain
+from event_handler.ports import Sink
 from event_handler.redact import credentials
-from event_handler.sinks.base import Sink
 from event_handler.state.store import Commit, DeadLetter, Store
 
 MAX_DEAD_LETTER_BYTES = 1024 * 1024 * 1024  # bytes; thousands of the largest events, and a disk usually has them
+NO_TRANSFORMS = Chain()
 LOOK_FOR_ROOM_EVERY = 5.0  # seconds; the user may drop letters with another process
 
 log = structlog.get_logger()
@@ -62,7 +64,15 @@ class Pipeline:
     group.
     """
 
-    def __init__(self, sink: Sink, store: Store, selector: Selector, limits: PipelineLimits) -> None:
+    def __init__(
+        self,
+        sink: Sink,
+        store: Store,
+        selector: Selector,
+        limits: PipelineLimits,
+        chain: Chain = NO_TRANSFORMS,
+    ) -> None:
+        self._chain = chain
         self._sink = sink
         self._store = store
         self._selector = selector
@@ -127,17 +137,19 @@ class Pipeline:
         """
         await asyncio.sleep(0)  # a fast source would otherwise never let the deliveries run
         chosen = self._selector.select(wires, session_id)
-        span = Span(tracker, position, pending=len(chosen.events) + len(chosen.dead), recordings=chosen.recordings)
+        span = Span(tracker, position, recordings=chosen.recordings)
+        dead = [(letter, dead_letter_key(letter)) for letter in chosen.dead]
+        left = self._entries(chosen, span, dead)
+        left.reverse()
+        span.pending = len(left) + len(dead)
         tracker.add(span)
-        left = list(reversed(chosen.events))
         try:
-            while chosen.dead:
-                await self._dead_letter(chosen.dead[0], dead_letter_key(chosen.dead[0]))
+            while dead:
+                await self._dead_letter(*dead[0])
                 span.pending -= 1
-                del chosen.dead[0]
+                del dead[0]
             while left:
-                event, dedup_key = left[-1]
-                entry = Entry(event, dedup_key, span)
+                entry = left[-1]
                 if self._turn.locked() or not self._has_room(entry.size):
                     await self._take_room(entry.size)
                 else:
@@ -145,17 +157,32 @@ class Pipeline:
                 self._batcher.add(entry)
                 left.pop()
         except BaseException:
-            self._selector.release(dedup_key for _, dedup_key in left)
-            self._selector.release_dead_letters(chosen.dead)
-            # What was handed on goes its way; the position stays before the segment, and its ledger can still become
+            self._selector.release(entry.dedup_key for entry in left)
+            self._selector.release(dedup_key for _, dedup_key in dead)
+            # What was handed on goes its way; the position stays before the span, and its tracker can still become
             # empty.
             span.position = None
-            span.pending -= len(left) + len(chosen.dead)
+            span.pending -= len(left) + len(dead)
             self._committer.touch(tracker)
             raise
-        if not chosen.events:
+        if not span.pending:
             self._committer.touch(tracker)
         return len(chosen.events)
+
+    def _entries(self, chosen: Selection, span: Span, dead: list[tuple[DeadLetter, bytes]]) -> list[Entry]:
+        """What the transforms make of the chosen events. One that cannot be changed is added to `dead`."""
+        if not self._chain:
+            return [Entry(event, dedup_key, span) for event, dedup_key in chosen.events]
+        entries = []
+        for event, dedup_key in chosen.events:
+            try:
+                changed = self._chain.apply(event)
+            except TransformError as error:
+                dead.append((self._letter(event, str(error)), dedup_key))
+                continue
+            if changed is not None:
+                entries.append(Entry(changed, dedup_key, span, event))
+        return entries
 
     def skip(self, wires: Sequence[bytes]) -> None:
         """Count events as delivered that another program has delivered.
@@ -199,19 +226,14 @@ class Pipeline:
         self.counters.newest = max(self.counters.newest, event.time)
 
     async def _refused(self, entry: Entry, reason: str) -> None:
-        event = entry.event
-        letter = DeadLetter(
-            self._sink.name,
-            credentials(reason),
-            event.type,
-            event.id,
-            event.session_id,
-            event.body,
-            event.time,
-            event.index,
-        )
-        await self._dead_letter(letter)
+        await self._dead_letter(self._letter(entry.as_read, credentials(reason)))
         self._committer.acknowledge([entry])
+
+    def _letter(self, event: Event, reason: str) -> DeadLetter:
+        """The event as it was read: a retry passes the transforms once more, whatever they are then."""
+        return DeadLetter(
+            self._sink.name, reason, event.type, event.id, event.session_id, event.body, event.time, event.index
+        )
 
     async def _dead_letter(self, letter: DeadLetter, dedup_key: bytes = b"") -> None:
         """Keep a dead letter, and its mark where no event has one.

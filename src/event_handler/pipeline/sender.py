@@ -9,7 +9,7 @@ from collections.abc import Callable
 from event_handler.pipeline.batch import Entry
 from event_handler.pipeline.batch_size import BatchSize
 from event_handler.pipeline.concurrency import Concurrency
-from event_handler.sinks.base import Partial, Retry, Sink, Split, Verdict
+from event_handler.ports import Partial, Retry, Sink, Split, Verdict
 
 
 class Sender:

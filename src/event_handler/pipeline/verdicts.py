@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from types import MappingProxyType
 
-from event_handler.sinks.base import Denied, Partial, Reject, Retry, Split
+from event_handler.ports import Denied, Partial, Reject, Retry, Split
 
 SUSPECT_AFTER = (
     4  # failures that may pass by themselves; after so many, about two seconds, the events may be the reason

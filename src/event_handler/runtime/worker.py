@@ -16,9 +16,11 @@ from event_handler.pipeline.dead_letters import retry_dead_letters
 from event_handler.pipeline.dedup import DuplicateWindow
 from event_handler.pipeline.engine import Counters, Pipeline, PipelineLimits
 from event_handler.pipeline.select import Selector
+from event_handler.pipeline.transforms.chain import Chain
+from event_handler.ports import Sink
 from event_handler.runtime.session import Follower, FollowSettings
+from event_handler.runtime.sinks import PlannedSink
 from event_handler.runtime.supervise import cause_of, supervise
-from event_handler.sinks.base import Sink
 from event_handler.state.store import Store
 from event_handler.teleport.rpc.client import Client
 
@@ -30,19 +32,6 @@ MOST_FAILURES = 5  # in a row, after which a line with `exit_on_last_event` is g
 RECORDINGS_SHARE = (
     4  # recordings get a quarter of the bytes and requests: a backlog of them never holds up the audit log
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Filters:
-    """Event types, patterns and codes to deliver (docs/filters.md); empty `types` means all."""
-
-    types: tuple[str, ...]
-    skip_types: tuple[str, ...]
-    skip_session_types: tuple[str, ...]
-
-    def lists(self) -> dict[str, tuple[str, ...]]:
-        """The lists by the names of their options."""
-        return {"types": self.types, "skip-event-types": self.skip_types, "skip-session-types": self.skip_session_types}
 
 
 @dataclass(slots=True)
@@ -77,9 +66,8 @@ class Worker:
 
 @asynccontextmanager
 async def open_worker(
-    sink: Sink,
+    plan: PlannedSink,
     store: Store,
-    filters: Filters,
     connect: Callable[[], Client],
     follow: FollowSettings,
     max_bytes: int,
@@ -89,6 +77,7 @@ async def open_worker(
     A fault of our own code in one of its tasks cancels whoever uses it and is raised at the end of the block, in a
     group.
     """
+    sink, filters, chain = plan.sink, plan.filters, Chain(plan.transforms)
     window = DuplicateWindow()
     window.load(store.delivered_ids())
     selector = Selector(
@@ -102,15 +91,15 @@ async def open_worker(
     requests = max(1, sink.limits.requests // RECORDINGS_SHARE)
     limits = PipelineLimits(max(1, sink.limits.requests - requests), max_bytes - max_bytes // RECORDINGS_SHARE)
     async with (
-        Pipeline(sink, store, selector, limits) as audit,
-        Pipeline(sink, store, selector, PipelineLimits(requests, max_bytes // RECORDINGS_SHARE)) as recordings,
+        Pipeline(sink, store, selector, limits, chain) as audit,
+        Pipeline(sink, store, selector, PipelineLimits(requests, max_bytes // RECORDINGS_SHARE), chain) as recordings,
     ):
         read = asyncio.Event()
 
         def delivered(event: Event) -> None:
             (recordings if event.session_id else audit).dead_letter_delivered(event)
 
-        retry = partial(retry_dead_letters, sink, store, read, delivered)
+        retry = partial(retry_dead_letters, sink, store, read, delivered, chain)
         retrying = asyncio.create_task(supervise("retrying dead letters", retry, most=MOST_FAILURES, sink=sink.name))
         follower = Follower(connect, audit, recordings, store, follow)
         try:
@@ -128,18 +117,17 @@ class KeptWorker:
 
     def __init__(
         self,
-        sink: Sink,
+        plan: PlannedSink,
         store: Store,
-        filters: Filters,
         connect: Callable[[], Client],
         follow: FollowSettings,
         max_bytes: int,
     ) -> None:
-        self.sink = sink
+        self.sink = plan.sink
         self.store = store
         self.audit, self.recordings = Counters(), Counters()
         self.drained = True  # whether all that was in flight when it ended was delivered
-        self._open = partial(open_worker, sink, store, filters, connect, follow, max_bytes)
+        self._open = partial(open_worker, plan, store, connect, follow, max_bytes)
         self._most = MOST_FAILURES if follow.exit_on_last_event else 0
         self._grace: float | None = None
         self._line: Worker | None = None  # the last one that was opened

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from event_handler.sinks.base import Delivered, Denied, Reject, Retry, Split, Verdict
+from event_handler.ports import Delivered, Denied, Reject, Retry, Split, Verdict
 from event_handler.sinks.http import retry_seconds
 from event_handler.sinks.http_answer import Answer
 

@@ -8,21 +8,25 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import sys
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated, Literal
 from urllib.parse import quote
 
 import orjson
+from pydantic import Field
 
 from event_handler.errors import SinkError
 from event_handler.event import Event
-from event_handler.sinks.base import Delivered, Limits, Retry, Verdict, with_fields
-from event_handler.sinks.lines import MODE, LineFile, LineStream
+from event_handler.ports import Delivered, Limits, Retry, Verdict
+from event_handler.setting import Options, Seconds, Setting
+from event_handler.sinks.fields import with_fields
+from event_handler.sinks.lines import LineFile, LineStream
+from event_handler.sinks.registry import SinkType
 from event_handler.sinks.worker import Worker
 
-SECTION = "forward.file"
 STANDARD_OUTPUT = "-"
 SESSION_ID = "{session_id}"
 BATCH_EVENTS = 1000  # lines of a batch, so that the disk is asked to sync once for many
@@ -37,55 +41,67 @@ PASSING = frozenset({errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EINTR})  # 
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
-@dataclass(frozen=True, slots=True)
-class FileSettings:
+class FileOptions(Options):
     """Where to write: `path` is a file or `-` for standard output.
 
     Events of recordings go to the same place with `teleport_session_id` before their own fields, or, where
     `session_path` is set, to a file for each session; its file name holds `{session_id}`, and it does not rotate.
-    `max_bytes` and `max_age` (seconds) say when the file is renamed, 0 = never; `keep` is how many renamed files stay;
-    `mode` is that of new files.
     """
 
-    path: str
-    session_path: str = ""
-    max_bytes: int = ROTATE_BYTES
-    max_age: float = ROTATE_AGE
-    keep: int = KEPT_FILES
-    mode: int = MODE
+    path: Annotated[str, Setting("text", "file that events are appended to, - for standard output", required=True)] = ""
+    session_path: Annotated[
+        str, Setting("text", "file of each recording, with {session_id} in its name", unset="the same file")
+    ] = ""
+    max_bytes: Annotated[int, Setting("number", "size at which the file is renamed, 0 = never"), Field(ge=0)] = (
+        ROTATE_BYTES
+    )
+    max_age: Annotated[Seconds, Setting("duration", "age at which the file is renamed, 0 = never")] = ROTATE_AGE
+    keep: Annotated[int, Setting("number", "renamed files that stay"), Field(ge=1, le=10_000)] = KEPT_FILES
+    mode: Annotated[
+        Literal["0600", "0640", "0644", "0660", "0664"], Setting("choice", "mode of new files, as octal text")
+    ] = "0600"
 
 
 class FileSink:
-    """The `file` sink. Raises SinkError when the settings contradict one another or the file cannot be opened.
+    """A `file` sink. Raises SinkError when the options contradict one another or the file cannot be opened.
 
-    `standard_output` is the descriptor that `-` means.
+    `standard_output` is the descriptor that `-` means, None when it is closed.
     """
 
-    name = "file"
     limits = Limits(BATCH_EVENTS, BATCH_BYTES, 1, BATCH_AGE)  # one at a time keeps the lines in the order of the events
 
-    def __init__(self, settings: FileSettings, standard_output: int = 1, patience: float = READER_PATIENCE) -> None:
-        self._where = settings.path
+    def __init__(
+        self,
+        options: FileOptions,
+        name: str = "file",
+        section: str = "forward.file",
+        *,
+        standard_output: int | None = 1,
+        patience: float = READER_PATIENCE,
+    ) -> None:
+        self.name = name
+        self._where = options.path
         self._patience = patience
-        self._session_path = settings.session_path
-        self._mode = settings.mode
+        self._session_path = options.session_path
+        self._mode = int(options.mode, 8)
         self._file: LineFile | None = None
         self._stream: LineStream | None = None
-        self._worker = Worker("file sink")
-        _check(settings)
+        self._worker = Worker(f"sink {name}")
+        _check(options, section)
         try:
-            if settings.path == STANDARD_OUTPUT:
-                self._where = "standard output"
-                os.fstat(standard_output)
-                self._stream = LineStream(standard_output)
-            else:
-                self._file = LineFile(
-                    Path(settings.path), settings.max_bytes, settings.max_age, settings.keep, settings.mode
-                )
+            if options.path != STANDARD_OUTPUT:
+                self._file = LineFile(Path(options.path), options.max_bytes, options.max_age, options.keep, self._mode)
                 self._file.check()
+                return
+            if standard_output is None:
+                hint = f"Leave it open, or name a file in {section}.path."
+                raise SinkError("events are to go to standard output, which is closed", hint)
+            self._where = "standard output"
+            os.fstat(standard_output)
+            self._stream = LineStream(standard_output)
         except OSError as error:
             hint = "Its directory must exist and be writable."
-            raise SinkError(f"{SECTION}.path {settings.path} cannot be opened ({error.strerror})", hint) from None
+            raise SinkError(f"{section}.path {options.path} cannot be opened ({error.strerror})", hint) from None
 
     async def deliver(self, events: Sequence[Event]) -> Verdict:
         session_id = events[0].session_id
@@ -149,19 +165,23 @@ def session_file(pattern: str, session_id: str) -> Path:
     return Path(pattern.replace(SESSION_ID, quote(session_id, safe="").replace(".", "%2E")))
 
 
-def _check(settings: FileSettings) -> None:
-    if not settings.path:
-        raise SinkError(f"{SECTION}.path is empty", "Name a file, or - for standard output.")
-    if settings.keep < 1 or settings.max_bytes < 0 or settings.max_age < 0:
-        raise SinkError(
-            f"{SECTION}.keep, max-bytes or max-age is too small", "keep is 1 or more, the others 0 (never) or more."
-        )
-    if not settings.session_path:
+def _check(options: FileOptions, section: str) -> None:
+    if not options.path:
+        raise SinkError(f"{section}.path is empty", "Name a file, or - for standard output.")
+    if not options.session_path:
         return
-    path = Path(settings.session_path)
+    path = Path(options.session_path)
     if SESSION_ID not in path.name or SESSION_ID in str(path.parent):
         raise SinkError(
-            f"{SECTION}.session-path {path} has no {SESSION_ID} in its file name", f"Write session.{SESSION_ID}.ndjson."
+            f"{section}.session-path {path} has no {SESSION_ID} in its file name", f"Write session.{SESSION_ID}.ndjson."
         )
     if not path.parent.is_dir() or not os.access(path.parent, os.W_OK | os.X_OK):
-        raise SinkError(f"the directory {path.parent} of {SECTION}.session-path cannot be written", "It must exist.")
+        raise SinkError(f"the directory {path.parent} of {section}.session-path cannot be written", "It must exist.")
+
+
+def _make(options: FileOptions, name: str, section: str) -> FileSink:
+    # When the process was started with it closed, Python knows, and its number may be another file by now.
+    return FileSink(options, name, section, standard_output=1 if sys.stdout is not None else None)
+
+
+SINK = SinkType("lines of JSON in a file that rotates, or on standard output", FileOptions, _make)

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 from urllib.parse import quote
 
+from pydantic import Field
 from yarl import URL
 
 from event_handler.event import Event
+from event_handler.ports import Limits, Retry, Verdict
+from event_handler.setting import Options, Setting
 from event_handler.sinks.answers import judge
-from event_handler.sinks.base import Limits, Retry, Verdict
-from event_handler.sinks.http import KEEPALIVE, REQUEST_TIMEOUT, Compression, HttpClient, TlsFiles, endpoint
+from event_handler.sinks.http import KEEPALIVE, REQUEST_TIMEOUT, HttpClient, TlsFiles, endpoint
+from event_handler.sinks.registry import SinkType
 
 ARRAY_EVENTS = 500  # events of an array; more brings nothing and makes a lost answer dearer
 ARRAY_BYTES = 1024 * 1024  # bytes; Fluent Bit takes 4 MiB and Fluentd 32, but most SaaS intakes only 1
@@ -22,48 +24,77 @@ ARRAY_AGE = 0.05  # seconds an incomplete batch waits for more events
 MAX_CONNECTIONS = 64
 
 
-@dataclass(frozen=True, slots=True)
-class FluentdSettings:
-    """Where and how to deliver: URLs, TLS files ("" = none), body format and the cap on requests in flight.
+class FluentdOptions(Options):
+    """Where and how to deliver: URLs, TLS files ("" = none), the form of the bodies, and requests in flight."""
 
-    `compression` packs the bodies, `ordered` keeps the events of a session in order.
-    `timeout` limits a request from connect to the end of the answer, `keepalive` how long an idle connection is kept
-    (seconds).
-    """
-
-    url: str
-    session_url: str
-    ca: str = ""
-    cert: str = ""
-    key: str = ""
-    format: Literal["single", "array"] = "single"
-    max_connections: int = MAX_CONNECTIONS
-    timeout: float = REQUEST_TIMEOUT
-    keepalive: float = KEEPALIVE
-    compression: Compression = "none"
-    ordered: bool = False
+    url: Annotated[
+        str, Setting("url", "URL that audit events are sent to", unset="none: no events to this sink", required=True)
+    ] = ""
+    session_url: Annotated[
+        str,
+        Setting(
+            "url",
+            "URL of session recordings; .<session id>.log is appended",
+            unset="none: needed with the other URL",
+            required=True,
+        ),
+    ] = ""
+    cert: Annotated[str, Setting("file", "TLS client certificate for the collector")] = ""
+    key: Annotated[str, Setting("file", "TLS client key for the collector")] = ""
+    ca: Annotated[str, Setting("file", "TLS CA of the collector")] = ""
+    max_connections: Annotated[
+        int,
+        Setting("number", "requests in flight at most, 0 = 64, or twice the concurrency where that is more"),
+        Field(ge=0, le=1000),
+    ] = 0
+    format: Annotated[
+        Literal["single", "array"], Setting("choice", "one event per request, or a JSON array of many")
+    ] = "single"
+    compression: Annotated[
+        Literal["none", "gzip"],
+        Setting("choice", "how bodies are packed; Fluentd takes gzip from 1.2.3 on, Fluent Bit from 2.2.1 on"),
+    ] = "none"
+    ordered: Annotated[
+        bool,
+        Setting("flag", "keep the order of a session, and of events without one: one request, one chunk at a time"),
+    ] = False
+    timeout: Annotated[
+        float,
+        Setting("duration", "longest time for a request, from connecting to the end of the answer"),
+        Field(ge=0.1),
+    ] = REQUEST_TIMEOUT
 
 
 class FluentdSink:
-    """The `fluentd` sink. Raises SinkError when the URLs or the TLS files cannot be used."""
+    """A `fluentd` sink. `keepalive` is how long an idle connection is kept, in seconds.
 
-    name = "fluentd"
+    Raises SinkError when the URLs or the TLS files cannot be used.
+    """
 
-    def __init__(self, settings: FluentdSettings) -> None:
-        self._single = settings.format == "single"
+    def __init__(
+        self,
+        options: FluentdOptions,
+        name: str = "fluentd",
+        section: str = "forward.fluentd",
+        *,
+        keepalive: float = KEEPALIVE,
+    ) -> None:
+        self.name = name
+        self._single = options.format == "single"
         events, age = (1, 0.0) if self._single else (ARRAY_EVENTS, ARRAY_AGE)
-        self.limits = Limits(events, ARRAY_BYTES, settings.max_connections, age, settings.ordered)
-        files = TlsFiles(settings.ca, settings.cert, settings.key)
-        self._url = endpoint(settings.url, "forward.fluentd.url", files)
-        self._session_url = endpoint(settings.session_url, "forward.fluentd.session-url", files)
+        requests = options.max_connections or MAX_CONNECTIONS
+        self.limits = Limits(events, ARRAY_BYTES, requests, age, options.ordered)
+        files = TlsFiles(options.ca, options.cert, options.key)
+        self._url = endpoint(options.url, f"{section}.url", files)
+        self._session_url = endpoint(options.session_url, f"{section}.session-url", files)
         self._client = HttpClient(
-            "forward.fluentd",
+            section,
             files,
-            connections=settings.max_connections,
+            connections=requests,
             headers={"Content-Type": "application/json"},
-            timeout=settings.timeout,
-            keepalive=settings.keepalive,
-            compression=settings.compression,
+            timeout=options.timeout,
+            keepalive=keepalive,
+            compression=options.compression,
             status_only=True,
         )
 
@@ -86,3 +117,6 @@ def session_url(base: URL, session_id: str) -> URL:
     An odd id cannot leave the last segment.
     """
     return base.with_path(f"{base.raw_path}.{quote(session_id, safe='')}.log", encoded=True, keep_query=True)
+
+
+SINK = SinkType("Fluentd, Fluent Bit, or any collector that takes JSON over HTTP", FluentdOptions, FluentdSink)

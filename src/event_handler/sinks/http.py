@@ -17,8 +17,8 @@ from yarl import URL
 
 from event_handler import about
 from event_handler.errors import ConnectError, SinkError
+from event_handler.ports import Retry
 from event_handler.proxy_environment import ProxyServer, proxy_for_url
-from event_handler.sinks.base import Retry
 from event_handler.sinks.http_answer import Answer as Answer
 from event_handler.sinks.http_answer import AnswerReader, UnreadableAnswerError
 from event_handler.sinks.http_connection import LARGE as LARGE

@@ -13,7 +13,7 @@ from time import monotonic
 
 from cryptography import x509
 
-from event_handler.sinks.base import Retry
+from event_handler.ports import Retry
 from event_handler.sinks.http_answer import Answer, UnreadableAnswerError
 from event_handler.sinks.http_connection import NoAnswerError
 from event_handler.sinks.http_dial import DialError, ProxyRefusedError, Route, dial

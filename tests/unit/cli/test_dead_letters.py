@@ -17,7 +17,7 @@ from event_handler.errors import EventHandlerError, StateError, UsageError
 from event_handler.event import Event
 from event_handler.pipeline import dead_letters as letters_module
 from event_handler.pipeline.dead_letters import RECORDINGS, retry_dead_letters
-from event_handler.sinks.base import Delivered, Limits, Partial, Reject, Retry, Verdict
+from event_handler.ports import Delivered, Limits, Partial, Reject, Retry, Verdict
 from event_handler.state.dead_letters import DeadLetters
 from event_handler.state.store import Commit, DeadLetter, RecordingItem, Store
 

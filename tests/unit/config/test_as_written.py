@@ -33,8 +33,12 @@ def text_for(name: str) -> str:
     return option.choices[0] if option.choices else VALUES[option.kind]
 
 
+# A transform must have a table of its own (test_components).
+OPEN = [name for name, option in options().items() if not option.secret and not name.endswith("_transforms")]
+
+
 @pytest.mark.parametrize("left", ["\r", " ", "\r\n", "\t"])
-@pytest.mark.parametrize("name", [name for name in options() if not options()[name].secret])
+@pytest.mark.parametrize("name", OPEN)
 def test_a_carriage_return_or_blanks_around_a_value_are_taken_away(name: str, left: str, tmp_path: Path) -> None:
     text = text_for(name)
     others = {key: value for key, value in REQUIRED.items() if key != name}
@@ -60,7 +64,7 @@ def test_a_password_keeps_its_blanks_and_loses_the_line_end(name: str) -> None:
 
 
 @pytest.mark.parametrize("quote", ["'", '"'])
-@pytest.mark.parametrize("name", [name for name in options() if not options()[name].secret])
+@pytest.mark.parametrize("name", OPEN)
 def test_quotes_around_a_value_are_named(name: str, quote: str) -> None:
     variable = options()[name].variables[0]
     others = {key: value for key, value in REQUIRED.items() if key != name}
@@ -70,7 +74,7 @@ def test_quotes_around_a_value_are_named(name: str, quote: str) -> None:
 
 def test_quotes_of_a_password_may_belong_to_it_and_are_told() -> None:
     loaded = load(REQUIRED | {"elasticsearch_url": "https://e"}, {"FDFWD_ELASTICSEARCH_PASSWORD": '"hunter2"'})
-    assert loaded.settings.elasticsearch_password == '"hunter2"'
+    assert loaded.settings.sinks[1].options.model_dump()["password"] == '"hunter2"'
     assert "the quotes are part of the value" in loaded.warnings[0]
     assert "hunter2" not in loaded.warnings[0]
 

@@ -20,7 +20,7 @@ REQUIRED = {"fluentd_url": "https://c/a", "fluentd_session_url": "https://c/s", 
 
 
 def test_there_are_pieces_to_look_at() -> None:
-    assert {page.name for page, _ in PIECES} >= {"connect.md", "filters.md", "locks.md", "sinks.md"}
+    assert {page.name for page, _ in PIECES} >= {"connect.md", "filters.md", "locks.md", "sinks.md", "transforms.md"}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

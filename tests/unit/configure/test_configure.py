@@ -314,7 +314,7 @@ def test_start_loads_the_settings_file_and_knows_every_key_also_those_in_comment
     loaded = load({}, {}, str(path))
     assert loaded.warnings == []
     assert loaded.settings.lock_enabled is lock
-    assert loaded.settings.fluentd_format == "array"
+    assert loaded.settings.sinks[0].shown()["format"] == "array"
     path.write_text(re.sub(r"^# (?=[a-z-]+ = )", "", text, flags=re.MULTILINE))
     uncommented = load({}, {}, str(path))
     assert uncommented.warnings == []

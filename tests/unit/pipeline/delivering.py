@@ -12,8 +12,8 @@ from event_handler.event import Event
 from event_handler.pipeline.batch import Batcher, Entry
 from event_handler.pipeline.delivery import Delivery
 from event_handler.pipeline.tracker import CheckpointTracker, Span
+from event_handler.ports import Delivered, Limits, Retry, Verdict
 from event_handler.sinks.answers import judge
-from event_handler.sinks.base import Delivered, Limits, Retry, Verdict
 from event_handler.sinks.http import Answer
 
 LATENCY = 0.01  # seconds

@@ -10,7 +10,7 @@ import pytest
 from event_handler.event import Event
 from event_handler.pipeline.batch import SESSION_PARTITIONS, Batch, Batcher, Entry, partition_of
 from event_handler.pipeline.tracker import CheckpointTracker, Span
-from event_handler.sinks.base import Limits
+from event_handler.ports import Limits
 
 AGE = 0.5
 

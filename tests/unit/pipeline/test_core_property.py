@@ -24,7 +24,7 @@ from event_handler.pipeline.dedup import DuplicateWindow
 from event_handler.pipeline.engine import Pipeline, PipelineLimits
 from event_handler.pipeline.select import UNDECODABLE, Selector
 from event_handler.pipeline.tracker import CheckpointTracker
-from event_handler.sinks.base import Delivered, Limits, Reject, Retry, Verdict
+from event_handler.ports import Delivered, Limits, Reject, Retry, Verdict
 from event_handler.state.store import DeadLetter
 from tests.unit.pipeline.test_engine import stored, wire
 from tests.unit.pipeline.test_state_failures import AilingStore

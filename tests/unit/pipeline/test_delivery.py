@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import pytest
 
 from event_handler.pipeline.verdicts import SEVERAL_REFUSED
-from event_handler.sinks.base import Denied, Partial, Retry, Verdict
+from event_handler.ports import Denied, Partial, Retry, Verdict
 from tests.unit.pipeline.delivering import NO_ANSWER, NO_CONNECTION, Receiver, delivering, ids, status
 from tests.unit.pipeline.in_passing_time import in_passing_time
 

@@ -19,7 +19,7 @@ from event_handler.pipeline.dedup import DuplicateWindow
 from event_handler.pipeline.engine import Pipeline, PipelineLimits
 from event_handler.pipeline.select import Selector
 from event_handler.pipeline.tracker import CheckpointTracker
-from event_handler.sinks.base import Delivered, Limits, Partial, Reject, Retry, Split, Verdict
+from event_handler.ports import Delivered, Limits, Partial, Reject, Retry, Split, Verdict
 from event_handler.state.store import DeadLetter, Store
 from event_handler.teleport.wire import decode
 from event_handler.teleport.wire.beginning import Beginning

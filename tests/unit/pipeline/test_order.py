@@ -19,7 +19,7 @@ from event_handler.pipeline.dedup import DuplicateWindow
 from event_handler.pipeline.engine import Pipeline, PipelineLimits
 from event_handler.pipeline.select import Selector
 from event_handler.pipeline.tracker import CheckpointTracker
-from event_handler.sinks.base import Delivered, Limits, Reject, Retry, Split, Verdict
+from event_handler.ports import Delivered, Limits, Reject, Retry, Split, Verdict
 from event_handler.state.store import Store
 from tests.unit.pipeline.in_passing_time import in_passing_time
 from tests.unit.pipeline.test_engine import wire

@@ -9,7 +9,7 @@ from pathlib import Path
 from event_handler.event import Event
 from event_handler.pipeline.dead_letters import retry_dead_letters
 from event_handler.pipeline.tracker import CheckpointTracker
-from event_handler.sinks.base import Partial, Reject, Verdict
+from event_handler.ports import Partial, Reject, Verdict
 from event_handler.state.store import FILE, Store
 from tests.unit.pipeline.test_engine import ScriptedSink, pipeline, wire
 

@@ -17,7 +17,7 @@ from event_handler.pipeline.verdicts import (
     decide,
     kind_of,
 )
-from event_handler.sinks.base import Denied, Reject, Retry, Split
+from event_handler.ports import Denied, Reject, Retry, Split
 
 NEVER = None
 # kind, and the failures and seconds after which one event is a dead letter: others taken, ending, earlier, unknown

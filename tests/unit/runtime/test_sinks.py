@@ -8,8 +8,8 @@ import pytest
 
 from event_handler.config.load import load
 from event_handler.event import Event
+from event_handler.ports import Retry
 from event_handler.runtime.sinks import planned_sinks
-from event_handler.sinks.base import Retry
 
 
 @pytest.mark.parametrize("sink", ["fluentd", "elasticsearch"])

@@ -20,7 +20,8 @@ from event_handler.pipeline.delivery import Delivery
 from event_handler.runtime import session, supervise
 from event_handler.runtime import worker as module
 from event_handler.runtime.session import Follower
-from event_handler.runtime.worker import Filters, KeptWorker
+from event_handler.runtime.sinks import Filters, PlannedSink
+from event_handler.runtime.worker import KeptWorker
 from event_handler.sources import recordings
 from event_handler.sources.export import BulkSource, day_of
 from event_handler.sources.recordings import RecordingSource
@@ -54,7 +55,8 @@ def a_cluster() -> ScriptedClient:
 def a_line(sink: ScriptedSink, client: Client, **changes: Any) -> KeptWorker:
     store = Store(None)
     store.commit(Commit(recordings=[RecordingItem("s1", time(), True, 0, 0.0, 0)]))
-    return KeptWorker(sink, store, Filters((), (), ()), lambda: client, replace(SETTINGS, **changes), 1_000_000)
+    plan = PlannedSink(sink, Filters((), (), ()))
+    return KeptWorker(plan, store, lambda: client, replace(SETTINGS, **changes), 1_000_000)
 
 
 @asynccontextmanager

@@ -6,7 +6,7 @@ import pytest
 from yarl import URL
 
 from event_handler.errors import SinkError
-from event_handler.sinks.fluentd import FluentdSettings, FluentdSink, session_url
+from event_handler.sinks.fluentd import FluentdOptions, FluentdSink, session_url
 
 
 @pytest.mark.parametrize(
@@ -27,5 +27,5 @@ def test_a_session_id_is_one_suffix_of_the_path(base: str, session_id: str, expe
 
 def test_a_password_in_a_url_that_is_none_is_not_shown() -> None:
     with pytest.raises(SinkError) as caught:
-        FluentdSink(FluentdSettings("https://user:hunter2@host:port/", "https://h/session"))
+        FluentdSink(FluentdOptions(url="https://user:hunter2@host:port/", session_url="https://h/session"))
     assert "hunter2" not in str(caught.value)

@@ -21,7 +21,7 @@ from event_handler.pipeline.concurrency import Concurrency
 from event_handler.pipeline.dedup import DuplicateWindow
 from event_handler.pipeline.engine import Pipeline, PipelineLimits
 from event_handler.pipeline.select import Selector
-from event_handler.sinks.base import Delivered, Limits, Verdict
+from event_handler.ports import Delivered, Limits, Verdict
 from event_handler.sources import export, pages, search, stall_detector
 from event_handler.sources.export import BulkSource
 from event_handler.sources.search import SearchSource

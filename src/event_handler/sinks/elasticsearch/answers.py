@@ -9,9 +9,8 @@ from typing import Any
 
 import orjson
 
+from event_handler.ports import Delivered, Denied, Partial, Reject, Retry, Verdict
 from event_handler.sinks.answers import REJECTED, judge, readable
-from event_handler.sinks.base import Delivered, Denied, Partial, Reject, Retry, Verdict
-from event_handler.sinks.elasticsearch.options import SECTION
 from event_handler.sinks.http import MISCONFIGURED_WAIT, Answer
 
 REASON_LENGTH = (
@@ -27,7 +26,7 @@ QUOTED = re.compile(r"""(?:(\w+)\s*[:=]?\s*|(?<!\w))(\[|(?<!\w)["'])([\d:]+[]"']
 NAMING = frozenset(
     {"alias", "and", "field", "for", "id", "index", "mapper", "mapping", "name", "of", "parameter", "pipeline"}
 ) | frozenset({"processor", "to", "type", "within"})
-FOREIGN = f"that is not how Elasticsearch or OpenSearch answer, check {SECTION}.url"
+FOREIGN = "that is not how Elasticsearch or OpenSearch answer, check the option url"
 PREVIEW = re.compile(r"\. Preview of field's value| The prefix of the first immense term| at \[Source")
 
 
@@ -147,7 +146,7 @@ def judge_bulk(answer: Answer, count: int) -> Verdict:
         return Reject(f"{said.reason}; {FOREIGN}") if isinstance(said, Reject) else said
     if answer.status in REJECTED:
         if refusal.about() is About.CLUSTER:
-            return _denied(f"the receiver answered {refusal}; check {SECTION} and the rights of its user")
+            return _denied(f"the receiver answered {refusal}; check the credentials and the rights of their user")
         if refusal.about() is About.MOMENT:
             return Retry(f"the receiver answered {refusal}")
         return Reject(f"the receiver answered {refusal}")
@@ -163,7 +162,7 @@ def judge_items(answer: Answer, count: int) -> Verdict:
             f"the answer names {'no' if items is None else len(items)} documents of {count}{cut}: "
             f"{readable(answer.body)}"
         )
-        return Retry(f"{reason}; check {SECTION}.url", MISCONFIGURED_WAIT, misconfigured=answer.complete)
+        return Retry(f"{reason}; check the option url", MISCONFIGURED_WAIT, misconfigured=answer.complete)
     retry: dict[int, str] = {}
     rejected: dict[int, str] = {}
     misconfigured = ""
@@ -173,7 +172,7 @@ def judge_items(answer: Answer, count: int) -> Verdict:
         said = f"the receiver answered {item.status} {item.kind} for a document{item.why()}"
         match item.about():
             case About.CLUSTER:
-                retry[place] = misconfigured = f"{said}; check {SECTION} and the rights of its user"
+                retry[place] = misconfigured = f"{said}; check the credentials and the rights of their user"
             case About.MOMENT:
                 retry[place] = said
             case About.DOCUMENT:

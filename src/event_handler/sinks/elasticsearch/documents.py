@@ -10,9 +10,9 @@ from typing import Any
 import orjson
 
 from event_handler.event import Event
-from event_handler.sinks.base import with_fields
 from event_handler.sinks.elasticsearch.fields import FIELDS, Kind
 from event_handler.sinks.elasticsearch.options import Document
+from event_handler.sinks.fields import with_fields
 
 LONGEST_ID = 512  # bytes that an `_id` may have
 FIRST_SECOND, LAST_SECOND = (

@@ -12,10 +12,9 @@ import orjson
 import structlog
 from yarl import URL
 
+from event_handler.ports import Retry
 from event_handler.sinks.answers import PASSING
-from event_handler.sinks.base import Retry
 from event_handler.sinks.elasticsearch.answers import refusal_text
-from event_handler.sinks.elasticsearch.options import SECTION
 from event_handler.sinks.elasticsearch.template import (
     DATA_STREAM,
     OWNER,
@@ -42,8 +41,9 @@ class _HinderedError(Exception):
 class Installer:
     """Puts a template for each of the `targets`, once. A newer one, and one that is not ours, stays as it is."""
 
-    def __init__(self, client: HttpClient, base: URL, targets: Sequence[str]) -> None:
+    def __init__(self, client: HttpClient, base: URL, targets: Sequence[str], section: str) -> None:
         self._client = client
+        self._section = section
         self._base = base
         self._targets = tuple(dict.fromkeys(targets))
         self._done = False
@@ -69,9 +69,11 @@ class Installer:
         said = (await self._ask("GET", "/", "say which product and version it is")).get("version")
         number = re.match(r"(\d+)\.(\d+)", str(said.get("number"))) if isinstance(said, dict) else None
         if said is None or number is None:
-            reason = f"cannot install the index template: {SECTION}.url does not answer as Elasticsearch or OpenSearch"
+            reason = (
+                f"cannot install the index template: {self._section}.url does not answer as Elasticsearch or OpenSearch"
+            )
             raise _HinderedError(
-                Retry(f"{reason}; set {SECTION}.template to none", MISCONFIGURED_WAIT, misconfigured=True)
+                Retry(f"{reason}; set {self._section}.template to none", MISCONFIGURED_WAIT, misconfigured=True)
             )
         return Product(said.get("distribution") == "opensearch", (int(number[1]), int(number[2])))
 
@@ -113,7 +115,7 @@ class Installer:
             log.warning(
                 "an index template of this name is there and is not ours, it stays as it is",
                 template=name,
-                next_step=f"Delete it to have ours, or set {SECTION}.template to none.",
+                next_step=f"Delete it to have ours, or set {self._section}.template to none.",
             )
             return False
         if version > VERSION:
@@ -158,12 +160,12 @@ class Installer:
         if answer.status == NOT_THERE and missing is not None:
             return missing
         if answer.status != 200:
-            raise _HinderedError(_hindrance(answer, doing))
+            raise _HinderedError(_hindrance(answer, doing, self._section))
         said = _object(answer.body)
         if said is None:
             reason = (
                 f"cannot install the index template: the answer to {method} {path} is not a JSON object; check "
-                f"{SECTION}.url"
+                f"{self._section}.url"
             )
             raise _HinderedError(Retry(reason, MISCONFIGURED_WAIT, misconfigured=True))
         return said
@@ -180,12 +182,12 @@ def _object(body: bytes) -> dict[str, Any] | None:
     return said if isinstance(said, dict) else None
 
 
-def _hindrance(answer: Answer, doing: str) -> Retry:
+def _hindrance(answer: Answer, doing: str, section: str) -> Retry:
     reason = f"cannot install the index template, the server refused to {doing}: {refusal_text(answer)}"
     if answer.status in PASSING or answer.status >= 500:
         return Retry(reason)
-    advice = f"give the user of {SECTION} the rights that docs/sinks-elasticsearch.md names"
+    advice = f"give the user of {section} the rights that docs/sinks-elasticsearch.md names"
     other = (
-        f"put the template yourself (teleport-event-handler elasticsearch-template) and set {SECTION}.template to none"
+        f"put the template yourself (teleport-event-handler elasticsearch-template) and set {section}.template to none"
     )
     return Retry(f"{reason}; {advice}, or {other}", MISCONFIGURED_WAIT, misconfigured=True)

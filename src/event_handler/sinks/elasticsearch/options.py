@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import base64
 import re
-from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from event_handler.errors import SinkError
-from event_handler.sinks.http import KEEPALIVE, REQUEST_TIMEOUT, Compression
+from event_handler.setting import Options, Setting
+from event_handler.sinks.http import REQUEST_TIMEOUT, Compression
 
-SECTION = "forward.elasticsearch"
 INDEX_NAME = re.compile(
     r"""[^-_+\\/*?"<>|,#:\s][^\\/*?"<>|,#:\s]*"""
 )  # as in the reference of Elasticsearch's create index API
@@ -18,54 +19,68 @@ INDEX_NAME = re.compile(
 Document = Literal["message", "plain"]
 
 
-@dataclass(frozen=True, slots=True)
-class ElasticsearchSettings:
-    """Where and how to deliver.
+class ElasticsearchOptions(Options):
+    """Where and how to deliver. At most one of `api_key`, `username` with `password`, and `bearer` is set."""
 
-    `url` is the cluster's address, with a path where a proxy adds one. `target` and `session_target` are data streams
-    or indices, for audit events and for events of recordings. `document` is `message` (`@timestamp` and the event as
-    text in `message`, what Elastic's Teleport integration reads) or `plain` (the event's own fields and `@timestamp`).
-    `template` says whether to install an index template for them. At most one of `api_key` (encoded, as Kibana shows
-    it), `username` with `password`, and `bearer` is set. TLS files as everywhere, "" = none. `timeout` limits a request
-    and `keepalive` an idle connection, both in seconds.
-    """
-
-    url: str
-    target: str = "logs-teleport.audit-default"
-    session_target: str = "logs-teleport.session-default"
-    document: Document = "message"
-    template: Literal["none", "install"] = "none"
-    api_key: str = field(default="", repr=False)
-    username: str = ""
-    password: str = field(default="", repr=False)
-    bearer: str = field(default="", repr=False)
-    ca: str = ""
-    cert: str = ""
-    key: str = ""
-    compression: Compression = "gzip"
-    max_connections: int = 4
-    timeout: float = REQUEST_TIMEOUT
-    keepalive: float = KEEPALIVE
+    url: Annotated[str, Setting("url", "address of Elasticsearch or OpenSearch", required=True)] = ""
+    target: Annotated[str, Setting("text", "data stream or index of audit events")] = "logs-teleport.audit-default"
+    session_target: Annotated[str, Setting("text", "data stream or index of recorded events")] = (
+        "logs-teleport.session-default"
+    )
+    document: Annotated[
+        Document,
+        Setting("choice", "the event as text in `message`, as Elastic's integration wants it, or its own fields"),
+    ] = "message"
+    template: Annotated[
+        Literal["none", "install"],
+        Setting("choice", "index template that is installed at the start (docs/sinks-elasticsearch.md)"),
+    ] = "none"
+    api_key: Annotated[
+        str,
+        Setting("text", "encoded API key; better in the variable or the file than on the command line", secret=True),
+        Field(repr=False),
+    ] = ""
+    username: Annotated[str, Setting("text", "user name")] = ""
+    password: Annotated[
+        str,
+        Setting("text", "password; better in the variable or the file than on the command line", secret=True),
+        Field(repr=False),
+    ] = ""
+    bearer: Annotated[
+        str,
+        Setting("text", "bearer token; better in the variable or the file than on the command line", secret=True),
+        Field(repr=False),
+    ] = ""
+    ca: Annotated[str, Setting("file", "TLS CA of Elasticsearch")] = ""
+    cert: Annotated[str, Setting("file", "TLS client certificate for Elasticsearch")] = ""
+    key: Annotated[str, Setting("file", "TLS client key for Elasticsearch")] = ""
+    compression: Annotated[Compression, Setting("choice", "how bodies are packed")] = "gzip"
+    max_connections: Annotated[int, Setting("number", "requests in flight at most"), Field(ge=1, le=100)] = 4
+    timeout: Annotated[
+        float,
+        Setting("duration", "longest time for a request, from connecting to the end of the answer"),
+        Field(ge=0.1),
+    ] = REQUEST_TIMEOUT
 
 
 def check_target(name: str, option: str) -> str:
     """Return the name. Raises SinkError when no index or data stream can have it."""
     if not INDEX_NAME.fullmatch(name) or name in (".", ".."):
         raise SinkError(
-            f"expected the name of an index or data stream in {SECTION}.{option}, got {name!r}",
+            f"expected the name of an index or data stream in {option}, got {name!r}",
             "Leave it out for the default.",
         )
     return name
 
 
-def authorization(settings: ElasticsearchSettings) -> dict[str, str]:
+def authorization(options: ElasticsearchOptions, section: str) -> dict[str, str]:
     """The header that logs in, none without credentials. Raises SinkError, without showing a secret."""
     routes = {
-        f"{SECTION}.api-key": f"ApiKey {settings.api_key}" if settings.api_key else "",
-        f"{SECTION}.username": _basic(settings.username, settings.password)
-        if settings.username or settings.password
+        f"{section}.api-key": f"ApiKey {options.api_key}" if options.api_key else "",
+        f"{section}.username": _basic(options.username, options.password)
+        if options.username or options.password
         else "",
-        f"{SECTION}.bearer": f"Bearer {settings.bearer}" if settings.bearer else "",
+        f"{section}.bearer": f"Bearer {options.bearer}" if options.bearer else "",
     }
     chosen = {option: header for option, header in routes.items() if header}
     if len(chosen) > 1:

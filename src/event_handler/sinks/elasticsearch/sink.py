@@ -10,12 +10,12 @@ import structlog
 from yarl import URL
 
 from event_handler.event import Event
-from event_handler.sinks.base import Limits, Retry, Verdict
+from event_handler.ports import Limits, Retry, Verdict
 from event_handler.sinks.elasticsearch.answers import is_foreign, judge_bulk
 from event_handler.sinks.elasticsearch.documents import bulk_lines
 from event_handler.sinks.elasticsearch.install import Installer
-from event_handler.sinks.elasticsearch.options import SECTION, ElasticsearchSettings, authorization, check_target
-from event_handler.sinks.http import Answer, HttpClient, TlsFiles, endpoint
+from event_handler.sinks.elasticsearch.options import ElasticsearchOptions, authorization, check_target
+from event_handler.sinks.http import KEEPALIVE, Answer, HttpClient, TlsFiles, endpoint
 
 BULK_EVENTS = 1000  # documents of a request; Elastic advises 1,000 to 5,000, and a lost answer repeats all of them
 BULK_BYTES = (
@@ -34,30 +34,41 @@ log = structlog.get_logger()
 
 
 class ElasticsearchSink:
-    """The `elasticsearch` sink.
+    """An `elasticsearch` sink. `keepalive` is how long an idle connection is kept, in seconds.
 
-    Raises SinkError when the settings contradict one another or the TLS files cannot be used.
+    Raises SinkError when the options contradict one another or the TLS files cannot be used.
     """
 
-    name = "elasticsearch"
-
-    def __init__(self, settings: ElasticsearchSettings) -> None:
-        self._settings = settings
-        self.limits = Limits(BULK_EVENTS, BULK_BYTES, settings.max_connections, BULK_AGE)
-        files = TlsFiles(settings.ca, settings.cert, settings.key)
-        self._base = endpoint(settings.url, f"{SECTION}.url", files)
-        targets = check_target(settings.target, "target"), check_target(settings.session_target, "session-target")
-        self._client = HttpClient(
-            SECTION,
-            files,
-            connections=settings.max_connections,
-            headers={"Content-Type": "application/x-ndjson", "Accept": "application/json", **authorization(settings)},
-            timeout=settings.timeout,
-            keepalive=settings.keepalive,
-            answer_limit=BULK_ANSWER_LIMIT,
-            compression=settings.compression,
+    def __init__(
+        self,
+        options: ElasticsearchOptions,
+        name: str = "elasticsearch",
+        section: str = "forward.elasticsearch",
+        *,
+        keepalive: float = KEEPALIVE,
+    ) -> None:
+        self.name = name
+        self._options = options
+        self.limits = Limits(BULK_EVENTS, BULK_BYTES, options.max_connections, BULK_AGE)
+        files = TlsFiles(options.ca, options.cert, options.key)
+        self._base = endpoint(options.url, f"{section}.url", files)
+        targets = (
+            check_target(options.target, f"{section}.target"),
+            check_target(options.session_target, f"{section}.session-target"),
         )
-        self._installer = Installer(self._client, self._base, targets) if settings.template == "install" else None
+        login = authorization(options, section)
+        self._client = HttpClient(
+            section,
+            files,
+            connections=options.max_connections,
+            headers={"Content-Type": "application/x-ndjson", "Accept": "application/json", **login},
+            timeout=options.timeout,
+            keepalive=keepalive,
+            answer_limit=BULK_ANSWER_LIMIT,
+            compression=options.compression,
+        )
+        install = options.template == "install"
+        self._installer = Installer(self._client, self._base, targets, section) if install else None
         # A path with the target also works where `rest.action.multi.allow_explicit_index` forbids to name it in the
         # lines, but some receivers, as Fluent Bit, know the plain path only.
         self._in_path = True
@@ -67,7 +78,7 @@ class ElasticsearchSink:
     async def deliver(self, events: Sequence[Event]) -> Verdict:
         if self._installer and (hindrance := await self._installer.ensure()):
             return hindrance
-        target = self._settings.session_target if events[0].session_id else self._settings.target
+        target = self._options.session_target if events[0].session_id else self._options.target
         answer = await self._send(events, target, in_path=self._in_path)
         if isinstance(answer, Retry):
             return answer
@@ -79,7 +90,7 @@ class ElasticsearchSink:
         return judge_bulk(answer, len(events))
 
     async def _send(self, events: Sequence[Event], target: str, *, in_path: bool) -> Answer | Retry:
-        body = await asyncio.to_thread(bulk_lines, events, self._settings.document, "" if in_path else target)
+        body = await asyncio.to_thread(bulk_lines, events, self._options.document, "" if in_path else target)
         return await self._client.post(bulk_url(self._base, target if in_path else ""), body)
 
     async def _try_plain_path(self, events: Sequence[Event], target: str, first: Answer) -> Verdict:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import orjson
 import pytest
 
-from event_handler.sinks.base import Delivered, Partial, Reject, Retry, Split
+from event_handler.ports import Delivered, Partial, Reject, Retry, Split
 from event_handler.sinks.elasticsearch.answers import REASON_LENGTH, judge_bulk, without_content
 from event_handler.sinks.http import Answer
 
@@ -89,7 +89,7 @@ def test_what_is_about_the_cluster_is_waited_out_and_said_in_full(status: int, k
     said = judge_bulk(bulk((status, kind, why)), 1)
     assert isinstance(said, Partial)
     assert (said.retry, dict(said.rejected), said.misconfigured) == (frozenset({0}), {}, True)
-    assert f"answered {status} {kind} for a document: {why}; check forward.elasticsearch" in said.reason
+    assert f"answered {status} {kind} for a document: {why}; check the credentials" in said.reason
 
 
 @pytest.mark.parametrize(("status", "kind", "why"), MOMENT)
@@ -142,7 +142,7 @@ def test_what_is_not_an_answer_of_elasticsearch_is_called_so() -> None:
     said = judge_bulk(Answer(400, "", b"error: invalid HTTP endpoint\n", True), 1)
     assert isinstance(said, Reject)
     assert "400 error: invalid HTTP endpoint" in said.reason
-    assert "check forward.elasticsearch.url" in said.reason
+    assert "check the option url" in said.reason
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,6 @@
-"""What every sink is: it takes a batch and turns the receiver's answer into a verdict; the engine waits and splits."""
+"""The seams between the packages: what a sink, a transform and the others are to one another, as protocols and plain
+types without code.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from event_handler.event import Event
+from event_handler.event import Event as Event
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +106,13 @@ class Sink(Protocol):
     async def close(self) -> None: ...
 
 
-def with_fields(body: bytes, fields: bytes) -> bytes:
-    """Return the JSON object `body` with `fields` (`"name":value,…`) before its own."""
-    return b"{" + fields + (b"}" if body == b"{}" else b"," + body[1:])
+class Transform(Protocol):
+    """A step between dedup and batch. `name` is the table's, for errors.
+
+    `apply` returns the event that goes on, the same one or another with the same id, or None when none does. It must
+    not change the one that it was given. What it raises makes a dead letter of the event.
+    """
+
+    name: str
+
+    def apply(self, event: Event) -> Event | None: ...
