@@ -21,6 +21,7 @@ COMPILED = (  # where the CPU goes; they run uncompiled as well
     "event_handler/pipeline/dedup.py",
     "event_handler/pipeline/select.py",
     "event_handler/teleport/wire/decode.py",
+    "event_handler/teleport/wire/raw.py",
     "event_handler/teleport/transport/frames.py",
 )
 PURE = "EVENT_HANDLER_PURE_PYTHON"  # set to anything to compile nothing

@@ -17,7 +17,7 @@ import orjson
 from aiohttp import web
 
 from benchmarks.collector import tls
-from event_handler.pipeline.dedup import fingerprint
+from event_handler.event import fingerprint
 
 LARGEST_BODY = 32 * 1024 * 1024  # bytes
 REMEMBERED_WITHIN = (

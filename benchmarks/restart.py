@@ -12,7 +12,8 @@ from random import Random
 from time import monotonic
 
 from benchmarks import stage
-from event_handler.state.store import FILE, Commit, Store
+from event_handler.ports import Commit
+from event_handler.state.store import FILE, Store
 
 CHUNK = 10  # events: a day of a cluster in use has over a thousand chunks
 RATE = 20  # new events a second

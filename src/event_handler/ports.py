@@ -4,9 +4,9 @@ types without code.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 from event_handler.event import Event as Event
 
@@ -116,3 +116,132 @@ class Transform(Protocol):
     name: str
 
     def apply(self, event: Event) -> Event | None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class RecordingItem:
+    """A recording to fetch. Times are seconds since the epoch; every event with a lower index than `next_index` is
+    delivered.
+
+    `looks` is how often the cluster has sent it to its end without an event that tells that the session had ended.
+    """
+
+    session_id: str
+    announced: float
+    uploaded: bool
+    attempts: int
+    next_try: float
+    next_index: int
+    looks: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """An event that the sink will never take, or bytes that are no event, with the reason.
+
+    `time` and `index` are the event's; `time` is None in letters of earlier versions, and where there is no event.
+    """
+
+    sink: str
+    reason: str
+    type: str
+    id: str
+    session_id: str
+    body: bytes
+    time: float | None = None
+    index: int = 0
+
+
+@dataclass(slots=True)
+class Commit:
+    """What one transaction remembers."""
+
+    positions: dict[str, str] = field(default_factory=dict)
+    ids: bytes = b""
+    recordings: list[RecordingItem] = field(default_factory=list)
+    indexes: dict[str, int] = field(default_factory=dict)
+    dead_letters: list[DeadLetter] = field(default_factory=list)
+    facts: dict[str, str] = field(default_factory=dict)
+
+
+class Stream(Protocol):
+    """What is read in one order: a chunk, a search, a recording, by every sink that gets it."""
+
+    @property
+    def drained(self) -> bool:
+        """Whether everything that was put in has been delivered and remembered."""
+
+    def split(self) -> Stream:
+        """A new part right behind this one. The position moves into a part only when all before it are closed and
+        delivered.
+        """
+
+    def close(self) -> None:
+        """Nothing more belongs into this part."""
+
+
+class Consumer(Protocol):
+    """Whoever takes what a source reads. `ordered`: the events of a session are wanted in their order."""
+
+    @property
+    def ordered(self) -> bool: ...
+
+    def track(self, stream: str) -> Any:
+        """A new Stream; its name is the key under which the position is remembered."""
+
+    async def put(self, tracker: Any, wires: Sequence[bytes], position: str | None, session_id: str = "") -> int:
+        """Take a run of undecoded events of one stream, and return how many of them are new.
+
+        `position` is remembered when they and all before them are delivered. Waits while there is no room.
+        """
+
+    def skip(self, wires: Sequence[bytes]) -> None:
+        """Count events as delivered that another program has delivered. Raises StateError."""
+
+    async def drain(self, tracker: Any) -> None:
+        """Wait until everything of a stream has been delivered and remembered."""
+
+    def nothing_follows(self, so: bool) -> None:
+        """Say whether only the delivery of what was put in is waited for."""
+
+
+class ReadingState(Protocol):
+    """How far a cluster was read, as its sources remember it. Every method raises StateError."""
+
+    def fact(self, name: str) -> str:
+        """What is remembered under that name, "" when nothing is."""
+
+    def remember(self, name: str, value: str) -> None: ...
+
+    def positions(self, prefix: str) -> dict[str, str]:
+        """Positions of all streams whose key starts with `prefix`."""
+
+    def forget_until(self, prefix: str, end: str) -> None:
+        """Drop the positions of all streams whose key starts with `prefix` and is less than `end`."""
+
+
+class RecordingQueue(Protocol):
+    """The recordings that are still to be fetched. Every method raises StateError."""
+
+    def due_recordings(self, now: float, limit: int, longest_wait: float) -> list[RecordingItem]:
+        """Those to ask for now. None waits longer than `longest_wait` seconds."""
+
+    def waiting_recordings(self) -> tuple[int, int]:
+        """How many recordings are not finished, and how many of them were never tried."""
+
+    def recording_done(self, session_id: str) -> None: ...
+
+    def recording_given_up(self, letter: DeadLetter) -> None:
+        """It is done, and kept as a dead letter."""
+
+    def recording_later(self, session_id: str, next_try: float, *, counted: bool) -> None:
+        """Try again at `next_try`; `counted` when it was the recording that failed, not the whole cluster."""
+
+    def recording_looked(self, session_id: str, next_try: float) -> None:
+        """It was sent to its end, which is perhaps not the session's: look again at `next_try`."""
+
+    def recordings_looked_at(self) -> list[str]:
+        """The sessions whose recordings were sent to their end and are to be looked at again."""
+
+    def recordings_due_now(self, sessions: Iterable[str]) -> None:
+        """Do not wait any longer for the upload events of sessions that have ended, nor for second looks."""

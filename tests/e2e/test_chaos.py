@@ -11,7 +11,7 @@ import pytest
 from benchmarks.chaos import Expected, Outcome
 from benchmarks.faulty_collector import REMEMBERED_WITHIN, Book, Memory
 
-from event_handler.pipeline.dedup import fingerprint
+from event_handler.event import fingerprint
 
 SMALL = ("--events=5000", "--recordings=10", "--kills=3", "--late=2", "--seed=1")
 

@@ -14,9 +14,10 @@ from typing import Any
 
 import pytest
 
+from event_handler.ports import Commit, DeadLetter
 from event_handler.simulator.credentials import write_cluster_files
 from event_handler.state.directory import state_directory
-from event_handler.state.store import Commit, DeadLetter, Store
+from event_handler.state.store import Store
 from tests.e2e.deprived import CONDITIONS, TIME
 
 CLUSTER = "sim.test"

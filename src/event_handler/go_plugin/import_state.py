@@ -17,9 +17,10 @@ import structlog
 from event_handler.errors import StorageError
 from event_handler.go_plugin.page_key import page_key_time
 from event_handler.go_plugin.read import START_TIME, PluginState, newest_change, read, rfc3339
+from event_handler.ports import Commit, RecordingItem
 from event_handler.sources.export import CLOSED_DAYS, DONE, FIRST_DAY, day_of
 from event_handler.sources.search import FLOOR, LAST_ID, STREAM
-from event_handler.state.store import Commit, RecordingItem, Store
+from event_handler.state.store import Store
 
 PLUGIN_SEEN = (
     "plugin_seen"  # fact: newest change of the plugin's files that this state knows of, in seconds since the epoch

@@ -11,7 +11,8 @@ from event_handler.errors import StateError
 from event_handler.pipeline.batch import Entry
 from event_handler.pipeline.delivery import LONGEST_WAIT, backoff
 from event_handler.pipeline.tracker import CheckpointTracker, PendingRecording
-from event_handler.state.store import Commit, DeadLetter, RecordingItem, Store
+from event_handler.ports import Commit, DeadLetter, RecordingItem
+from event_handler.state.store import Store
 
 END_GRACE = 30.0  # seconds that the end of a session waits for the upload event that usually follows
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
 import re
 from collections.abc import Callable
 from contextlib import suppress
@@ -14,13 +12,12 @@ import orjson
 import structlog
 
 from event_handler.errors import MalformedEventError
-from event_handler.event import Event
-from event_handler.pipeline.select import BEGINNING, UNDECODABLE, named
+from event_handler.event import Event, Unreadable
 from event_handler.pipeline.transforms.chain import Chain
-from event_handler.ports import Delivered, Partial, Reject, Sink, Split
+from event_handler.ports import DeadLetter, Delivered, Partial, Reject, Sink, Split
 from event_handler.redact import credentials
-from event_handler.state.store import DeadLetter, Store
-from event_handler.teleport.wire.decode import convert, read_event
+from event_handler.state.store import Store
+from event_handler.teleport.wire.raw import restored
 
 LOOK_EVERY = 2.0  # seconds between looks for letters that a person has just asked for
 AFTER_FAILURE = 30.0  # seconds until letters that a failing collector did not take are sent again
@@ -99,27 +96,19 @@ async def _retry(sink: Sink, store: Store, number: int, letter: DeadLetter, deli
 
 def _event(letter: DeadLetter) -> Event:
     """The event as it was sent the first time, with its own time and its place in the recording."""
-    content = orjson.loads(letter.body)
-    if isinstance(content, dict) and list(content) == [UNDECODABLE]:
-        return _decoded(content[UNDECODABLE], letter.session_id)
-    if isinstance(content, dict) and list(content) == [BEGINNING]:
+    raw = restored(letter.body, letter.session_id)
+    if isinstance(raw, Unreadable):
         raise MalformedEventError(letter.reason)
+    if raw is not None:
+        return raw.event()
     if letter.time is not None:
         return Event(letter.type, letter.id, letter.time, letter.index, letter.body, letter.session_id)
+    content = orjson.loads(letter.body)
     index = content.get("ei")
     seconds = read_time(content.get("time"))
     return Event(
         letter.type, letter.id, seconds, index if isinstance(index, int) else 0, letter.body, letter.session_id
     )
-
-
-def _decoded(encoded: str, session_id: str) -> Event:
-    try:
-        raw = read_event(base64.b64decode(encoded, validate=True))
-    except binascii.Error as error:
-        raise MalformedEventError(f"the letter itself is damaged ({error})") from None
-    body, uid = convert(raw.content)
-    return Event(raw.type, named(uid, body), raw.time, raw.index, body, session_id)
 
 
 def read_time(text: object) -> float:

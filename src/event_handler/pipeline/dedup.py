@@ -5,17 +5,12 @@ again.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from hashlib import blake2b
 from typing import Final
 
-MARK: Final = 8  # bytes of a fingerprint
+from event_handler.event import MARK, RawEvent
+
 BUCKETS: Final = 65_536  # a power of two; a fingerprint is looked for among the fifty or so that share its bucket
 KEPT: Final = 56  # fingerprints of a bucket, which are the newest 2,000,000 of all, for they fall evenly on the buckets
-
-
-def fingerprint(event_id: str) -> bytes:
-    """8 bytes of an id; a new id is taken for one of two million others with a chance of about 1 in 10^13."""
-    return blake2b(event_id.encode(), digest_size=MARK).digest()
 
 
 class DuplicateWindow:
@@ -43,6 +38,16 @@ class DuplicateWindow:
         if len(bucket) >= self._full:
             del bucket[: -self._kept]
 
+    def count_new(self, events: Iterable[RawEvent]) -> int:
+        """How many of the events are not known yet; they are from now on."""
+        new = 0
+        for raw in events:
+            dedup_key = _key_of(raw)
+            if dedup_key and dedup_key not in self._bucket(dedup_key):
+                self.add(dedup_key)
+                new += 1
+        return new
+
     def discard(self, dedup_key: bytes) -> None:
         """Forget an id whose event was not delivered after all."""
         bucket = self._bucket(dedup_key)
@@ -56,3 +61,10 @@ class DuplicateWindow:
 
     def _bucket(self, dedup_key: bytes) -> bytearray:
         return self._buckets[(dedup_key[0] << 8 | dedup_key[1]) & self._last]
+
+
+def _key_of(raw: RawEvent) -> bytes:
+    try:
+        return raw.dedup_key()
+    except Exception:  # no event, or a fault of our own code: it is kept as a dead letter where it is selected
+        return b""

@@ -14,7 +14,7 @@ from time import monotonic
 import structlog
 
 from event_handler.errors import StateError, TransformError
-from event_handler.event import Event
+from event_handler.event import Event, RawEvent
 from event_handler.pipeline.batch import Batcher, Entry
 from event_handler.pipeline.committer import Committer
 from event_handler.pipeline.delivery import Delivery
@@ -22,9 +22,10 @@ from event_handler.pipeline.outage import REMIND_EVERY
 from event_handler.pipeline.select import Selection, Selector, dead_letter_key
 from event_handler.pipeline.tracker import CheckpointTracker, Span
 from event_handler.pipeline.transforms.chain import Chain
-from event_handler.ports import Sink
+from event_handler.ports import Commit, DeadLetter, Sink
 from event_handler.redact import credentials
-from event_handler.state.store import Commit, DeadLetter, Store
+from event_handler.state.store import Store
+from event_handler.teleport.wire.raw import raw_events
 
 MAX_DEAD_LETTER_BYTES = 1024 * 1024 * 1024  # bytes; thousands of the largest events, and a disk usually has them
 NO_TRANSFORMS = Chain()
@@ -42,6 +43,18 @@ class PipelineLimits:
     requests: int
     bytes: int
     dead_letter_bytes: int = MAX_DEAD_LETTER_BYTES
+
+
+@dataclass(slots=True)
+class Taken:
+    """A run that was selected, and what of it is still to be handed on: entries, the first of them last, and dead
+    letters. `count` is how many of its events go to the sink.
+    """
+
+    span: Span
+    left: list[Entry]
+    dead: list[tuple[DeadLetter, bytes]]
+    count: int
 
 
 @dataclass(slots=True)
@@ -128,6 +141,10 @@ class Pipeline:
         finally:
             self._committer.commit()
 
+    def track(self, stream: str) -> CheckpointTracker:
+        """A new tracker for one stream that is read: a chunk, a search, a recording."""
+        return CheckpointTracker(stream)
+
     async def put(
         self, tracker: CheckpointTracker, wires: Sequence[bytes], position: str | None, session_id: str = ""
     ) -> int:
@@ -136,38 +153,62 @@ class Pipeline:
         `position` is remembered when they and all before them are delivered.
         """
         await asyncio.sleep(0)  # a fast source would otherwise never let the deliveries run
-        chosen = self._selector.select(wires, session_id)
+        taken = self.take(tracker, raw_events(wires, session_id), position)
+        if not self.offer(taken):
+            await self.hand_on(taken)
+        return taken.count
+
+    def take(self, tracker: CheckpointTracker, events: Sequence[RawEvent], position: str | None) -> Taken:
+        """Select and transform a run of one stream. It is handed on by `offer`, and `hand_on` where that is not all."""
+        chosen = self._selector.select(events)
         span = Span(tracker, position, recordings=chosen.recordings)
         dead = [(letter, dead_letter_key(letter)) for letter in chosen.dead]
-        left = self._entries(chosen, span, dead)
-        left.reverse()
-        span.pending = len(left) + len(dead)
+        entries = self._entries(chosen, span, dead)
+        span.pending = len(entries) + len(dead)
         tracker.add(span)
+        if not span.pending:
+            self._committer.touch(tracker)
+        entries.reverse()
+        return Taken(span, entries, dead, len(chosen.events))
+
+    def offer(self, taken: Taken) -> bool:
+        """Hand on as much as there is room for now, and return whether that was all."""
+        left = taken.left
+        if taken.dead or self._turn.locked():
+            return not left and not taken.dead
+        while left:
+            size = left[-1].size
+            if not self._has_room(size):
+                return False
+            self._committer.bytes += size
+            self._batcher.add(left.pop())
+        return True
+
+    async def hand_on(self, taken: Taken) -> None:
+        """Hand on what is left as there is room. Who is cancelled has given up the rest: it is read again later."""
+        left, dead = taken.left, taken.dead
         try:
             while dead:
                 await self._dead_letter(*dead[0])
-                span.pending -= 1
+                taken.span.pending -= 1
                 del dead[0]
-            while left:
-                entry = left[-1]
-                if self._turn.locked() or not self._has_room(entry.size):
-                    await self._take_room(entry.size)
-                else:
-                    self._committer.bytes += entry.size
-                self._batcher.add(entry)
-                left.pop()
+            while not self.offer(taken):
+                await self._take_room(left[-1].size)
+                self._batcher.add(left.pop())
         except BaseException:
-            self._selector.release(entry.dedup_key for entry in left)
-            self._selector.release(dedup_key for _, dedup_key in dead)
-            # What was handed on goes its way; the position stays before the span, and its tracker can still become
-            # empty.
-            span.position = None
-            span.pending -= len(left) + len(dead)
-            self._committer.touch(tracker)
+            self.give_up(taken)
             raise
-        if not span.pending:
-            self._committer.touch(tracker)
-        return len(chosen.events)
+        self._committer.touch(taken.span.tracker)
+
+    def give_up(self, taken: Taken) -> None:
+        """Do not hand on the rest. What was goes its way; the position stays before the span, and its tracker can
+        still become empty.
+        """
+        self._selector.release(entry.dedup_key for entry in taken.left)
+        self._selector.release(dedup_key for _, dedup_key in taken.dead)
+        taken.span.position = None
+        taken.span.pending -= len(taken.left) + len(taken.dead)
+        self._committer.touch(taken.span.tracker)
 
     def _entries(self, chosen: Selection, span: Span, dead: list[tuple[DeadLetter, bytes]]) -> list[Entry]:
         """What the transforms make of the chosen events. One that cannot be changed is added to `dead`."""
@@ -189,7 +230,7 @@ class Pipeline:
 
         Raises StateError when it cannot be remembered.
         """
-        chosen = self._selector.select(wires)
+        chosen = self._selector.select(raw_events(wires))
         dedup_keys = [*(dedup_key for _, dedup_key in chosen.events), *map(dead_letter_key, chosen.dead)]
         self._store.commit(Commit(ids=b"".join(dedup_keys), dead_letters=chosen.dead))
 

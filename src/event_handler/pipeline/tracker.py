@@ -60,8 +60,13 @@ class CheckpointTracker:
         self._closed = True
 
     def add(self, span: Span) -> None:
+        """Add the next span. While a sink is down, what brings nothing but a position takes no more memory."""
         part = self._parts[-1] if self._closed else self
-        part._open[span] = None
+        last = next(reversed(part._open), None)
+        if last is None or last.pending or span.pending or last.recordings or span.recordings:
+            part._open[span] = None
+        elif span.position is not None:
+            last.position = span.position
 
     @property
     def drained(self) -> bool:

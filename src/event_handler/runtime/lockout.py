@@ -14,7 +14,7 @@ import orjson
 import structlog
 
 from event_handler.errors import ConnectError, MalformedEventError, RpcError
-from event_handler.pipeline.select import named
+from event_handler.event import named
 from event_handler.state.logins import FailedLogin, FailedLogins
 from event_handler.state.store import Store
 from event_handler.teleport.rpc.client import Client

@@ -11,9 +11,10 @@ from datetime import datetime
 import structlog
 
 from event_handler.go_plugin.read import rfc3339
+from event_handler.ports import Commit
 from event_handler.sources.export import CLOSED_DAYS, FIRST_DAY, day_of
 from event_handler.sources.search import FLOOR, LAST_ID, STREAM, read_position
-from event_handler.state.store import Commit, Store
+from event_handler.state.store import Store
 
 FILTERS = "filters"  # fact: the lists of the last start
 # fact: the time that was gone back to last, so that a restart with the same option does not do so again

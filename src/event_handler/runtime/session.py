@@ -15,11 +15,12 @@ import structlog
 from event_handler.errors import ConfigurationError, ConnectError, CredentialsError, EventHandlerError, RpcError
 from event_handler.pipeline.delivery import backoff
 from event_handler.pipeline.engine import Pipeline
+from event_handler.ports import Commit
 from event_handler.runtime.supervise import cause_of, supervise, tell
 from event_handler.sources.export import CLOSED_DAYS, FIRST_DAY, BulkSource, day_of, unfinished_since
 from event_handler.sources.recordings import RecordingSource
 from event_handler.sources.search import STREAM, SearchSource, read_position
-from event_handler.state.store import Commit, Store
+from event_handler.state.store import Store
 from event_handler.teleport.rpc.client import Client, Cluster
 
 PROBE_AHEAD = 2 * 86400.0  # seconds; a day that has no events yet

@@ -19,12 +19,10 @@ import structlog
 
 from event_handler.errors import ConnectError, RpcError
 from event_handler.pipeline.delivery import backoff
-from event_handler.pipeline.engine import Pipeline
-from event_handler.pipeline.tracker import CheckpointTracker
+from event_handler.ports import Consumer, ReadingState, Stream
 from event_handler.sources.clock import ClockWatch
 from event_handler.sources.pages import Search, put_page
 from event_handler.sources.stall_detector import StallDetector
-from event_handler.state.store import Store
 from event_handler.teleport.rpc.client import Client
 from event_handler.teleport.wire.decode import event_time
 
@@ -67,7 +65,7 @@ class _Chunk:
     day: date
     name: str
     cursor: str
-    tracker: CheckpointTracker
+    tracker: Stream
     attempt: int = 0
     refused: int = 0
     anew: bool = False
@@ -81,8 +79,8 @@ class BulkSource:
     def __init__(
         self,
         client: Client,
-        pipeline: Pipeline,
-        store: Store,
+        pipeline: Consumer,
+        store: ReadingState,
         *,
         start: float,
         late_days: int,
@@ -109,7 +107,7 @@ class BulkSource:
         self._known: set[str] = set()
         self._open: set[_Chunk] = set()
         self._lost: dict[date, set[_Chunk]] = {}  # chunks whose events a search has to find
-        self._found = CheckpointTracker(
+        self._found = pipeline.track(
             "bulk"
         )  # for all such searches: after one that failed, what it found may be in flight and is known
         # In the order of the days and, by their names, of their making; bounded by LISTED_AHEAD and what a day has.
@@ -212,7 +210,7 @@ class BulkSource:
         new = [name for name in dict.fromkeys(names) if f"bulk/{day}/{name}" not in self._known]
         for name in new:
             stream = f"bulk/{day}/{name}"
-            chunk = _Chunk(day, name, self._cursors.pop(stream, ""), CheckpointTracker(stream))
+            chunk = _Chunk(day, name, self._cursors.pop(stream, ""), self._pipeline.track(stream))
             if self._caught_up and day == self._newest:
                 chunk.asked = time() - self._poll - CHUNK_SPAN
             self._known.add(stream)
@@ -373,7 +371,7 @@ class BulkSource:
         asyncio.get_running_loop().call_later(backoff(chunk.attempt, LONGEST_WAIT), self._wait, chunk)
 
 
-def unfinished_since(store: Store) -> float | None:
+def unfinished_since(store: ReadingState) -> float | None:
     """The start of the first day that is still polled, before which everything is delivered.
 
     None while that is the start time.

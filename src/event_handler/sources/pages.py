@@ -17,8 +17,7 @@ from time import monotonic
 import structlog
 
 from event_handler.errors import RpcError
-from event_handler.pipeline.engine import Pipeline
-from event_handler.pipeline.tracker import CheckpointTracker
+from event_handler.ports import Consumer, Stream
 from event_handler.teleport.rpc.client import RUN, Client
 from event_handler.teleport.wire.decode import event_id, event_time
 from event_handler.teleport.wire.messages import NEWEST_FIRST, OLDEST_FIRST
@@ -285,7 +284,7 @@ class Search:
             raise
 
 
-async def put_page(pipeline: Pipeline, tracker: CheckpointTracker, events: list[bytes]) -> int:
+async def put_page(pipeline: Consumer, tracker: Stream, events: list[bytes]) -> int:
     """Put a page into the pipeline, a run at a time, and return how many of its events go to the sink for the first
     time.
     """

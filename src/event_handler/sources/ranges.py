@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 
-from event_handler.pipeline.tracker import CheckpointTracker
+from event_handler.ports import Stream
 
 RANGES_AT_ONCE = 3  # each is a search on the server; a real one gives 18,500 events/s to one and 31,200 to three
 EVENTS_OF_A_RANGE = (
@@ -28,7 +28,7 @@ class Range:
 
     since: float
     until: float
-    part: CheckpointTracker
+    part: Stream
     count: int = 0
     done: bool = False
 
@@ -40,7 +40,7 @@ class Ranges:
     How long they are follows from what the ones before had. Each reader takes one after the other until there is none.
     """
 
-    def __init__(self, since: float, until: float, window: float, part: CheckpointTracker) -> None:
+    def __init__(self, since: float, until: float, window: float, part: Stream) -> None:
         self._rest = [Range(since, until, part)]  # in the order of time, as is what was taken
         self._taken: list[Range] = []  # from the first that is not done
         self._window = window

@@ -16,9 +16,7 @@ import structlog
 
 from event_handler.errors import ConnectError, RpcError
 from event_handler.pipeline.dead_letters import RECORDINGS
-from event_handler.pipeline.engine import Pipeline
-from event_handler.pipeline.tracker import CheckpointTracker
-from event_handler.state.store import Commit, DeadLetter, RecordingItem, Store
+from event_handler.ports import Consumer, DeadLetter, RecordingItem, RecordingQueue, Stream
 from event_handler.teleport.rpc.client import Client
 from event_handler.teleport.wire.decode import event_place
 
@@ -86,8 +84,8 @@ class RecordingSource:
 
     def __init__(
         self,
-        pipeline: Pipeline,
-        store: Store,
+        pipeline: Consumer,
+        store: RecordingQueue,
         *,
         concurrency: int,
         missing_ttl: float,
@@ -97,7 +95,7 @@ class RecordingSource:
         self._concurrency = concurrency
         self._missing_ttl = missing_ttl
         self._running: set[str] = set()
-        self._in_flight: dict[str, CheckpointTracker] = {}  # of what was begun, until it is delivered
+        self._in_flight: dict[str, Stream] = {}  # of what was begun, until it is delivered
         self._tries: dict[str, int] = {}  # in a row that the cluster failed or that were cut off, by session
         self._asked: set[str] = set()  # sessions that were asked for by this process and are not done
 
@@ -135,7 +133,7 @@ class RecordingSource:
         return free and (before is None or before.drained)
 
     async def _fetch(self, client: Client, item: RecordingItem) -> None:
-        tracker = self._in_flight[item.session_id] = CheckpointTracker(f"recording/{item.session_id}")
+        tracker = self._in_flight[item.session_id] = self._pipeline.track(f"recording/{item.session_id}")
         self._asked.add(item.session_id)
         try:
             wait = self._space(item.session_id)
@@ -162,7 +160,7 @@ class RecordingSource:
         self._store.recording_later(session_id, time() + wait, counted=False)
         return wait
 
-    async def _stream(self, client: Client, item: RecordingItem, tracker: CheckpointTracker) -> _Look:
+    async def _stream(self, client: Client, item: RecordingItem, tracker: Stream) -> _Look:
         """Read a recording to the end of the stream, until all of it is delivered."""
         start = item.next_index if item.next_index <= LARGEST_INDEX else 0
         unbroken, look = Unbroken(item.next_index), _Look()
@@ -209,8 +207,7 @@ class RecordingSource:
             body = orjson.dumps({"sid": item.session_id, "announced": item.announced})
             reason = f"the recording could not be read in {item.attempts + 1} tries ({error})"
             letter = DeadLetter(RECORDINGS, reason, "", item.session_id, item.session_id, body)
-            self._store.commit(Commit(dead_letters=[letter]))
-            self._store.recording_done(item.session_id)
+            self._store.recording_given_up(letter)
             self._asked.discard(item.session_id)
             log.error("recording given up; kept as dead letter", session=item.session_id, error=str(error))
             return

@@ -20,12 +20,11 @@ from time import monotonic, time
 import structlog
 
 from event_handler.errors import RpcError
-from event_handler.pipeline.engine import Pipeline
-from event_handler.pipeline.tracker import CheckpointTracker
+from event_handler.ports import Consumer, ReadingState, Stream
 from event_handler.sources.clock import ClockWatch
 from event_handler.sources.pages import Search, put_page
 from event_handler.sources.ranges import RANGES_AT_ONCE, Range, Ranges
-from event_handler.state.store import REMEMBERED_IDS, Store
+from event_handler.state.store import REMEMBERED_IDS
 from event_handler.teleport.rpc.client import Client
 from event_handler.teleport.wire.decode import event_id, event_time
 
@@ -79,8 +78,8 @@ class SearchSource:
     def __init__(
         self,
         client: Client,
-        pipeline: Pipeline,
-        store: Store,
+        pipeline: Consumer,
+        store: ReadingState,
         *,
         start: float,
         window: float,
@@ -100,7 +99,7 @@ class SearchSource:
         self._look_back = look_back
         self._poll_interval = poll
         self._until_caught_up = until_caught_up
-        self._tracker = CheckpointTracker(STREAM)
+        self._tracker = pipeline.track(STREAM)
         self._from = self._floor = self._start if saved is None else saved
         back = (
             0.0 if saved is None else look_back + SWEEP_EVERY + OVERLAP
@@ -363,7 +362,7 @@ class SearchSource:
             self._clock.saw(newest, asked)
         return fresh
 
-    async def _look_from_the_end(self, since: float, until: float, tracker: CheckpointTracker) -> int:
+    async def _look_from_the_end(self, since: float, until: float, tracker: Stream) -> int:
         """Up to a page without anything new.
 
         what an event that is too large hides from a search that is oldest first.
@@ -393,7 +392,7 @@ class SearchSource:
         return max(times)
 
 
-def read_position(store: Store) -> float | None:
+def read_position(store: ReadingState) -> float | None:
     """The time up to which everything was delivered, None before the first position."""
     saved = store.positions(STREAM).get(STREAM)
     return float(saved) if saved else None

@@ -12,13 +12,13 @@ import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
 from math import inf
 from pathlib import Path
 from time import time
 from typing import Any
 
 from event_handler.errors import StateError, StorageError
+from event_handler.ports import Commit, DeadLetter, RecordingItem
 from event_handler.state import file
 from event_handler.state.access import usable
 from event_handler.state.lock import take_lock
@@ -31,52 +31,6 @@ START_TIME = "start_time"  # fact
 WRITERS_WAITED_FOR = 5000  # milliseconds; `dead-letter retry` and `drop` write for some of them
 READERS_WAITED_FOR = 50  # milliseconds, for deliveries wait meanwhile
 FILE = file.FILE
-
-
-@dataclass(frozen=True, slots=True)
-class RecordingItem:
-    """A recording to fetch. Times are seconds since the epoch; every event with a lower index than `next_index` is
-    delivered.
-
-    `looks` is how often the cluster has sent it to its end without an event that tells that the session had ended.
-    """
-
-    session_id: str
-    announced: float
-    uploaded: bool
-    attempts: int
-    next_try: float
-    next_index: int
-    looks: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class DeadLetter:
-    """An event that the sink will never take, or bytes that are no event, with the reason.
-
-    `time` and `index` are the event's; `time` is None in letters of earlier versions, and where there is no event.
-    """
-
-    sink: str
-    reason: str
-    type: str
-    id: str
-    session_id: str
-    body: bytes
-    time: float | None = None
-    index: int = 0
-
-
-@dataclass(slots=True)
-class Commit:
-    """What one transaction remembers."""
-
-    positions: dict[str, str] = field(default_factory=dict)
-    ids: bytes = b""
-    recordings: list[RecordingItem] = field(default_factory=list)
-    indexes: dict[str, int] = field(default_factory=dict)
-    dead_letters: list[DeadLetter] = field(default_factory=list)
-    facts: dict[str, str] = field(default_factory=dict)
 
 
 class Store:
@@ -314,6 +268,23 @@ class Store:
         now = time()
         self.rows("UPDATE recordings SET done = ? WHERE session_id = ?", (now, session_id))
         self.rows("DELETE FROM recordings WHERE done < ?", (now - FINISHED_KEPT,))
+
+    def recording_given_up(self, letter: DeadLetter) -> None:
+        """It is done, and kept as a dead letter."""
+        self.commit(Commit(dead_letters=[letter]))
+        self.recording_done(letter.session_id)
+
+    def recording(self, session_id: str) -> tuple[bool, RecordingItem] | None:
+        """Whether a recording is done, and what is known of it; None when it was not announced."""
+        rows = self.rows(
+            "SELECT done IS NOT NULL, announced, uploaded, attempts, next_try, next_index, looks FROM recordings"
+            " WHERE session_id = ?",
+            (session_id,),
+        )
+        if not rows:
+            return None
+        done, announced, uploaded, attempts, next_try, index, looks = rows[0]
+        return bool(done), RecordingItem(session_id, announced, bool(uploaded), attempts, next_try, index, looks)
 
     def recording_later(self, session_id: str, next_try: float, *, counted: bool) -> None:
         """Try again at `next_try`; `counted` when it was the recording that failed, not the whole cluster."""

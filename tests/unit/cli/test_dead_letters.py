@@ -17,9 +17,9 @@ from event_handler.errors import EventHandlerError, StateError, UsageError
 from event_handler.event import Event
 from event_handler.pipeline import dead_letters as letters_module
 from event_handler.pipeline.dead_letters import RECORDINGS, retry_dead_letters
-from event_handler.ports import Delivered, Limits, Partial, Reject, Retry, Verdict
+from event_handler.ports import Commit, DeadLetter, Delivered, Limits, Partial, RecordingItem, Reject, Retry, Verdict
 from event_handler.state.dead_letters import DeadLetters
-from event_handler.state.store import Commit, DeadLetter, RecordingItem, Store
+from event_handler.state.store import Store
 
 REFUSED = DeadLetter("fluentd", "the receiver answered 400 no", "user.login", "u1", "", b'{"uid":"u1"}')
 OTHER = DeadLetter("fluentd", "the receiver answered 422 no", "user.create", "u2", "", b'{"uid":"u2"}')

@@ -11,7 +11,8 @@ from click.testing import CliRunner, Result
 from event_handler.cli import cli
 from event_handler.errors import StateError, UsageError
 from event_handler.go_plugin.read import read
-from event_handler.state.store import Commit, DeadLetter, RecordingItem, Store
+from event_handler.ports import Commit, DeadLetter, RecordingItem
+from event_handler.state.store import Store
 from tests.unit.go_plugin.test_export_state import bulk_position
 from tests.unit.go_plugin.test_import_state import START
 

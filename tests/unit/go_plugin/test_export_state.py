@@ -15,8 +15,9 @@ from event_handler.errors import StateError
 from event_handler.go_plugin.export_state import as_plugin_state, export_state
 from event_handler.go_plugin.import_state import convert, import_state
 from event_handler.go_plugin.read import Day, Missing, read
+from event_handler.ports import Commit, RecordingItem
 from event_handler.sources.export import CLOSED_DAYS, DONE, FIRST_DAY
-from event_handler.state.store import Commit, RecordingItem, Store
+from event_handler.state.store import Store
 from tests.unit.go_plugin.test_import_state import ADDRESSES, DIRECTORY, NOW, SID, START, golden, state
 
 A, B = (f"0193a1b2-0000-7000-8000-00000000000{end}" for end in "ab")

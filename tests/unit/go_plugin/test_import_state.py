@@ -24,9 +24,10 @@ from event_handler.errors import StateError
 from event_handler.go_plugin.import_state import convert, import_state
 from event_handler.go_plugin.page_key import page_key_time
 from event_handler.go_plugin.read import Day, Missing, PluginState
+from event_handler.ports import RecordingItem
 from event_handler.sources.export import CLOSED_DAYS, DONE, FIRST_DAY, unfinished_since
 from event_handler.sources.search import FLOOR, LAST_ID, read_position
-from event_handler.state.store import RecordingItem, Store
+from event_handler.state.store import Store
 
 GOLDEN = Path(__file__).parents[2] / "data" / "golden" / "storage"
 ADDRESSES = [("teleport.example.com", 443)]

@@ -12,6 +12,7 @@ from typing import Any
 
 from event_handler.pipeline import select
 from event_handler.pipeline.dedup import DuplicateWindow
+from event_handler.teleport.wire.raw import raw_events
 
 
 def selected(order: dict[str, Any]) -> list[Any]:
@@ -22,7 +23,7 @@ def selected(order: dict[str, Any]) -> list[Any]:
     selector = select.Selector("desk", DuplicateWindow(1, order["kept"]), **order["lists"])
     made = []
     for session_id, wires in order["runs"]:
-        chosen = selector.select([b64decode(wire) for wire in wires], session_id)
+        chosen = selector.select(raw_events([b64decode(wire) for wire in wires], session_id))
         events = [
             [event.type, event.id, event.time, event.index, event.body.decode(), event.session_id, dedup_key.hex()]
             for event, dedup_key in chosen.events

@@ -22,10 +22,10 @@ from event_handler.event import Event
 from event_handler.pipeline import committer, engine, outage
 from event_handler.pipeline.dedup import DuplicateWindow
 from event_handler.pipeline.engine import Pipeline, PipelineLimits
-from event_handler.pipeline.select import UNDECODABLE, Selector
+from event_handler.pipeline.select import Selector
 from event_handler.pipeline.tracker import CheckpointTracker
-from event_handler.ports import Delivered, Limits, Reject, Retry, Verdict
-from event_handler.state.store import DeadLetter
+from event_handler.ports import DeadLetter, Delivered, Limits, Reject, Retry, Verdict
+from event_handler.teleport.wire.raw import UNDECODABLE
 from tests.unit.pipeline.test_engine import stored, wire
 from tests.unit.pipeline.test_state_failures import AilingStore
 from tests.unit.sources.passing_time import PassingLoop

@@ -8,7 +8,8 @@ from collections import deque
 from hypothesis import given
 from hypothesis import strategies as st
 
-from event_handler.pipeline.dedup import BUCKETS, DuplicateWindow, fingerprint
+from event_handler.event import fingerprint
+from event_handler.pipeline.dedup import BUCKETS, DuplicateWindow
 from event_handler.state.store import REMEMBERED_IDS
 
 KEPT = 4

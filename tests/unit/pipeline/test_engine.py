@@ -13,17 +13,18 @@ import pytest
 from google.protobuf import json_format, struct_pb2
 
 from event_handler.event import Event
-from event_handler.pipeline import committer, concurrency, delivery, engine, select
+from event_handler.pipeline import committer, concurrency, delivery, engine
 from event_handler.pipeline.dead_letters import retry_dead_letters
 from event_handler.pipeline.dedup import DuplicateWindow
 from event_handler.pipeline.engine import Pipeline, PipelineLimits
 from event_handler.pipeline.select import Selector
 from event_handler.pipeline.tracker import CheckpointTracker
-from event_handler.ports import Delivered, Limits, Partial, Reject, Retry, Split, Verdict
-from event_handler.state.store import DeadLetter, Store
-from event_handler.teleport.wire import decode
+from event_handler.ports import DeadLetter, Delivered, Limits, Partial, Reject, Retry, Split, Verdict
+from event_handler.state.store import Store
+from event_handler.teleport.wire import decode, raw
 from event_handler.teleport.wire.beginning import Beginning
 from event_handler.teleport.wire.messages import write_number, write_text, write_time, write_varint
+from event_handler.teleport.wire.raw import raw_events
 from tests.unit.pipeline.in_passing_time import in_passing_time
 
 
@@ -327,7 +328,7 @@ async def test_an_event_that_our_own_code_cannot_read_becomes_a_dead_letter_and_
             raise LookupError("scripted fault")
         return convert(content)
 
-    monkeypatch.setattr(select, "convert", confused)
+    monkeypatch.setattr(raw, "convert", confused)
     async with pipeline(sink, store) as line:
         await line.put(CheckpointTracker("s"), [wire("a"), wire("b", "odd"), wire("c")], "p")
         await line.drain_all()
@@ -593,5 +594,5 @@ def stored(store: Store) -> list[DeadLetter]:
 
 
 def test_bodies_are_what_the_struct_says() -> None:
-    chosen = Selector("s", DuplicateWindow()).select([wire("a", user="alice")])
+    chosen = Selector("s", DuplicateWindow()).select(raw_events([wire("a", user="alice")]))
     assert orjson.loads(chosen.events[0][0].body) == {"uid": "a", "event": "user.login", "ei": 0, "user": "alice"}

@@ -14,6 +14,7 @@ from event_handler.event import Event
 from event_handler.pipeline.dedup import DuplicateWindow
 from event_handler.pipeline.filters import Filter
 from event_handler.pipeline.select import Selector
+from event_handler.teleport.wire.raw import raw_events
 from tests.unit.pipeline.test_engine import wire
 
 # What event types of Teleport 15 to 19 are made of, and codes.
@@ -101,7 +102,7 @@ def test_only_exact_types_can_be_asked_of_a_server(entries: list[str], asked: tu
 
 
 def selected(selector: Selector, wires: list[bytes], session: str = "") -> list[Event]:
-    return [event for event, _ in selector.select(wires, session).events]
+    return [event for event, _ in selector.select(raw_events(wires, session)).events]
 
 
 def test_a_selector_filters_the_audit_log_and_recordings_by_code_too() -> None:
@@ -119,7 +120,7 @@ def test_a_selector_filters_the_audit_log_and_recordings_by_code_too() -> None:
 )
 def test_an_upload_that_is_not_delivered_announces_its_recording(lists: dict[str, Any]) -> None:
     selection = Selector("desk", DuplicateWindow(), **lists).select(
-        [wire("u", "session.upload", sid="s-1", code="T2005I")]
+        raw_events([wire("u", "session.upload", sid="s-1", code="T2005I")])
     )
     assert selection.events == []
     assert [announced.session_id for announced in selection.recordings] == ["s-1"]

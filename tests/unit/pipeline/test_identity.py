@@ -8,6 +8,7 @@ from google.protobuf import json_format, struct_pb2
 from event_handler.pipeline.dedup import DuplicateWindow
 from event_handler.pipeline.select import Selector
 from event_handler.teleport.wire.messages import write_number, write_text, write_time, write_varint
+from event_handler.teleport.wire.raw import raw_events
 
 NOTHING: dict[str, object] = {}
 
@@ -28,8 +29,8 @@ def event(envelope_id: str, index: int = 0, kind: str = "user.login", **content:
 def taken(*wires: bytes, session_id: str = "") -> int:
     """How many of the events are delivered when they are read one after the other, and all of them once more."""
     selector = Selector("desk", DuplicateWindow())
-    first = sum(len(selector.select([wire], session_id).events) for wire in wires)
-    assert sum(len(selector.select([wire], session_id).events) for wire in wires) == 0
+    first = sum(len(selector.select(raw_events([wire], session_id)).events) for wire in wires)
+    assert sum(len(selector.select(raw_events([wire], session_id)).events) for wire in wires) == 0
     return first
 
 
@@ -81,7 +82,7 @@ def test_in_a_recording_the_place_tells_events_apart_and_the_audit_log_has_them_
     assert taken(event("hash", 1, "print"), event("hash", 2, "print"), session_id="s") == 2
     selector = Selector("desk", DuplicateWindow())
     wire = event("a", 1, uid="a")
-    assert [len(selector.select([wire], session).events) for session in ("", "s", "t", "", "s", "t")] == [
+    assert [len(selector.select(raw_events([wire], session)).events) for session in ("", "s", "t", "", "s", "t")] == [
         1,
         1,
         1,
@@ -94,7 +95,8 @@ def test_in_a_recording_the_place_tells_events_apart_and_the_audit_log_has_them_
 def test_the_id_that_receivers_get_is_never_blank() -> None:
     selector = Selector("desk", DuplicateWindow())
     ids = [
-        selector.select([event("", uid=uid, n=n)]).events[0][0].id for n, uid in enumerate((" ", "", None, 7, "real"))
+        selector.select(raw_events([event("", uid=uid, n=n)])).events[0][0].id
+        for n, uid in enumerate((" ", "", None, 7, "real"))
     ]
     assert ids[-1] == "real"
     assert all(len(name) == 64 for name in ids[:-1])
@@ -103,12 +105,11 @@ def test_the_id_that_receivers_get_is_never_blank() -> None:
 def test_events_that_announce_recordings_nobody_can_ask_for_are_kept_each_for_itself() -> None:
     selector = Selector("desk", DuplicateWindow())
     wires = [event("", kind="session.upload", uid=uid, sid="../x") for uid in ("a", "b")]
-    assert [letter.id for letter in selector.select(wires).dead] == ["a", "b"]
+    assert [letter.id for letter in selector.select(raw_events(wires)).dead] == ["a", "b"]
 
 
 def test_without_recordings_no_session_is_announced_and_the_events_are_delivered() -> None:
     selector = Selector("desk", DuplicateWindow(), recordings=False)
-    chosen = selector.select(
-        [event("a", kind="session.upload", uid="a", sid="s"), event("b", kind="session.end", uid="b", sid="../x")]
-    )
+    wires = [event("a", kind="session.upload", uid="a", sid="s"), event("b", kind="session.end", uid="b", sid="../x")]
+    chosen = selector.select(raw_events(wires))
     assert (chosen.recordings, chosen.dead, len(chosen.events)) == ([], [], 2)

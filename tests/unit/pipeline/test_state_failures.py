@@ -9,7 +9,8 @@ import pytest
 from event_handler.errors import StateError
 from event_handler.pipeline import delivery, engine
 from event_handler.pipeline.tracker import CheckpointTracker
-from event_handler.state.store import Commit, Store
+from event_handler.ports import Commit
+from event_handler.state.store import Store
 from tests.unit.pipeline.in_passing_time import in_passing_time
 from tests.unit.pipeline.test_engine import ScriptedSink, ids, pipeline, wire
 

@@ -19,6 +19,7 @@ from event_handler.pipeline.transforms.chain import Chain
 from event_handler.pipeline.transforms.drop_fields import DropFields, DropFieldsOptions
 from event_handler.ports import Delivered, Limits, Reject, Verdict
 from event_handler.state.store import Store
+from event_handler.teleport.wire.raw import raw_events
 from tests.unit.pipeline.test_engine import stored, wire
 
 LABEL = AddFields(AddFieldsOptions(fields={"environment": "production"}), "label")
@@ -109,7 +110,7 @@ async def test_an_event_that_a_transform_fails_for_is_a_dead_letter_and_holds_up
     await retried(sink, store, Chain())
     assert set(sink.bodies) == {"a", "b"}
     assert b"".join(store.delivered_ids()).count(
-        Selector(sink.name, DuplicateWindow()).select([wire("a")]).events[0][1]
+        Selector(sink.name, DuplicateWindow()).select(raw_events([wire("a")])).events[0][1]
     )
 
 

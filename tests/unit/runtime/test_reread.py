@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
+from event_handler.ports import Commit, RecordingItem
 from event_handler.runtime.reread import before_reading
 from event_handler.sources.export import CLOSED_DAYS, DONE, FIRST_DAY
 from event_handler.sources.search import FLOOR, LAST_ID, STREAM, read_position
-from event_handler.state.store import Commit, RecordingItem, Store
+from event_handler.state.store import Store
 
 NOTHING = {"types": (), "skip-event-types": (), "skip-session-types": ("print",)}
 

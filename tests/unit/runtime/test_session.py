@@ -24,11 +24,12 @@ from event_handler.errors import (
 from event_handler.pipeline.dedup import DuplicateWindow
 from event_handler.pipeline.engine import Pipeline, PipelineLimits
 from event_handler.pipeline.select import Selector
+from event_handler.ports import Commit, RecordingItem
 from event_handler.runtime import session, supervise
 from event_handler.runtime.session import Follower, FollowSettings
 from event_handler.sources.export import day_of
 from event_handler.sources.recordings import RecordingSource
-from event_handler.state.store import Commit, RecordingItem, Store
+from event_handler.state.store import Store
 from event_handler.teleport.rpc.client import Client
 from tests.unit.pipeline.test_engine import ScriptedSink, wire
 from tests.unit.sources.scripted import ScriptedClient

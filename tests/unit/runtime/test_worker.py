@@ -17,6 +17,7 @@ from event_handler.pipeline import dead_letters
 from event_handler.pipeline.batch import Batcher
 from event_handler.pipeline.committer import Committer
 from event_handler.pipeline.delivery import Delivery
+from event_handler.ports import Commit, RecordingItem
 from event_handler.runtime import session, supervise
 from event_handler.runtime import worker as module
 from event_handler.runtime.session import Follower
@@ -25,7 +26,7 @@ from event_handler.runtime.worker import KeptWorker
 from event_handler.sources import recordings
 from event_handler.sources.export import BulkSource, day_of
 from event_handler.sources.recordings import RecordingSource
-from event_handler.state.store import Commit, RecordingItem, Store
+from event_handler.state.store import Store
 from event_handler.teleport.rpc.client import Client
 from tests.unit.pipeline.test_engine import ScriptedSink, wire
 from tests.unit.runtime.test_session import SETTINGS

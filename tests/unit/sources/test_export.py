@@ -18,9 +18,10 @@ from event_handler.errors import ConnectError, RpcError
 from event_handler.pipeline.dedup import DuplicateWindow
 from event_handler.pipeline.engine import Pipeline, PipelineLimits
 from event_handler.pipeline.select import Selector
+from event_handler.ports import Commit
 from event_handler.sources import export, stall_detector
 from event_handler.sources.export import CLOSED_DAYS, DONE, FIRST_DAY, LISTINGS_AT_ONCE, BulkSource, day_of
-from event_handler.state.store import Commit, Store
+from event_handler.state.store import Store
 from tests.unit.pipeline.test_engine import ScriptedSink, ids, wire
 from tests.unit.sources.scripted import ScriptedClient, wire_at
 from tests.unit.sources.test_recordings import until

@@ -14,9 +14,10 @@ from event_handler.errors import ConnectError, RpcError
 from event_handler.pipeline.dedup import DuplicateWindow
 from event_handler.pipeline.engine import Pipeline, PipelineLimits
 from event_handler.pipeline.select import Selector
+from event_handler.ports import Commit, RecordingItem
 from event_handler.sources import recordings
 from event_handler.sources.recordings import RecordingSource
-from event_handler.state.store import Commit, RecordingItem, Store
+from event_handler.state.store import Store
 from event_handler.teleport.wire.messages import write_number
 from tests.unit.pipeline.test_engine import ScriptedSink, wire
 from tests.unit.sources.scripted import ScriptedClient

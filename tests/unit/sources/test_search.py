@@ -15,9 +15,10 @@ from event_handler.errors import RpcError
 from event_handler.pipeline.dedup import DuplicateWindow
 from event_handler.pipeline.engine import Pipeline, PipelineLimits
 from event_handler.pipeline.select import Selector
+from event_handler.ports import Commit
 from event_handler.sources import pages, ranges, search
 from event_handler.sources.search import AHEAD, STREAM, SearchSource, read_position
-from event_handler.state.store import Commit, Store
+from event_handler.state.store import Store
 from event_handler.teleport.rpc.client import Client
 from event_handler.teleport.wire.decode import event_id, event_time
 from event_handler.teleport.wire.messages import OLDEST_FIRST, write_time

@@ -14,8 +14,9 @@ from click.testing import CliRunner
 
 from event_handler.cli import cli
 from event_handler.errors import StateError
+from event_handler.ports import Commit, DeadLetter, RecordingItem
 from event_handler.state.checks import _FACTS
-from event_handler.state.store import Commit, DeadLetter, RecordingItem, Store
+from event_handler.state.store import Store
 from tests.unit.go_plugin.test_export_state import bulk_position
 
 START = 1_795_219_200.0  # 2026-11-21

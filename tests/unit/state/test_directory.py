@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from event_handler.errors import StateError
+from event_handler.ports import Commit
 from event_handler.state.directory import migrate_layout, state_directory
-from event_handler.state.store import Commit, Store
+from event_handler.state.store import Store
 
 
 @pytest.mark.parametrize(

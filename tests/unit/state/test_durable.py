@@ -9,8 +9,9 @@ import pytest
 
 from event_handler.errors import StateError
 from event_handler.go_plugin.import_state import import_state
+from event_handler.ports import Commit
 from event_handler.state.schema import CREATED
-from event_handler.state.store import Commit, Store
+from event_handler.state.store import Store
 from tests.unit.state.test_damage import OLD, START, fact, sql
 
 

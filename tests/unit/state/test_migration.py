@@ -15,8 +15,9 @@ from click.testing import CliRunner
 
 from event_handler.cli import cli
 from event_handler.errors import StateError
+from event_handler.ports import Commit, DeadLetter, RecordingItem
 from event_handler.state import schema
-from event_handler.state.store import Commit, DeadLetter, RecordingItem, Store
+from event_handler.state.store import Store
 from tests.unit.state.test_damage import OLD, START
 
 

@@ -12,7 +12,8 @@ from tempfile import mkdtemp
 
 import pytest
 
-from event_handler.state.store import Commit, DeadLetter, Store
+from event_handler.ports import Commit, DeadLetter
+from event_handler.state.store import Store
 
 STRANGER = 54321  # a user id without a name and without rights
 # The program is loaded before it changes the user, who may perhaps not read this checkout.

@@ -14,8 +14,9 @@ from time import time
 import pytest
 
 from event_handler.errors import StateError
+from event_handler.ports import Commit, DeadLetter, RecordingItem
 from event_handler.state import store as store_module
-from event_handler.state.store import FINISHED_KEPT, Commit, DeadLetter, RecordingItem, Store
+from event_handler.state.store import FINISHED_KEPT, Store
 
 
 def recording(session: str, *, uploaded: bool, due: float) -> RecordingItem:

@@ -16,7 +16,6 @@ Teleport 15 to 19, google/protobuf/struct.proto.
 
 from __future__ import annotations
 
-import hashlib
 import math
 import struct
 from dataclasses import dataclass
@@ -36,7 +35,7 @@ COMPILED = not __file__.endswith(".py")  # whether this runs as machine code
 
 
 @dataclass(slots=True, init=False)
-class RawEvent:
+class Envelope:
     """An EventUnstructured whose content is still wire bytes. `time` is in seconds since the epoch (UTC)."""
 
     type: str
@@ -121,7 +120,7 @@ def _text(value: int | bytes) -> str:
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else ""
 
 
-def read_event(wire: bytes) -> RawEvent:
+def read_event(wire: bytes) -> Envelope:
     """Read the envelope of an EventUnstructured; a message that is none raises MalformedEventError."""
     kind = identity = ""
     time, index, content = 0.0, 0, b""
@@ -147,7 +146,7 @@ def read_event(wire: bytes) -> RawEvent:
                 at = _skip(wire, at, end, tag & 7)
     except (IndexError, ValueError) as error:
         raise MalformedEventError(f"{NO_MESSAGE} ({error})") from None
-    return RawEvent(kind, identity, time, _signed(index), content)
+    return Envelope(kind, identity, time, _signed(index), content)
 
 
 def _seconds(wire: bytes, at: int, end: int) -> float:
@@ -167,7 +166,7 @@ def _seconds(wire: bytes, at: int, end: int) -> float:
     return _signed(seconds) + nanos / 1e9
 
 
-def read_envelope(beginning: bytes) -> RawEvent:
+def read_envelope(beginning: bytes) -> Envelope:
     """Read what stands before the content, of an EventUnstructured that is not whole. Raises MalformedEventError."""
     at, end = 0, len(beginning)
     try:
@@ -280,11 +279,6 @@ def read_code(wire: bytes) -> str:
     except (IndexError, ValueError, struct.error) as error:
         raise MalformedEventError(f"the event's content cannot be decoded ({error})") from None
     return code if isinstance(code, str) else ""
-
-
-def stable_id(body: bytes) -> str:
-    """The id of an event that has no uid: the same body gives the same id on every read."""
-    return hashlib.sha256(body).hexdigest()
 
 
 def _span(wire: bytes, at: int, end: int) -> tuple[int, int]:

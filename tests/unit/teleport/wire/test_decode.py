@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from event_handler.errors import MalformedEventError
-from event_handler.teleport.wire.decode import convert, read_code, read_event, stable_id
+from event_handler.event import stable_id
+from event_handler.teleport.wire.decode import convert, read_code, read_event
 from event_handler.teleport.wire.messages import write_varint
 
 numbers = st.floats(allow_nan=False, allow_infinity=False)
