@@ -26,6 +26,7 @@ from event_handler.runtime.lockout import LockSettings, LoginLockout
 from event_handler.runtime.login_watch import LoginWatch
 from event_handler.runtime.reread import before_reading
 from event_handler.runtime.session import FollowSettings, export_date
+from event_handler.runtime.shared_reading import SharedReading
 from event_handler.runtime.sinks import PlannedSink, planned_sinks
 from event_handler.runtime.supervise import supervise, tell
 from event_handler.runtime.worker import OF_THE_CLUSTER, KeptWorker
@@ -188,12 +189,15 @@ def _login_watch(settings: StartSettings, store: Store, access: Access) -> Login
 async def _run(
     settings: StartSettings, jobs: list[tuple[PlannedSink, Store]], access: Access, keeper: CredentialsKeeper
 ) -> None:
-    workers: list[KeptWorker] = []
-    for plan, store in jobs:
-        follow = _follow_settings(settings, plan, store, keeper.current.cluster)
-        workers.append(KeptWorker(plan, store, access.connect, follow, settings.max_in_flight_bytes))
+    plans = [(plan, store, _follow_settings(settings, plan, store, keeper.current.cluster)) for plan, store in jobs]
+    shared = SharedReading(access.connect, plans[0][2], len(plans)) if len(plans) > 1 else None
+    workers = [
+        KeptWorker(plan, store, access.connect, follow, settings.max_in_flight_bytes, shared)
+        for plan, store, follow in plans
+    ]
+    watch = _login_watch(settings, jobs[0][1], access)
     try:
-        await _follow(workers, _login_watch(settings, jobs[0][1], access), access, keeper, settings.shutdown_timeout)
+        await _follow(workers, shared, watch, access, keeper, settings.shutdown_timeout)
     finally:
         _log(workers)
     log.info("Successfully shut down")
@@ -201,6 +205,7 @@ async def _run(
 
 async def _follow(
     workers: list[KeptWorker],
+    shared: SharedReading | None,
     watch: LoginWatch | None,
     access: Access,
     keeper: CredentialsKeeper,
@@ -211,8 +216,11 @@ async def _follow(
     async def renew(newer: Credentials) -> None:
         for worker in workers:
             await worker.renew(lambda: access.connect(newer))
+        if shared is not None:
+            await shared.renew(access.connect(newer))
 
     running = {asyncio.create_task(worker.run()): worker for worker in workers}
+    reading = [asyncio.create_task(shared.run())] if shared is not None else []
     stopping = asyncio.create_task(_signalled())
     beside = [
         asyncio.create_task(supervise("the report of counters", partial(_report, workers))),
@@ -225,19 +233,22 @@ async def _follow(
     asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, hang_up.set)
     asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, _log, workers)
     try:
-        await _until_done(list(running), watch, stopping)
+        await _until_done([*reading, *running], watch, stopping)
     finally:
         for task, worker in running.items():
             worker.stop(task, shutdown_timeout)
+        for task in reading:
+            task.cancel()
+        read = await asyncio.gather(*reading, return_exceptions=True)
         ended = await asyncio.gather(*running, return_exceptions=True)
         for task in (stopping, *beside):
             task.cancel()
         await asyncio.gather(stopping, *beside, return_exceptions=True)
     if not all(worker.drained for worker in workers):
         log.warning("stopped with events in flight; they are sent again at the next start", waited_s=shutdown_timeout)
-    _raise_failure(
-        {worker.sink.name: error for worker, error in zip(workers, ended, strict=True) if isinstance(error, Exception)}
-    )
+    names = ["the reading for all sinks"] * len(read) + [worker.sink.name for worker in workers]
+    ends = zip(names, [*read, *ended], strict=True)
+    _raise_failure({name: error for name, error in ends if isinstance(error, Exception)})
 
 
 async def _until_done(
@@ -259,14 +270,14 @@ async def _until_done(
 
 
 def _raise_failure(failed: dict[str, Exception]) -> None:
-    """Raise for lines that ended by an error, by sink, what the user shall read at the end."""
+    """Raise for what ended by an error, by its name, what the user shall read at the end."""
     for error in failed.values():
         if isinstance(error, OF_THE_CLUSTER):
             raise error
     if failed:
-        reasons = "; ".join(f"{sink}: {_reason(error)}" for sink, error in failed.items())
+        reasons = "; ".join(f"{name}: {_reason(error)}" for name, error in failed.items())
         raise EventHandlerError(
-            f"not everything was delivered, for a sink failed ({reasons})",
+            f"not everything was delivered ({reasons})",
             "What is missing comes with the next start. Log level debug shows where a fault is.",
         )
 

@@ -1,5 +1,5 @@
 """Follows a cluster: connects, finds out how its log can be read, reads, and starts again after every loss of the
-connection.
+connection, and when another sink joins the reading.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ import structlog
 
 from event_handler.errors import ConfigurationError, ConnectError, CredentialsError, EventHandlerError, RpcError
 from event_handler.pipeline.delivery import backoff
-from event_handler.pipeline.engine import Pipeline
 from event_handler.ports import Commit
+from event_handler.runtime.fan_out import FanOut
+from event_handler.runtime.merged_state import MergedState
 from event_handler.runtime.supervise import cause_of, supervise, tell
 from event_handler.sources.export import CLOSED_DAYS, FIRST_DAY, BulkSource, day_of, unfinished_since
 from event_handler.sources.recordings import RecordingSource
@@ -57,27 +58,19 @@ class FollowSettings:
 
 
 class Follower:
-    """Runs the sources of one cluster for one sink: `audit` and `recordings` are the lines into it.
-
-    `connect` makes a new client from the newest credentials.
+    """Runs the sources of one cluster for the members of `group`. `connect` makes a new client from the newest
+    credentials.
     """
 
-    def __init__(
-        self,
-        connect: Callable[[], Client],
-        audit: Pipeline,
-        recordings: Pipeline,
-        store: Store,
-        settings: FollowSettings,
-    ) -> None:
+    def __init__(self, connect: Callable[[], Client], group: FanOut, settings: FollowSettings) -> None:
         self._connect = connect
-        self._audit = audit
-        self._recordings = recordings
-        self._store = store
+        self._group = group
+        self._state = MergedState(group)
         self._settings = settings
         self._fetcher = RecordingSource(
-            recordings, store, concurrency=settings.concurrency, missing_ttl=settings.missing_ttl
+            group.recordings, self._state, concurrency=settings.concurrency, missing_ttl=settings.missing_ttl
         )
+        self._near = False
         self._client: Client | None = None
         self._reached = False
         self._first_try = monotonic()
@@ -87,14 +80,15 @@ class Follower:
         self._faults = 0
         self._logged: dict[str, float] = {}  # errors and when they were told, since something was delivered
 
-    async def run(self) -> None:
+    async def run(self, *, near: bool = False) -> None:
         """Return when `exit_on_last_event` is set and all is delivered; otherwise run until cancelled, whatever
-        happens.
+        happens. With `near` also when the end of the log is near.
 
         Raises ConnectError when the cluster was not reached within the startup timeout, ConfigurationError when it is
         another one.
         With `exit_on_last_event` also what fails again and again because of our own code.
         """
+        self._near = near
         while True:
             try:
                 await self._connect_and_read()
@@ -111,7 +105,7 @@ class Follower:
             # What was read before is delivered first: the next source starts at the remembered positions, and its
             # ledgers must not move past events that are still in flight under the old ones. Recordings wait each for
             # itself.
-            await self._audit.drain_all()
+            await self._group.audit.drain_all()
 
     async def _connect_and_read(self) -> None:
         self._begun = monotonic()
@@ -124,11 +118,6 @@ class Follower:
         )
         self._reached = True
         await self._read(client, bulk)
-
-    async def drain(self) -> None:
-        """Wait until everything that was read has been delivered and remembered."""
-        await self._audit.drain_all()
-        await self._recordings.drain_all()
 
     async def renew(self, fresh: Client) -> None:
         """Move to a new connection without interrupting a call. `fresh` belongs to the follower from now on.
@@ -165,7 +154,7 @@ class Follower:
         Raises what waiting does not repair.
         """
         now = monotonic()
-        delivered = self._audit.counters.delivered + self._recordings.counters.delivered
+        delivered = self._group.delivered
         if delivered != self._delivered or now - self._begun > STEADY:
             self._attempt = 0
             self._logged.clear()
@@ -200,49 +189,66 @@ class Follower:
         say("cannot read now, will try again", error=failure.message, **({"next_step": next_step} if next_step else {}))
 
     async def _read(self, client: Client, bulk: bool) -> None:
+        """Read until all is read, and begin again whenever the members change."""
+        while await self._group.admit(forever=not self._settings.exit_on_last_event):
+            if await self._read_for_members(client, bulk):
+                return
+            # As after a lost connection: what is in flight is delivered before reading begins at the remembered
+            # positions.
+            await self._group.audit.drain_all()
+
+    async def _read_for_members(self, client: Client, bulk: bool) -> bool:
+        """Return whether all is read; else the members have changed."""
         source = self._source(client, bulk)
-        most = int(
-            self._settings.exit_on_last_event
-        )  # then nobody waits for ever, and the whole reading is begun again
-        async with asyncio.TaskGroup() as group:
-            fetching = None
+        most = int(self._settings.exit_on_last_event)  # then nobody waits for ever, and the whole reading begins again
+        async with asyncio.TaskGroup() as tasks:
+            fetching = []
             if self._settings.recordings:
-                fetching = group.create_task(
-                    supervise("fetching recordings", partial(self._fetcher.run, client), most=most)
-                )
-            await source.run()
-            await self.drain()
-            if fetching is not None:
-                missing = await self._fetcher.finish()
-                fetching.cancel()
-                if missing:
-                    log.warning("recordings not yet available stay queued for the next start", recordings=missing)
+                fetch = partial(self._fetcher.run, client)
+                fetching.append(tasks.create_task(supervise("fetching recordings", fetch, most=most)))
+            reading = tasks.create_task(self._read_to_the_end(source))
+            changed = tasks.create_task(self._group.changed())
+            await asyncio.wait({reading, changed}, return_when=asyncio.FIRST_COMPLETED)
+            for task in (reading, changed, *fetching):
+                task.cancel()
+        return not reading.cancelled()
+
+    async def _read_to_the_end(self, source: BulkSource | SearchSource) -> None:
+        await source.run()
+        if self._near:
+            return
+        await self._group.drain()
+        if self._settings.recordings and (missing := await self._fetcher.finish()):
+            log.warning("recordings not yet available stay queued for the next start", recordings=missing)
 
     def _source(self, client: Client, bulk: bool) -> BulkSource | SearchSource:
-        s = self._settings
-        convert_checkpoint(self._store, "bulk" if bulk else "search", s.look_back)
-        start = s.start
+        s, group = self._settings, self._group
+        for member in group.members:
+            convert_checkpoint(member.store, "bulk" if bulk else "search", s.look_back)
         if bulk:
+            self._state.agree_on_days()
             return BulkSource(
                 client,
-                self._audit,
-                self._store,
-                start=start,
+                group.audit,
+                self._state,
+                start=group.start,
                 late_days=s.late_days,
                 poll=s.bulk_poll,
                 until_caught_up=s.exit_on_last_event,
+                near=self._near,
             )
         return SearchSource(
             client,
-            self._audit,
-            self._store,
-            start=start,
+            group.audit,
+            self._state,
+            start=group.start,
             window=s.window,
             page=s.page,
-            types=s.types,
+            types=group.types,
             look_back=s.look_back,
             poll=s.search_poll,
             until_caught_up=s.exit_on_last_event,
+            near=self._near,
         )
 
 

@@ -1,14 +1,15 @@
-"""One sink at work: its state, its lines, and its own reading of the cluster, so that a sink that is down stops no
-other.
-"""
+"""One sink at work: its state and its pipelines, which take part in the reading for all, or read alone."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
+from time import monotonic
+
+import structlog
 
 from event_handler.errors import ConfigurationError, ConnectError, StateError
 from event_handler.event import Event
@@ -18,17 +19,24 @@ from event_handler.pipeline.engine import Counters, Pipeline, PipelineLimits
 from event_handler.pipeline.select import Selector
 from event_handler.pipeline.transforms.chain import Chain
 from event_handler.ports import Sink
+from event_handler.runtime.fan_out import FanOut, Member
 from event_handler.runtime.session import Follower, FollowSettings
+from event_handler.runtime.shared_reading import Outcome, SharedReading
 from event_handler.runtime.sinks import PlannedSink
 from event_handler.runtime.supervise import cause_of, supervise
 from event_handler.state.store import Store
 from event_handler.teleport.rpc.client import Client
+
+log = structlog.get_logger()
 
 OF_THE_CLUSTER = (
     ConfigurationError,
     ConnectError,
 )  # errors that no line can repair: another cluster, or none within the time given
 MOST_FAILURES = 5  # in a row, after which a line with `exit_on_last_event` is given up instead of started for ever
+FIRST_PAUSE = 30.0  # seconds that a sink that was detached reads alone at least, doubled each time
+LONGEST_PAUSE = 1800.0  # seconds; all begin to read again when one joins, so one that is too slow must do so seldom
+BETWEEN = 5.0  # seconds between two looks whether the end of the log is near
 RECORDINGS_SHARE = (
     4  # recordings get a quarter of the bytes and requests: a backlog of them never holds up the audit log
 )
@@ -36,30 +44,84 @@ RECORDINGS_SHARE = (
 
 @dataclass(slots=True)
 class Worker:
-    """A running line. `audit` and `recordings` deliver apart from each other."""
+    """The running pipelines of one sink. `audit` and `recordings` deliver apart from each other.
+
+    `follower` reads for this sink alone; `alone` says whether it does.
+    """
 
     sink: Sink
     store: Store
     selector: Selector
     audit: Pipeline
     recordings: Pipeline
-    follower: Follower
     retrying: asyncio.Task[None]
     read: asyncio.Event  # everything was, so letters are tried for the last time
+    connect: Callable[[], Client]
+    follow: FollowSettings
+    follower: Follower = field(init=False)
+    alone: bool = True
 
-    async def run(self) -> None:
+    def __post_init__(self) -> None:
+        self.follower = Follower(self.connect, FanOut([self._member()]), self.follow)
+
+    def _member(self) -> Member:
+        return Member(self.sink.name, self.store, self.audit, self.recordings, self.follow.start, self.follow.types)
+
+    async def run(self, shared: SharedReading | None = None) -> None:
         """Read and deliver until cancelled, or with `exit_on_last_event` until all is delivered and all letters were
         tried.
         """
-        await self.follower.run()
+        if shared is None:
+            await self.follower.run()
+        else:
+            await self._take_part(shared)
         self.read.set()
         await self.retrying
+
+    async def _take_part(self, shared: SharedReading) -> None:
+        """Get what is read for all, and read alone while that is not possible."""
+        pause = FIRST_PAUSE
+        while True:
+            begun, self.alone = monotonic(), False
+            outcome = await shared.attend(self._member())
+            if outcome is Outcome.ENDED:
+                await self.drain()
+                return
+            self.alone = True
+            await self.drain()  # which is when the sink is back
+            if self.follow.exit_on_last_event:
+                await self._read_alone(near=False)
+                return
+            pause = FIRST_PAUSE if monotonic() - begun > LONGEST_PAUSE else pause
+            await self._catch_up(BETWEEN if outcome is Outcome.BEHIND else pause)
+            pause = min(2.0 * pause, LONGEST_PAUSE)
+
+    async def _catch_up(self, at_least: float) -> None:
+        """Read alone until the end is near, and for so many seconds."""
+        end = monotonic() + at_least
+        await self._read_alone(near=True)
+        while monotonic() < end:
+            await asyncio.sleep(min(BETWEEN, at_least))
+            await self._read_alone(near=True)
+        await self.drain()  # the next reading begins at what is remembered
+        log.info(
+            "the sink is near the end of the log, and takes part in the reading for all again", sink=self.sink.name
+        )
+
+    async def _read_alone(self, *, near: bool) -> None:
+        self.follower = Follower(self.connect, FanOut([self._member()]), self.follow)
+        await self.follower.run(near=near)
+
+    async def drain(self) -> None:
+        """Wait until everything that it has taken has been delivered and remembered."""
+        await self.audit.drain_all()
+        await self.recordings.drain_all()
 
     async def finish(self, seconds: float) -> bool:
         """Wait up to `seconds` until what is in flight has been delivered; return whether it has."""
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
-                await self.follower.drain()
+                await self.drain()
                 return True
         return False
 
@@ -101,9 +163,8 @@ async def open_worker(
 
         retry = partial(retry_dead_letters, sink, store, read, delivered, chain)
         retrying = asyncio.create_task(supervise("retrying dead letters", retry, most=MOST_FAILURES, sink=sink.name))
-        follower = Follower(connect, audit, recordings, store, follow)
         try:
-            yield Worker(sink, store, selector, audit, recordings, follower, retrying, read)
+            yield Worker(sink, store, selector, audit, recordings, retrying, read, connect, follow)
         finally:
             retrying.cancel()
             await asyncio.gather(retrying, return_exceptions=True)
@@ -122,8 +183,10 @@ class KeptWorker:
         connect: Callable[[], Client],
         follow: FollowSettings,
         max_bytes: int,
+        shared: SharedReading | None = None,
     ) -> None:
         self.sink = plan.sink
+        self._shared = shared
         self.store = store
         self.audit, self.recordings = Counters(), Counters()
         self.drained = True  # whether all that was in flight when it ended was delivered
@@ -151,7 +214,7 @@ class KeptWorker:
                 worker.audit.counters, worker.recordings.counters = self.audit, self.recordings
                 self._line, self._running, self._failure = worker, True, ""
                 try:
-                    await worker.run()
+                    await worker.run(self._shared)
                 except asyncio.CancelledError:
                     if self._grace is not None:
                         self.drained = await worker.finish(self._grace)
@@ -172,7 +235,7 @@ class KeptWorker:
 
     async def renew(self, connect: Callable[[], Client]) -> None:
         """Move to a new connection. Raises as `connect` does, ConnectError or RpcError when it does not get in."""
-        if self._line is not None and self._running:
+        if self._line is not None and self._running and self._line.alone:
             await self._line.follower.renew(connect())
 
     def facts(self) -> dict[str, object]:
@@ -187,6 +250,7 @@ class KeptWorker:
             "dead_letters_kept": self._dead_letters_kept(),
             "retries": worker.audit.retries + worker.recordings.retries if worker else 0,
             "requests_allowed": worker.audit.requests_allowed + worker.recordings.requests_allowed if worker else 0,
+            "reading": "own" if worker is None or worker.alone else "shared",
             "failing": self._failure or (worker.audit.failing or worker.recordings.failing if worker else ""),
         }
 

@@ -74,7 +74,10 @@ class _Chunk:
 
 
 class BulkSource:
-    """Follows the bulk export of one cluster until it is cancelled, or until all is read with `until_caught_up`."""
+    """Follows the bulk export of one cluster until it is cancelled.
+
+    With `until_caught_up` until all is read and delivered, with `near` until a listing finds nothing new.
+    """
 
     def __init__(
         self,
@@ -86,6 +89,7 @@ class BulkSource:
         late_days: int,
         poll: float,
         until_caught_up: bool,
+        near: bool = False,
     ) -> None:
         self._client = client
         self._search = Search(client)
@@ -94,6 +98,7 @@ class BulkSource:
         self._late_days = late_days
         self._poll = poll
         self._until_caught_up = until_caught_up
+        self._near = near
         saved = store.fact(FIRST_DAY)
         self._first = date.fromisoformat(saved) if saved else day_of(start)
         self._start = None if saved else start  # while nothing says that the clock it was made by was right
@@ -151,7 +156,7 @@ class BulkSource:
             found = await self._list(self._days(round_number))
             if found or self._unfinished():
                 self._stall_detector.progress()
-            elif self._until_caught_up:
+            elif self._until_caught_up or self._near:
                 return
             else:
                 self._caught_up = True

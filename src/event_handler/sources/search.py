@@ -73,7 +73,10 @@ class _Front:
 
 
 class SearchSource:
-    """Follows the searchable log of one cluster until it is cancelled, or until all is read with `until_caught_up`."""
+    """Follows the searchable log of one cluster until it is cancelled.
+
+    With `until_caught_up` until all is read, with `near` until the past is read and the tail follows.
+    """
 
     def __init__(
         self,
@@ -88,6 +91,7 @@ class SearchSource:
         look_back: float,
         poll: float,
         until_caught_up: bool,
+        near: bool = False,
     ) -> None:
         self._search = Search(client, page, types)
         self._pipeline = pipeline
@@ -99,6 +103,7 @@ class SearchSource:
         self._look_back = look_back
         self._poll_interval = poll
         self._until_caught_up = until_caught_up
+        self._near = near
         self._tracker = pipeline.track(STREAM)
         self._from = self._floor = self._start if saved is None else saved
         back = (
@@ -125,6 +130,9 @@ class SearchSource:
             await self._begin_no_later_than_the_log()
         await self._catch_up()
         await self._sweep(deep=True)
+        if self._near:
+            await self._reached(time())
+            return
         if self._until_caught_up:
             while await self._poll():
                 pass

@@ -59,7 +59,7 @@ def access_in(directory: Path) -> tuple[Access, CredentialsKeeper]:
 async def following(directory: Path, *lines: KeptWorker) -> AsyncIterator[list[MutableMapping[str, Any]]]:
     """Runs until a signal comes, which the body may send itself."""
     with capture_logs() as told:
-        running = asyncio.create_task(start._follow(list(lines), None, *access_in(directory), 5.0))
+        running = asyncio.create_task(start._follow(list(lines), None, None, *access_in(directory), 5.0))
         yield told
         os.kill(os.getpid(), signal.SIGTERM)
         await asyncio.wait_for(running, 20)
@@ -139,8 +139,8 @@ async def test_at_the_end_the_sink_that_failed_is_named_and_the_others_have_all(
     monkeypatch.setattr(Delivery, "run", odd)
     lines = [a_line(sink, a_cluster(), exit_on_last_event=True) for sink in (bad, good)]
     with capture_logs(), pytest.raises(EventHandlerError) as caught:
-        await asyncio.wait_for(start._follow(lines, None, *access_in(tmp_path), 5.0), 20)
-    assert caught.value.message == "not everything was delivered, for a sink failed (bad: the disk is full)"
+        await asyncio.wait_for(start._follow(lines, None, None, *access_in(tmp_path), 5.0), 20)
+    assert caught.value.message == "not everything was delivered (bad: the disk is full)"
     assert caught.value.exit_code == 1
     assert set(good.delivered) == {*ALL, "r1"}
 

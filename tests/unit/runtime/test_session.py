@@ -26,6 +26,7 @@ from event_handler.pipeline.engine import Pipeline, PipelineLimits
 from event_handler.pipeline.select import Selector
 from event_handler.ports import Commit, RecordingItem
 from event_handler.runtime import session, supervise
+from event_handler.runtime.fan_out import FanOut, Member
 from event_handler.runtime.session import Follower, FollowSettings
 from event_handler.sources.export import day_of
 from event_handler.sources.recordings import RecordingSource
@@ -65,7 +66,9 @@ async def follower_of(
         PipelineLimits(3, 1_000_000),
     )
     async with Pipeline(sink, store, selector, limits) as audit, Pipeline(sink, store, selector, limits) as recordings:
-        yield Follower(connect, audit, recordings, store, replace(SETTINGS, **changes))
+        made = replace(SETTINGS, **changes)
+        member = Member("scripted", store, audit, recordings, made.start, made.types)
+        yield Follower(connect, FanOut([member]), made)
 
 
 @asynccontextmanager
