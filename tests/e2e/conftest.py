@@ -29,6 +29,7 @@ class Collector:
         self.quotes = False  # a failure repeats what was sent, as some receivers do
         self.refused: frozenset[str] = frozenset()  # ids of events that it does not want
         self.stall_once = 0.0
+        self.slow = 0.0  # seconds that every request takes
         self.requests = 0
         self.settings = FluentdOptions(url="", session_url="")
         self.last_request = monotonic()
@@ -39,7 +40,7 @@ class Collector:
         self.requests += 1
         self.last_request = monotonic()
         stall, self.stall_once = self.stall_once, 0.0
-        await asyncio.sleep(stall)
+        await asyncio.sleep(stall + self.slow)
         if self.fail_every and self.requests % self.fail_every == 0:
             return web.Response(status=503, body=b"cannot take " + data if self.quotes else b"scripted failure")
         events = body if isinstance(body, list) else [body]
@@ -66,7 +67,13 @@ async def serving(made: Collector, context: ssl.SSLContext, port: int = 0) -> As
 
 @pytest.fixture
 async def collector(tmp_path: Path) -> AsyncIterator[Collector]:
-    directory = tmp_path / "collector"
+    async with a_collector(tmp_path / "collector") as made:
+        yield made
+
+
+@asynccontextmanager
+async def a_collector(directory: Path) -> AsyncIterator[Collector]:
+    """A collector with its certificates in that directory."""
     directory.mkdir()
     authority = make_authority("collector")
     server_key, server_cert = issue(authority, name("server", "collector"), timedelta(days=1), ("localhost",))

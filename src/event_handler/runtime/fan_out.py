@@ -8,10 +8,11 @@ import asyncio
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from time import monotonic
-from typing import Any
+from typing import Any, TypeVar
 
 import structlog
 
+from event_handler.errors import StateError
 from event_handler.pipeline.dedup import DuplicateWindow
 from event_handler.pipeline.engine import Pipeline, Taken
 from event_handler.pipeline.tracker import CheckpointTracker
@@ -22,7 +23,9 @@ from event_handler.teleport.wire.raw import raw_events
 
 PATIENCE = 5.0  # seconds that a sink may hold up others before it is detached
 FORGIVEN = 0.5  # seconds of that which a second without holding anybody up makes good
-NOVELTY_BUCKETS = 16_384  # half a million ids, a minute and a half of 5,000 events/s: what the tail reads again fits in
+NOVELTY_BUCKETS = 4_096  # 230,000 ids, twice what a sweep of the tail reads again at most; a power of two
+
+R = TypeVar("R")
 
 log = structlog.get_logger()
 
@@ -125,6 +128,23 @@ class FanOut:
                 return bool(self._members)
             await self._news.wait()
 
+    async def while_empty(self) -> None:
+        """Where no member is left, wait until the reading is ended for that."""
+        if not self.members:
+            await asyncio.Event().wait()
+
+    def of_each(self, ask: Callable[[Store], R]) -> list[tuple[Member, R]]:
+        """What each member's state says. One that fails is detached, unless it is the only one: then it raises."""
+        found = []
+        for member in self.members:
+            try:
+                found.append((member, ask(member.store)))
+            except StateError as error:
+                if len(self.members) == 1:
+                    raise
+                self.detach(member, str(error))
+        return found
+
     async def changed(self) -> None:
         """Wait until somebody joins, or nobody is left."""
         await self._news.wait()
@@ -183,9 +203,12 @@ class Branch:
 
     def track(self, stream: str) -> SharedStream:
         """A stream for the members that have not had all of it."""
-        return SharedStream(
-            {m: self._pipeline(m).track(stream) for m in self._group.members if not _is_done(m.store, stream)}
-        )
+        if len(self._group.members) == 1:
+            members = self._group.members
+        else:
+            asked = self._group.of_each(lambda store: _is_done(store, stream))
+            members = [member for member, done in asked if not done]
+        return SharedStream({member: self._pipeline(member).track(stream) for member in members})
 
     async def put(
         self, tracker: SharedStream, wires: Sequence[bytes], position: str | None, session_id: str = ""
@@ -209,12 +232,14 @@ class Branch:
             for member, taken in rest:
                 self._pipeline(member).give_up(taken)
             raise
-        await self._wait_for({member: self._pipeline(member).hand_on(taken) for member, taken in rest})
+        if rest:
+            await self._wait_for({member: self._pipeline(member).hand_on(taken) for member, taken in rest})
+        await self._group.while_empty()
         return new
 
     def skip(self, wires: Sequence[bytes]) -> None:
-        for member in self._group.members:
-            if member.store.fact(LAST_ID):
+        for member, last_id in self._group.of_each(lambda store: store.fact(LAST_ID)):
+            if last_id:
                 self._pipeline(member).skip(wires)
 
     async def drain(self, tracker: SharedStream) -> None:
@@ -224,6 +249,7 @@ class Branch:
             if member.attached
         }
         await self._wait_for(work)
+        await self._group.while_empty()
 
     async def drain_all(self) -> None:
         """Wait until everything that was put in has been delivered and remembered."""
@@ -237,8 +263,12 @@ class Branch:
     async def _wait_for(self, work: dict[Member, Coroutine[Any, Any, None]]) -> None:
         """Wait for each of these members, and no longer than the others can bear.
 
-        Where all are waited for, nobody is held up. Where no member is left, the reading ends meanwhile.
+        Where all are waited for, nobody is held up.
         """
+        if len(self._group.members) == 1:
+            for one in work.values():
+                await one
+            return
         others_done = len(self._group.members) > len(work)
         calls = {member.call(one): member for member, one in work.items()}
         waiting = set(calls)
@@ -263,8 +293,6 @@ class Branch:
             for call in waiting:
                 call.cancel()
             await asyncio.gather(*waiting, return_exceptions=True)
-        if not self._group.members:
-            await asyncio.Event().wait()
 
     def _end(self, call: asyncio.Task[None], member: Member, held: list[Member]) -> None:
         """Take note of a call that has ended. Raises what it raised, unless the member was detached."""

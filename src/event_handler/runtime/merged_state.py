@@ -5,20 +5,16 @@ Each sink's state stays its own. What is remembered goes to all that are attache
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from time import time
-from typing import TypeVar
 
-from event_handler.errors import StateError
 from event_handler.ports import DeadLetter, RecordingItem
-from event_handler.runtime.fan_out import FanOut, Member
+from event_handler.runtime.fan_out import FanOut
 from event_handler.sources.export import CLOSED_DAYS, DONE, FIRST_DAY, day_of
 from event_handler.sources.search import FLOOR, STREAM
 from event_handler.state.store import Store
 
 ANNOUNCED_TO_ALL = 30.0  # seconds that a recording waits until every sink has remembered that it is pending
-
-R = TypeVar("R")
 
 
 class MergedState:
@@ -28,20 +24,8 @@ class MergedState:
         self._group = group
         self._waiting_since: dict[str, float] = {}  # recordings that some member does not know of
 
-    def _of_each(self, ask: Callable[[Store], R]) -> list[tuple[Member, R]]:
-        """What each member's state says. One that fails is detached, unless it is the only one: then it raises."""
-        found = []
-        for member in self._group.members:
-            try:
-                found.append((member, ask(member.store)))
-            except StateError as error:
-                if len(self._group.members) == 1:
-                    raise
-                self._group.detach(member, str(error))
-        return found
-
     def fact(self, name: str) -> str:
-        values = [value for _, value in self._of_each(lambda store: store.fact(name))]
+        values = [value for _, value in self._group.of_each(lambda store: store.fact(name))]
         if len(values) == 1:
             return values[0]
         if name == FIRST_DAY:
@@ -54,24 +38,25 @@ class MergedState:
 
     def agree_on_days(self) -> None:
         """Where a member has a first day, one that is new gets that of its start: older days are not for it."""
-        days = self._of_each(lambda store: store.fact(FIRST_DAY))
-        if any(day for _, day in days):
-            for member, day in days:
-                if not day:
-                    member.store.remember(FIRST_DAY, str(day_of(member.start)))
+        days = self._group.of_each(lambda store: store.fact(FIRST_DAY))
+        new = {member.store: str(day_of(member.start)) for member, day in days if not day}
+        if len(new) < len(days):
+            self._group.of_each(lambda store: store.remember(FIRST_DAY, new[store]) if store in new else None)
 
     def remember(self, name: str, value: str) -> None:
         def remember(store: Store) -> None:
             if name != FIRST_DAY or store.fact(name) < value:  # a member may have closed more days
                 store.remember(name, value)
 
-        self._of_each(remember)
+        self._group.of_each(remember)
 
     def positions(self, prefix: str) -> dict[str, str]:
         """A chunk is done when it is for all; where they have come to different places in it, it begins again."""
         if prefix == STREAM:
             return self._least_far()
-        of_each = self._of_each(lambda store: (store.positions(prefix), store.fact(FIRST_DAY), store.fact(CLOSED_DAYS)))
+        of_each = self._group.of_each(
+            lambda store: (store.positions(prefix), store.fact(FIRST_DAY), store.fact(CLOSED_DAYS))
+        )
         if len(of_each) == 1:
             return of_each[0][1][0]
         found: dict[str, str] = {}
@@ -87,16 +72,18 @@ class MergedState:
 
     def _least_far(self) -> dict[str, str]:
         """The earliest of the times up to which the members have everything, none where one has no time yet."""
-        times = [positions.get(STREAM, "") for _, positions in self._of_each(lambda store: store.positions(STREAM))]
+        times = [
+            positions.get(STREAM, "") for _, positions in self._group.of_each(lambda store: store.positions(STREAM))
+        ]
         return {STREAM: min(times, key=float)} if times and all(times) else {}
 
     def forget_until(self, prefix: str, end: str) -> None:
-        self._of_each(lambda store: store.forget_until(prefix, end))
+        self._group.of_each(lambda store: store.forget_until(prefix, end))
 
     def due_recordings(self, now: float, limit: int, longest_wait: float) -> list[RecordingItem]:
         """Those that are due for a member, and pending or done for all of them: so that each is asked for once."""
         due: dict[str, RecordingItem] = {}
-        for _, items in self._of_each(lambda store: store.due_recordings(now, limit, longest_wait)):
+        for _, items in self._group.of_each(lambda store: store.due_recordings(now, limit, longest_wait)):
             for item in items:
                 due.setdefault(item.session_id, item)
         if len(self._group.members) == 1:
@@ -107,7 +94,7 @@ class MergedState:
 
     def _together(self, session_id: str) -> RecordingItem | None:
         """What is known of a recording by those who have not had all of it, None while it has to wait."""
-        known = [found for _, found in self._of_each(lambda store: store.recording(session_id))]
+        known = [found for _, found in self._group.of_each(lambda store: store.recording(session_id))]
         if None in known:
             since = self._waiting_since.setdefault(session_id, time())
             if time() - since < ANNOUNCED_TO_ALL:
@@ -126,11 +113,11 @@ class MergedState:
         )
 
     def waiting_recordings(self) -> tuple[int, int]:
-        counts = [counted for _, counted in self._of_each(lambda store: store.waiting_recordings())]
+        counts = [counted for _, counted in self._group.of_each(lambda store: store.waiting_recordings())]
         return max((waiting for waiting, _ in counts), default=0), max((untried for _, untried in counts), default=0)
 
     def recording_done(self, session_id: str) -> None:
-        self._of_each(lambda store: store.recording_done(session_id))
+        self._group.of_each(lambda store: store.recording_done(session_id))
 
     def recording_given_up(self, letter: DeadLetter) -> None:
         def give_up(store: Store) -> None:
@@ -138,18 +125,18 @@ class MergedState:
             if known is not None and not known[0]:
                 store.recording_given_up(letter)
 
-        self._of_each(give_up)
+        self._group.of_each(give_up)
 
     def recording_later(self, session_id: str, next_try: float, *, counted: bool) -> None:
-        self._of_each(lambda store: store.recording_later(session_id, next_try, counted=counted))
+        self._group.of_each(lambda store: store.recording_later(session_id, next_try, counted=counted))
 
     def recording_looked(self, session_id: str, next_try: float) -> None:
-        self._of_each(lambda store: store.recording_looked(session_id, next_try))
+        self._group.of_each(lambda store: store.recording_looked(session_id, next_try))
 
     def recordings_looked_at(self) -> list[str]:
-        of_each = self._of_each(lambda store: store.recordings_looked_at())
+        of_each = self._group.of_each(lambda store: store.recordings_looked_at())
         return list(dict.fromkeys(session_id for _, sessions in of_each for session_id in sessions))
 
     def recordings_due_now(self, sessions: Iterable[str]) -> None:
         given = list(sessions)
-        self._of_each(lambda store: store.recordings_due_now(given))
+        self._group.of_each(lambda store: store.recordings_due_now(given))

@@ -223,8 +223,7 @@ class Follower:
 
     def _source(self, client: Client, bulk: bool) -> BulkSource | SearchSource:
         s, group = self._settings, self._group
-        for member in group.members:
-            convert_checkpoint(member.store, "bulk" if bulk else "search", s.look_back)
+        group.of_each(lambda store: convert_checkpoint(store, "bulk" if bulk else "search", s.look_back))
         if bulk:
             self._state.agree_on_days()
             return BulkSource(

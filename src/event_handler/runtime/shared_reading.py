@@ -17,7 +17,7 @@ from event_handler.state.store import Store
 from event_handler.teleport.rpc.client import Client
 
 NEAR = 3600.0  # seconds of the log that those who are ahead read once more, for one that is behind
-OPENED_WITHIN = 30.0  # seconds that the first reading waits for all sinks, so that it need not begin again for each
+OPENED_WITHIN = 10.0  # seconds that the first reading waits for all sinks, so that it need not begin again for each
 
 log = structlog.get_logger()
 
@@ -64,6 +64,7 @@ class SharedReading:
         elif self._settings.exit_on_last_event or not self._is_near(member, self._group.members):
             return Outcome.BEHIND
         else:
+            log.info("the sink is near the others and shares their reading", sink=member.name)
             self._group.join(member)
         ended, left = (asyncio.create_task(event.wait()) for event in (self._ended, member.left))
         try:

@@ -9,8 +9,6 @@ from dataclasses import dataclass, field
 from functools import partial
 from time import monotonic
 
-import structlog
-
 from event_handler.errors import ConfigurationError, ConnectError, StateError
 from event_handler.event import Event
 from event_handler.pipeline.dead_letters import retry_dead_letters
@@ -26,8 +24,6 @@ from event_handler.runtime.sinks import PlannedSink
 from event_handler.runtime.supervise import cause_of, supervise
 from event_handler.state.store import Store
 from event_handler.teleport.rpc.client import Client
-
-log = structlog.get_logger()
 
 OF_THE_CLUSTER = (
     ConfigurationError,
@@ -80,7 +76,7 @@ class Worker:
 
     async def _take_part(self, shared: SharedReading) -> None:
         """Get what is read for all, and read alone while that is not possible."""
-        pause = FIRST_PAUSE
+        pause = 0.0
         while True:
             begun, self.alone = monotonic(), False
             outcome = await shared.attend(self._member())
@@ -92,9 +88,9 @@ class Worker:
             if self.follow.exit_on_last_event:
                 await self._read_alone(near=False)
                 return
-            pause = FIRST_PAUSE if monotonic() - begun > LONGEST_PAUSE else pause
-            await self._catch_up(BETWEEN if outcome is Outcome.BEHIND else pause)
-            pause = min(2.0 * pause, LONGEST_PAUSE)
+            shortest = FIRST_PAUSE if outcome is Outcome.DETACHED else BETWEEN
+            pause = shortest if monotonic() - begun > LONGEST_PAUSE else min(max(shortest, 2.0 * pause), LONGEST_PAUSE)
+            await self._catch_up(pause)
 
     async def _catch_up(self, at_least: float) -> None:
         """Read alone until the end is near, and for so many seconds."""
@@ -104,9 +100,6 @@ class Worker:
             await asyncio.sleep(min(BETWEEN, at_least))
             await self._read_alone(near=True)
         await self.drain()  # the next reading begins at what is remembered
-        log.info(
-            "the sink is near the end of the log, and takes part in the reading for all again", sink=self.sink.name
-        )
 
     async def _read_alone(self, *, near: bool) -> None:
         self.follower = Follower(self.connect, FanOut([self._member()]), self.follow)

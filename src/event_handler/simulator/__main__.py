@@ -121,6 +121,7 @@ async def serve(options: argparse.Namespace) -> None:
             jobs.append(rotate(options.rotate, credentials, auth, directory))
         print(json.dumps(addresses | ready(options, log)), flush=True)
         await run_until_signal(jobs)
+        (directory / "calls.json").write_text(json.dumps(auth.calls))
         if relay is not None:
             print(json.dumps({"connections": relay.accepted, "cuts": relay.cuts}), flush=True)
 

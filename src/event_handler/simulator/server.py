@@ -6,6 +6,7 @@ import asyncio
 import json
 import ssl
 import struct
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,7 @@ from event_handler.simulator.tls import auth_context
 VERSION = "19.0.0-simulated"
 BATCH = 256 * 1024  # bytes that are handed to the transport at once
 _AUDIT = "/teleport.auditlog.v1.AuditLogService/"
+Call = Callable[[Stream[bytes, bytes]], Awaitable[None]]
 
 
 class _RawCodec(CodecBase):
@@ -80,10 +82,11 @@ class AuthServer:
         self._locks_file: Path | None = None
         self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self.locks: list[bytes] = []
+        self.calls: Counter[str] = Counter()  # by the name of the method
 
     def __mapping__(self) -> dict[str, Handler]:
         unary, streaming = Cardinality.UNARY_UNARY, Cardinality.UNARY_STREAM
-        calls: dict[str, tuple[Callable[[Stream[bytes, bytes]], Awaitable[None]], Cardinality]] = {
+        calls: dict[str, tuple[Call, Cardinality]] = {
             "/proto.AuthService/Ping": (self._ping, unary),
             "/proto.AuthService/UpsertLock": (self._lock, unary),
             _AUDIT + "GetUnstructuredEvents": (self._search, unary),
@@ -91,7 +94,19 @@ class AuthServer:
             _AUDIT + "ExportUnstructuredEvents": (self._export, streaming),
             _AUDIT + "StreamUnstructuredSessionEvents": (self._recording, streaming),
         }
-        return {name: Handler(call, cardinality, bytes, bytes) for name, (call, cardinality) in calls.items()}
+        return {
+            name: Handler(self._counted(name, call), cardinality, bytes, bytes)
+            for name, (call, cardinality) in calls.items()
+        }
+
+    def _counted(self, name: str, call: Call) -> Call:
+        method = name.rpartition("/")[2]
+
+        async def counted(stream: Stream[bytes, bytes]) -> None:
+            self.calls[method] += 1
+            await call(stream)
+
+        return counted
 
     async def start(self, directory: Path, host: str, port: int) -> tuple[Server, int]:
         """Listen with the certificates in `directory`; return the server and the port it got."""
