@@ -43,9 +43,14 @@ class DuplicateWindow:
         new = 0
         for raw in events:
             dedup_key = _key_of(raw)
-            if dedup_key and dedup_key not in self._bucket(dedup_key):
-                self.add(dedup_key)
+            if not dedup_key:
+                continue
+            bucket = self._bucket(dedup_key)
+            if dedup_key not in bucket:
                 new += 1
+                bucket += dedup_key
+                if len(bucket) >= self._full:
+                    del bucket[: -self._kept]
         return new
 
     def discard(self, dedup_key: bytes) -> None:

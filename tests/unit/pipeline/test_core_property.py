@@ -25,7 +25,7 @@ from event_handler.pipeline.engine import Pipeline, PipelineLimits
 from event_handler.pipeline.select import Selector
 from event_handler.pipeline.tracker import CheckpointTracker
 from event_handler.ports import DeadLetter, Delivered, Limits, Reject, Retry, Verdict
-from event_handler.teleport.wire.raw import UNDECODABLE
+from event_handler.teleport.wire.decode import UNDECODABLE
 from tests.unit.pipeline.test_engine import stored, wire
 from tests.unit.pipeline.test_state_failures import AilingStore
 from tests.unit.sources.passing_time import PassingLoop

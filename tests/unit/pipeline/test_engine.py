@@ -21,7 +21,7 @@ from event_handler.pipeline.select import Selector
 from event_handler.pipeline.tracker import CheckpointTracker
 from event_handler.ports import DeadLetter, Delivered, Limits, Partial, Reject, Retry, Split, Verdict
 from event_handler.state.store import Store
-from event_handler.teleport.wire import decode, raw
+from event_handler.teleport.wire import decode
 from event_handler.teleport.wire.beginning import Beginning
 from event_handler.teleport.wire.messages import write_number, write_text, write_time, write_varint
 from event_handler.teleport.wire.raw import raw_events
@@ -328,7 +328,7 @@ async def test_an_event_that_our_own_code_cannot_read_becomes_a_dead_letter_and_
             raise LookupError("scripted fault")
         return convert(content)
 
-    monkeypatch.setattr(raw, "convert", confused)
+    monkeypatch.setattr(decode, "convert", confused)
     async with pipeline(sink, store) as line:
         await line.put(CheckpointTracker("s"), [wire("a"), wire("b", "odd"), wire("c")], "p")
         await line.drain_all()

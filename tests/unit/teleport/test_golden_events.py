@@ -25,7 +25,7 @@ def bodies() -> dict[str, list[Any]]:
     return found
 
 
-def events_of(exchange: dict[str, Any]) -> list[decode.Envelope]:
+def events_of(exchange: dict[str, Any]) -> list[decode.WireEvent]:
     method = exchange["method"].rpartition("/")[2]
     answers = [base64.b64decode(answer) for answer in exchange["responses"]]
     if method == "GetUnstructuredEvents":

@@ -16,14 +16,15 @@ Teleport 15 to 19, google/protobuf/struct.proto.
 
 from __future__ import annotations
 
+import base64
 import math
 import struct
-from dataclasses import dataclass
 from typing import Final
 
 import orjson
 
 from event_handler.errors import MalformedEventError
+from event_handler.event import Event, RawEvent, Unreadable, fingerprint, named
 
 MAX_DEPTH: Final = 200  # levels; orjson writes at most 254, and the server's own events stay below 20
 EXACT_INTEGER: Final = 2.0**53  # doubles below it hold every whole number
@@ -31,26 +32,52 @@ SMALLEST_PLAIN: Final = 1e-4  # below it orjson prints an exponent where Go does
 PAST_END: Final = "a field runs past the end"
 NO_MESSAGE: Final = "the cluster sent bytes that are no protobuf message"
 _read_double: Final = struct.Struct("<d").unpack_from
+UNDECODABLE = "undecodable"  # key of a dead letter's body that holds the bytes as they came
 COMPILED = not __file__.endswith(".py")  # whether this runs as machine code
 
 
-@dataclass(slots=True, init=False)
-class Envelope:
-    """An EventUnstructured whose content is still wire bytes. `time` is in seconds since the epoch (UTC)."""
+class WireEvent(RawEvent):
+    """An EventUnstructured, in wire bytes until its content is asked for."""
 
-    type: str
-    id: str
-    time: float
-    index: int
-    content: bytes
-
-    # Written out, as that of Event is (see there).
-    def __init__(self, type: str, id: str, time: float, index: int, content: bytes) -> None:
+    def __init__(self, type: str, id: str, time: float, index: int, content: bytes, wire: bytes) -> None:
         self.type = type
         self.id = id
         self.time = time
         self.index = index
+        self.session_id = ""
         self.content = content
+        self._wire = wire
+        self._key = b""  # until it is asked for
+        self._event: Event | None = None
+        self._uid = ""
+
+    def code(self) -> str:
+        return read_code(self.content)
+
+    def dedup_key(self) -> bytes:
+        key = self._key
+        if key:
+            return key
+        name = self.id
+        if not _has_uid(self.content, name):
+            event = self.event()
+            # The server's id of an event without uid is made up for this one read, but in a recording it is a hash of
+            # the content.
+            of_content = self.session_id and not self._uid.strip() and name.strip()
+            name = name if of_content else event.id
+        self._key = key = fingerprint(f"{self.session_id}/{self.index}/{name}" if self.session_id else name)
+        return key
+
+    def event(self) -> Event:
+        event = self._event
+        if event is None:
+            body, self._uid = convert(self.content)
+            event = Event(self.type, named(self._uid, body), self.time, self.index, body, self.session_id)
+            self._event = event
+        return event
+
+    def unreadable(self, reason: str) -> Unreadable:
+        return undecodable(self._wire, reason, self.session_id)
 
 
 def read_fields(wire: bytes) -> list[tuple[int, int | bytes]]:
@@ -120,7 +147,7 @@ def _text(value: int | bytes) -> str:
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else ""
 
 
-def read_event(wire: bytes) -> Envelope:
+def read_event(wire: bytes) -> WireEvent:
     """Read the envelope of an EventUnstructured; a message that is none raises MalformedEventError."""
     kind = identity = ""
     time, index, content = 0.0, 0, b""
@@ -146,7 +173,7 @@ def read_event(wire: bytes) -> Envelope:
                 at = _skip(wire, at, end, tag & 7)
     except (IndexError, ValueError) as error:
         raise MalformedEventError(f"{NO_MESSAGE} ({error})") from None
-    return Envelope(kind, identity, time, _signed(index), content)
+    return WireEvent(kind, identity, time, _signed(index), content, wire)
 
 
 def _seconds(wire: bytes, at: int, end: int) -> float:
@@ -166,7 +193,7 @@ def _seconds(wire: bytes, at: int, end: int) -> float:
     return _signed(seconds) + nanos / 1e9
 
 
-def read_envelope(beginning: bytes) -> Envelope:
+def read_envelope(beginning: bytes) -> WireEvent:
     """Read what stands before the content, of an EventUnstructured that is not whole. Raises MalformedEventError."""
     at, end = 0, len(beginning)
     try:
@@ -279,6 +306,25 @@ def read_code(wire: bytes) -> str:
     except (IndexError, ValueError, struct.error) as error:
         raise MalformedEventError(f"the event's content cannot be decoded ({error})") from None
     return code if isinstance(code, str) else ""
+
+
+def undecodable(wire: bytes, reason: str, session_id: str) -> Unreadable:
+    """The bytes `wire` as something that is no event."""
+    body = orjson.dumps({UNDECODABLE: base64.b64encode(wire).decode()})
+    return Unreadable(reason, body, "", "", 0.0, 0, session_id)
+
+
+def _has_uid(content: bytes, uid: str) -> bool:
+    """Whether the Struct `content` has the entry `uid` with that value, as its bytes are usually laid out.
+
+    The id beside the content is the uid again. Where it is missing or another one, the content decides: events that
+    differ there are different events.
+    """
+    data = uid.encode()
+    size = len(data)
+    if size > 120 or not uid.strip():  # the lengths below have one byte
+        return False
+    return b"\x0a\x03uid\x12" + bytes((size + 2, 0x1A, size)) + data in content
 
 
 def _span(wire: bytes, at: int, end: int) -> tuple[int, int]:
