@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check lint bench chaos soak calendar crowded lock clean compiled
+.PHONY: demo test check release lint bench chaos soak calendar crowded lock clean compiled
 
 # DEMO="--mode search" or DEMO="--keep" pass options to the demo.
 demo: $(VENV)/ready-run
@@ -37,9 +37,14 @@ compiled: $(VENV)/ready-dev
 chaos: $(VENV)/ready-dev
 	$(BIN)/python -m benchmarks.chaos $(CHAOS)
 
-# SOAK="--way tunnel" goes in by another way.
+# The slow proofs, then a connection for hours. SOAK="--way tunnel" goes in by another route.
 soak: $(VENV)/ready-dev
+	$(BIN)/python -m pytest -n 4 --dist worksteal -m soak
 	$(BIN)/python -m benchmarks.soak $(SOAK)
+
+# A release of the version in src/event_handler/__init__.py: sdist and compiled wheel in dist/, and the tag.
+release: $(VENV)/ready-dev
+	$(BIN)/python -m benchmarks.release
 
 # All tests at other times than now (needs faketime), and while busy loops take the processors. CALENDAR="--only midnight tests/unit"
 calendar: $(VENV)/ready-dev

@@ -7,7 +7,7 @@ EventHandlerError                 exit 1
 ├── SinkError                     exit 80   a collector that cannot be used as configured, its TLS files
 ├── StateError                    exit 1    the storage directory: in use by another process, full
 │   └── StorageError              exit 80   a storage that only a person can make usable: another user's, damaged, newer
-├── ConnectError                  exit 1    no way into the cluster (retried while the process runs)
+├── ConnectError                  exit 1    no route into the cluster (retried while the process runs)
 ├── RpcError                      exit 1    the cluster answered a call with an error
 ├── FilesError                    exit 255  files that `configure` cannot write
 ├── MalformedEventError           exit 1    bytes that are not an event; they become a dead letter

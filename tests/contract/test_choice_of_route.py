@@ -67,10 +67,10 @@ async def refusal(address: str, credentials: Credentials) -> ConnectError:
 
 def lines_of(error: ConnectError) -> list[tuple[str, str]]:
     """Way and cause of each part behind the heading."""
-    assert error.message.startswith("no way into the cluster: ")
+    assert error.message.startswith("no route into the cluster: ")
     assert str(error) == f"{error.message}. {error.hint}"
     parts = re.split(
-        rf"(?:^no way into the cluster: |; )({'|'.join(sorted(WAYS, key=len, reverse=True))}): ", error.message
+        rf"(?:^no route into the cluster: |; )({'|'.join(sorted(WAYS, key=len, reverse=True))}): ", error.message
     )
     told = list(zip(parts[1::2], parts[2::2], strict=True))
     assert sorted(name for name, _ in told) == WAYS
@@ -152,6 +152,6 @@ async def test_a_web_server_that_is_no_teleport_is_told_as_that(
         error = await refusal(address, credentials)
     assert lines_of(error)[0] == (
         "tunnel",
-        f"{address} answers /webapi/find with something else than a Proxy's description: it is no Teleport",
+        f"{address} answers /webapi/find with something other than a Proxy's description: it is not Teleport",
     )
     assert error.hint == "Check that teleport.addr is the web address of a Teleport Proxy."

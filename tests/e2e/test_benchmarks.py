@@ -30,6 +30,7 @@ async def run(module: str, *arguments: str) -> str:
     return output.decode()
 
 
+@pytest.mark.soak
 async def test_throughput_delivers_every_event_once_and_counts_what_it_cost(tmp_path: Path) -> None:
     table = await run(
         "throughput", "--events=1000", "--only=array-0ms", "--runs=2", f"--json={tmp_path / 'results.json'}"
@@ -43,6 +44,7 @@ async def test_throughput_delivers_every_event_once_and_counts_what_it_cost(tmp_
         assert result["peak"] > 10_000_000
 
 
+@pytest.mark.soak
 async def test_at_the_pace_of_a_real_cluster_not_even_bare_reading_is_faster(tmp_path: Path) -> None:
     table = await run(
         "throughput", "--events=3000", "--only=array-0ms", "--real-pace", f"--json={tmp_path / 'results.json'}"
@@ -54,6 +56,7 @@ async def test_at_the_pace_of_a_real_cluster_not_even_bare_reading_is_faster(tmp
         assert result["reading"] < 3000 / (3000 / result["pace"] - BURST)
 
 
+@pytest.mark.soak
 async def test_the_profile_draws_what_it_sampled(tmp_path: Path) -> None:
     stacks, picture = tmp_path / "stacks", tmp_path / "flame.svg"
     table = await run("profile", "--events=5000", f"--output={stacks}", f"--flame={picture}")
@@ -76,6 +79,7 @@ def test_a_flame_graph_has_a_box_for_each_caller_as_wide_as_its_share() -> None:
     ]
 
 
+@pytest.mark.soak
 async def test_the_soak_loses_nothing_in_a_short_life_too() -> None:
     table = await run("soak", "--way=tunnel", "--seconds=6", "--events=5600")
     assert [cell.strip() for cell in table.strip().splitlines()[-1].split("|")][3:5] == ["0", "0"]

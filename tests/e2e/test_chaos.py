@@ -16,6 +16,7 @@ from event_handler.event import fingerprint
 SMALL = ("--events=5000", "--recordings=10", "--kills=3", "--late=2", "--seed=1")
 
 
+@pytest.mark.soak
 @pytest.mark.skipif(sys.platform != "linux", reason="the memory of a process is read from /proc")
 @pytest.mark.parametrize("mode", ["bulk", "search"])
 async def test_in_a_small_chaos_nothing_is_lost_and_every_repeat_has_a_reason(mode: str) -> None:

@@ -17,12 +17,12 @@ from tests.e2e.conftest import Collector
 from tests.e2e.processes import Started, configuration, handler, simulated
 
 EVENTS = 20_000
-KILLS = 20
 
 
 @pytest.mark.timeout(240)
+@pytest.mark.parametrize("kills", [6, pytest.param(20, marks=pytest.mark.soak)])
 @pytest.mark.parametrize("mode", ["bulk", "search"])
-async def test_twenty_kills_lose_nothing(tmp_path: Path, collector: Collector, mode: str) -> None:
+async def test_kills_lose_nothing(tmp_path: Path, collector: Collector, mode: str, kills: int) -> None:
     options = (
         f"--mode={mode}",
         f"--events={EVENTS}",
@@ -34,7 +34,7 @@ async def test_twenty_kills_lose_nothing(tmp_path: Path, collector: Collector, m
     dice = random.Random(20)
     async with simulated(tmp_path / "sim", *options) as ready:
         config = configuration(tmp_path, ready, collector)
-        for _ in range(KILLS):
+        for _ in range(kills):
             before = collector.requests
             process = await handler(config)
             target = before + dice.randrange(1, 4)
@@ -53,7 +53,7 @@ async def test_twenty_kills_lose_nothing(tmp_path: Path, collector: Collector, m
     assert set(manifest["events"]) - set(delivered) == set()
     repeated = delivered.total() - len(delivered)
     in_flight = 10 * 500  # requests in flight times events of an array, the most that one kill can repeat
-    assert repeated <= KILLS * in_flight
+    assert repeated <= kills * in_flight
     assert {path for path in collector.events if path.startswith("/session.")} == {
         f"/session.{s}.log" for s in manifest["recordings"]
     }

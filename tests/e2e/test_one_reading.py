@@ -18,7 +18,7 @@ from tests.e2e.processes import DAYS, configuration, handler, simulated
 from tests.e2e.test_several_sinks import lines_of
 
 SOME = 4  # requests; reading thrice would be twenty more
-KILLS = 4
+KILLS = 2
 
 
 def http(name: str, collector: Collector) -> str:
@@ -80,7 +80,7 @@ async def test_one_slow_and_one_dead_for_half_of_the_time_and_kills_in_between(
     events = tmp_path / "events.ndjson"
     async with (
         a_collector(tmp_path / "other") as dead,
-        simulated(tmp_path / "sim", "--events=20000", "--sessions=6", f"--mode={mode}") as ready,
+        simulated(tmp_path / "sim", "--events=10000", "--sessions=6", f"--mode={mode}") as ready,
     ):
         dead.fail_every = 1
         config = configuration(tmp_path, ready, collector)

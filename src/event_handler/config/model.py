@@ -35,7 +35,7 @@ class StartSettings(BaseModel):
     ] = ("localhost:3025",)
     teleport_dial: Annotated[
         Literal["auto", "direct", "tls-routing", "upgrade", "tunnel"],
-        option("teleport-dial", "choice", "way into the cluster; auto tries all, the likeliest first"),
+        option("teleport-dial", "choice", "route into the cluster; auto tries all, the likeliest first"),
     ] = "auto"
     teleport_insecure_proxy: Annotated[
         bool,

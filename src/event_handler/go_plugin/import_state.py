@@ -104,7 +104,7 @@ def _convert_search(state: PluginState, taken: Commit, begin: float, now: float)
         return
     position = _page_begin(state, begin, now)
     if position is None:
-        state.warnings.append("the files do not tell how far the search was; it begins again at the start time")
+        state.warnings.append("the files do not say how far the search was; it begins again at the start time")
         position = begin
     taken.facts |= {"mode": "search", FLOOR: repr(position), LAST_ID: state.last_id}
     taken.positions[STREAM] = repr(position)
@@ -118,7 +118,7 @@ def _page_begin(state: PluginState, begin: float, now: float) -> float | None:
             math.floor(page * 1000 - 1) / 1000
         )  # a millisecond before it: events of the same moment may follow the key's
     if state.page_key:
-        state.warnings.append("the page key does not tell its time; the search goes on from the begin of its window")
+        state.warnings.append("the page key does not hold a time; the search goes on from the beginning of its window")
     return state.window
 
 
@@ -142,10 +142,10 @@ def _begin(state: PluginState, directory: Path, asked: datetime | None) -> float
         found = float(int(min(times))) if times else None
     if found is None:
         raise StorageError(
-            f"{directory / START_TIME} is missing or damaged, and no other file of the Go plugin tells where it was",
+            f"{directory / START_TIME} is missing or damaged, and no other file of the Go plugin says where it was",
             "Start once with --start-time at the last delivered event.",
         )
-    state.warnings.append(f"the start time is taken to be {rfc3339(found)}, the earliest that the other files tell")
+    state.warnings.append(f"the start time is taken to be {rfc3339(found)}, the earliest in the other files")
     return found
 
 

@@ -222,7 +222,7 @@ def _read_day(directory: Path, warnings: list[str]) -> Day:
     path = directory / COMPLETED
     completed, refused = parse_completed(path.read_bytes() if path.is_file() else b"")
     warnings += [
-        f"{path} has the piece {piece[:80]!r}, which is no chunk's name; such a chunk is read again"
+        f"{path} has the piece {piece[:80]!r}, which is not a chunk's name; such a chunk is read again"
         for piece in refused
     ]
     cursors = {}

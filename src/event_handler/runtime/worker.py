@@ -197,7 +197,8 @@ class KeptWorker:
         and again.
         """
         try:
-            await supervise("the sink's line", self._once, most=self._most, final=OF_THE_CLUSTER, sink=self.sink.name)
+            name = self.sink.name
+            await supervise("the sink's pipeline", self._once, most=self._most, final=OF_THE_CLUSTER, sink=name)
         finally:
             await self.sink.close()
 

@@ -128,7 +128,7 @@ class Store:
             return float(saved)
         created = self.fact(CREATED)
         if asked is None and not created:
-            raise damaged(self._place, "it does not tell where reading began")
+            raise damaged(self._place, "it does not say where reading began")
         begin = float(int(float(created) if asked is None else asked))
         self.commit(Commit(facts={START_TIME: str(begin)}))
         return begin

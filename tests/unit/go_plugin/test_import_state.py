@@ -156,7 +156,7 @@ def test_a_lost_start_time_is_taken_from_the_first_day(tmp_path: Path, store: St
     with capture_logs() as lines:
         import_state(store, tmp_path, ADDRESSES, None)
     assert float(store.fact("start_time")) == START
-    assert "the earliest that the other files tell" in str([line["event"] for line in lines])
+    assert "the earliest in the other files" in str([line["event"] for line in lines])
 
 
 def test_a_lost_start_time_is_taken_from_the_search(tmp_path: Path, store: Store) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tracemalloc
 from collections import deque
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -45,6 +46,7 @@ def test_what_was_remembered_is_loaded_oldest_first() -> None:
     assert [number for number in range(6) if fingerprint(str(number)) in window] == [2, 3, 4, 5]
 
 
+@pytest.mark.soak
 def test_the_newest_two_million_ids_are_known_in_forty_megabytes() -> None:
     """Of an eighth of the window, which fills it as the whole window would be."""
     dedup_keys = [fingerprint(str(number)) for number in range(600_000)]

@@ -193,7 +193,10 @@ async def test_batches_that_wait_for_the_receiver_are_sent_in_the_order_of_their
     assert sink.delivered == ids(5)
 
 
-async def test_a_bad_event_is_isolated_and_kept_and_the_stream_goes_on(store: Store) -> None:
+async def test_a_bad_event_is_isolated_and_kept_and_the_stream_goes_on(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(delivery, "FIRST_WAIT", 0.001)
     sink = ScriptedSink(events=16)
     sink.poison = {"e5"}
     async with pipeline(sink, store) as line:

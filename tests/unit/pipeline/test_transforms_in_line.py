@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import orjson
+import pytest
 
 from event_handler.event import Event
+from event_handler.pipeline import delivery
 from event_handler.pipeline.dead_letters import retry_dead_letters
 from event_handler.pipeline.dedup import DuplicateWindow
 from event_handler.pipeline.engine import Pipeline, PipelineLimits
@@ -78,7 +80,10 @@ async def test_the_sink_gets_what_the_transforms_made(tmp_path: Path) -> None:
     assert orjson.loads(sink.bodies["a"]) == {"environment": "production", "event": "user.login", "ei": 0}
 
 
-async def test_a_dead_letter_keeps_the_event_as_it_was_and_a_retry_passes_the_transforms(tmp_path: Path) -> None:
+async def test_a_dead_letter_keeps_the_event_as_it_was_and_a_retry_passes_the_transforms(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(delivery, "FIRST_WAIT", 0.001)
     sink, store = Keeping(), Store(tmp_path)
     sink.refused = {"a"}
     await put(sink, store, Chain([LABEL]), wire("a"), *(wire(f"other-{n}") for n in range(30)))

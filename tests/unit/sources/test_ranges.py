@@ -81,7 +81,10 @@ def paced(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(ranges, name, getattr(ranges, name) // SCALE)
 
 
-@pytest.mark.parametrize("kind", ["evenly", "in one hour", "at the end", "in bursts"])
+@pytest.mark.parametrize(
+    "kind",
+    ["in bursts", *(pytest.param(kind, marks=pytest.mark.soak) for kind in ("evenly", "in one hour", "at the end"))],
+)
 def test_a_backlog_shorter_than_the_window_takes_hardly_longer_than_three_equal_ranges(
     monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:

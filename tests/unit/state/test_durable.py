@@ -78,7 +78,7 @@ def test_a_state_that_has_lost_its_start_time_is_refused_also_beside_a_position_
     sql("DELETE FROM facts WHERE name = 'start_time'")(tmp_path / "state" / "state.db")
     store = Store(tmp_path / "state")
     import_state(store, tmp_path, [("auth.test", 3025)], None)
-    with pytest.raises(StateError, match=r"does not tell where reading began.*--start-time at the last event"):
+    with pytest.raises(StateError, match=r"does not say where reading began.*--start-time at the last event"):
         store.begin(None)
     assert store.begin(START + 5) == START + 5
     store.close()

@@ -64,7 +64,7 @@ def test_a_next_step_that_is_empty_is_left_out_and_a_terminal_gets_one_line(
     stderr: Callable[[], str], fmt: logs.Format
 ) -> None:
     logs.configure(False, fmt)
-    text = "no way into the cluster:\n  direct: refused\n  tunnel: no port.\nCheck the address"
+    text = "no route into the cluster:\n  direct: refused\n  tunnel: no port.\nCheck the address"
     structlog.get_logger().warning("cannot read", error=text, next_step="", reason="")
     structlog.get_logger().warning(text, next_step="read on")
     empty, told = stderr().splitlines()
@@ -73,7 +73,7 @@ def test_a_next_step_that_is_empty_is_left_out_and_a_terminal_gets_one_line(
     assert "read on" in told
     if fmt == "console":
         assert "\\n" not in empty + told
-        assert empty.count("no way into the cluster: direct: refused; tunnel: no port. Check the address") == 1
+        assert empty.count("no route into the cluster: direct: refused; tunnel: no port. Check the address") == 1
     else:
         assert json.loads(empty)["error"] == text
 

@@ -111,7 +111,7 @@ def read_identity(path: str) -> Credentials:
         if len(raw) >= LONGEST_LINE:
             raise CredentialsError(
                 f"{path} has a line of over 64 KiB",
-                "It is no identity file. Make one with `tctl auth sign`.",
+                "It is not an identity file. Make one with `tctl auth sign`.",
                 lasting=True,
             )
         line = raw.strip()
@@ -132,8 +132,8 @@ def read_identity(path: str) -> Credentials:
         )
     if len(blocks) < 3:
         raise CredentialsError(
-            f"{path} is no identity file: it has {len(blocks)} PEM blocks, a key, a certificate and an authority are "
-            f"needed",
+            f"{path} is not an identity file: it has {len(blocks)} PEM blocks; a key, a certificate and an "
+            "authority are needed",
             "Make it with tbot (service type identity) or `tctl auth sign --format=file`.",
         )
     pem = ["\n".join(block).encode() + b"\n" for block in blocks]
@@ -177,7 +177,7 @@ def _read(path: str) -> str:
         ) from None
     if len(data) > LARGEST_FILE:
         raise CredentialsError(
-            f"{path} is larger than 1 MiB", "It is no credentials file: correct the path.", lasting=True
+            f"{path} is larger than 1 MiB", "It is not a credentials file: correct the path.", lasting=True
         )
     if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):  # what PowerShell makes of the output of a program
         return data.decode("utf-16", "replace")

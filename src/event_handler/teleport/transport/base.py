@@ -88,7 +88,7 @@ async def connect_tcp(host: str, port: int, setting: str = "teleport.addr") -> s
             found = await resolve(host, port)
             connected = await aiohappyeyeballs.start_connection(found, happy_eyeballs_delay=HAPPY_EYEBALLS_DELAY)
     except (socket.gaierror, UnicodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is no host name"
+        reason = getattr(error, "strerror", None) or "it is not a host name"
         raise ConnectError(f"the name of {address} does not resolve ({reason})", f"Check {setting}.") from None
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno else str(error)  # asyncio's own text names the address instead

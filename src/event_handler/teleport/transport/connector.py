@@ -134,7 +134,7 @@ def _as_connect_error(route: Route, error: BaseException) -> ConnectError:
         return ConnectError(error.message, error.hint)
     reason = " ".join(str(error).split()) or type(error).__name__
     return ConnectError(
-        f"{route.address} cannot be reached by the way {route.name} ({type(error).__name__}: {reason})", CHECK_ADDRESS
+        f"{route.address} cannot be reached by the route {route.name} ({type(error).__name__}: {reason})", CHECK_ADDRESS
     )
 
 
@@ -145,7 +145,7 @@ def explain(failed: Sequence[tuple[Route, ConnectError]]) -> ConnectError:
     if len({error.message for _, error in failed}) == 1:
         return first
     causes = "; ".join(f"{route.name}: {error.message}" for route, error in ranked)
-    return ConnectError(f"no way into the cluster: {causes}", first.hint, decisive=first.decisive)
+    return ConnectError(f"no route into the cluster: {causes}", first.hint, decisive=first.decisive)
 
 
 def explain_tls(error: OSError, address: str, ours: Credentials) -> ConnectError:

@@ -49,7 +49,7 @@ class Discovery:
 async def find(address: str, *, insecure_proxy: bool) -> Discovery:
     """Ask the Proxy at `address`. Raises ConnectError."""
     host, _ = split_address(address)
-    async with within(FIND_TIMEOUT, f"{address} did not tell where its tunnel is", _NO_PROXY_HINT):
+    async with within(FIND_TIMEOUT, f"{address} did not say where its tunnel is", _NO_PROXY_HINT):
         context = public_context(address, insecure=insecure_proxy)
         stream = await start_tls(await proxied.connect(address), context, host, address, _NO_PROXY_HINT)
         try:
@@ -101,7 +101,7 @@ def parse(address: str, body: bytes) -> Discovery:
         found = None
     if not isinstance(found, dict) or not isinstance(found.get("proxy"), dict):
         raise ConnectError(
-            f"{address} answers /webapi/find with something else than a Proxy's description: it is no Teleport",
+            f"{address} answers /webapi/find with something other than a Proxy's description: it is not Teleport",
             _NO_PROXY_HINT,
             decisive=True,
         )

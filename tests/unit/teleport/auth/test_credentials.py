@@ -187,8 +187,8 @@ def test_each_fault_of_a_file_has_its_message(tmp_path: Path) -> None:
     other = (GOLDEN / "ca-host.keys").read_text()
     cases = {
         "ends inside a PEM block": text[: text.index("-----END PRIVATE")],
-        "is no identity file: it has 0": "",
-        "is no identity file: it has 1": key,
+        "is not an identity file: it has 0": "",
+        "is not an identity file: it has 1": key,
         "do not belong to each other": other + text[len(key) :],
         "hardware token": text.replace("PRIVATE KEY", "PIV YUBIKEY PRIVATE KEY"),
         "over 64 KiB": "x" * 70_000 + text,

@@ -116,7 +116,7 @@ async def test_when_all_fail_each_way_has_its_line_and_the_clusters_own_answer_c
     ]
     with pytest.raises(ConnectError) as caught:
         await entrance_of(routes).enter(Protocol, auth.context)
-    assert caught.value.message == "no way into the cluster: tunnel: it has expired; direct: refused; upgrade: slow"
+    assert caught.value.message == "no route into the cluster: tunnel: it has expired; direct: refused; upgrade: slow"
     assert caught.value.hint == "A hint."
 
 
@@ -170,7 +170,7 @@ async def test_what_nobody_expects_of_one_way_leaves_the_others_to_be_tried(auth
     connector = entrance_of([Route("odd", "one:1", odd), Route("direct", auth.address, direct(auth.address))])
     protocol = await connector.enter(Protocol, auth.context)
     protocol.transport.close()
-    with pytest.raises(ConnectError, match=r"one:1 cannot be reached by the way odd \(KeyError: 'a fault of ours'\)"):
+    with pytest.raises(ConnectError, match=r"one:1 cannot be reached by the route odd \(KeyError: 'a fault of ours'\)"):
         await entrance_of([Route("odd", "one:1", odd)]).enter(Protocol, auth.context)
 
 

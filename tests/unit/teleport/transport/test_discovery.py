@@ -158,7 +158,7 @@ async def test_a_proxy_is_asked_over_https(public: PublicAuthority, answer: byte
 @pytest.mark.parametrize(
     ("answer", "message"),
     [
-        (b"HTTP/1.1 404 Not Found\r\nContent-Length: 4\r\n\r\nnone", "something else than a Proxy's description"),
+        (b"HTTP/1.1 404 Not Found\r\nContent-Length: 4\r\n\r\nnone", "something other than a Proxy's description"),
         (b"HTTP/1.1 200 OK\r\nContent-Length: 400\r\n\r\n{}", "does not answer as a web server"),
         (b"SSH-2.0-OpenSSH\r\n", "does not answer as a web server"),
         (b"", "does not answer as a web server"),
@@ -191,5 +191,5 @@ async def test_a_silent_proxy_is_given_up(public: PublicAuthority, monkeypatch: 
 
     monkeypatch.setattr("event_handler.teleport.transport.discovery.FIND_TIMEOUT", 0.3)
     async with listening(silence) as port:
-        with pytest.raises(ConnectError, match="did not tell where its tunnel is within"):
+        with pytest.raises(ConnectError, match="did not say where its tunnel is within"):
             await find(f"localhost:{port}", insecure_proxy=False)
