@@ -13,7 +13,7 @@ from time import monotonic
 
 from benchmarks import stage
 from event_handler.ports import Commit
-from event_handler.state.store import FILE, Store
+from event_handler.state.sqlite import FILE, SqliteStore
 
 CHUNK = 10  # events: a day of a cluster in use has over a thousand chunks
 RATE = 20  # new events a second
@@ -23,9 +23,9 @@ GROUP = 500  # ids of a commit, as the handler makes them
 def fill(state: Path, ids: int) -> int:
     """Add ids as deliveries would have; return the bytes of the state."""
     dice = Random(1)  # noqa: S311 - content of a benchmark
-    store = Store(state)
+    store = SqliteStore(state)
     for _ in range(ids // GROUP):
-        store.commit(Commit(ids=dice.randbytes(8 * GROUP)))
+        asyncio.run(store.commit(Commit(ids=dice.randbytes(8 * GROUP))))
     store.close()
     return sum(file.stat().st_size for file in state.iterdir())
 

@@ -6,9 +6,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from datetime import date
+from math import inf
+from typing import Any, Final, Protocol
 
+from event_handler.checkpoint import Checkpoint, Chunk, Progress, Recording
 from event_handler.event import Event as Event
+from event_handler.event import RawEvent
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +122,12 @@ class Transform(Protocol):
     def apply(self, event: Event) -> Event | None: ...
 
 
+RECORDINGS: Final = "recordings"  # the sink named in dead letters about recordings that could not be read
+REMEMBERED_IDS: Final = (
+    2_000_000  # ids of delivered events that a state keeps; as many as the window of ids knows for certain
+)
+
+
 @dataclass(frozen=True, slots=True)
 class RecordingItem:
     """A recording to fetch. Times are seconds since the epoch; every event with a lower index than `next_index` is
@@ -152,16 +162,33 @@ class DeadLetter:
     index: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class FailedLogin:
+    """`who` is the user, or the login where there is none.
+
+    `moment` is the time of the event in seconds since the epoch.
+    """
+
+    id: str
+    moment: float
+    who: str
+
+
 @dataclass(slots=True)
 class Commit:
-    """What one transaction remembers."""
+    """What one transaction remembers.
 
-    positions: dict[str, str] = field(default_factory=dict)
+    `start` is where reading begins (seconds since the epoch), and `progress` replaces all that is known of how far it
+    is; `notes` are texts that their writers know by name.
+    """
+
+    checkpoints: list[Checkpoint] = field(default_factory=list)
     ids: bytes = b""
     recordings: list[RecordingItem] = field(default_factory=list)
-    indexes: dict[str, int] = field(default_factory=dict)
     dead_letters: list[DeadLetter] = field(default_factory=list)
-    facts: dict[str, str] = field(default_factory=dict)
+    notes: dict[str, str] = field(default_factory=dict)
+    start: float | None = None
+    progress: Progress | None = None
 
 
 class Stream(Protocol):
@@ -186,19 +213,22 @@ class Consumer(Protocol):
     @property
     def ordered(self) -> bool: ...
 
-    def track(self, stream: str) -> Any:
-        """A new Stream; its name is the key under which the position is remembered."""
+    async def track(self, of: Chunk | Recording | None = None) -> Any:
+        """A new Stream: of a chunk, of a recording, or of what has no end (None).
 
-    async def put(self, tracker: Any, wires: Sequence[bytes], position: str | None, session_id: str = "") -> int:
-        """Take a run of undecoded events of one stream, and return how many of them are new.
-
-        `position` is remembered when they and all before them are delivered. Waits while there is no room.
+        Sinks that have had all of it do not get it. Raises StateError.
         """
 
-    def skip(self, wires: Sequence[bytes]) -> None:
+    async def put(self, stream: Any, events: Sequence[RawEvent], checkpoint: Checkpoint | None) -> int:
+        """Take a run of events of one stream, and return how many of them are new.
+
+        `checkpoint` is remembered when they and all before them are delivered. Waits while there is no room.
+        """
+
+    async def skip(self, events: Sequence[RawEvent]) -> None:
         """Count events as delivered that another program has delivered. Raises StateError."""
 
-    async def drain(self, tracker: Any) -> None:
+    async def drain(self, stream: Any) -> None:
         """Wait until everything of a stream has been delivered and remembered."""
 
     def nothing_follows(self, so: bool) -> None:
@@ -206,42 +236,127 @@ class Consumer(Protocol):
 
 
 class ReadingState(Protocol):
-    """How far a cluster was read, as its sources remember it. Every method raises StateError."""
+    """How far a cluster was read, for the sources. Every method raises StateError."""
 
-    def fact(self, name: str) -> str:
-        """What is remembered under that name, "" when nothing is."""
+    async def progress(self) -> Progress:
+        """All that is known of how far reading is."""
 
-    def remember(self, name: str, value: str) -> None: ...
+    async def close_days(self, first: date) -> None:
+        """Remember that `first` is the first day that is still polled, and forget the chunks of the days before it."""
 
-    def positions(self, prefix: str) -> dict[str, str]:
-        """Positions of all streams whose key starts with `prefix`."""
-
-    def forget_until(self, prefix: str, end: str) -> None:
-        """Drop the positions of all streams whose key starts with `prefix` and is less than `end`."""
+    async def last_id_passed(self) -> None:
+        """What the Go plugin had delivered of its last page is known by its ids now."""
 
 
 class RecordingQueue(Protocol):
     """The recordings that are still to be fetched. Every method raises StateError."""
 
-    def due_recordings(self, now: float, limit: int, longest_wait: float) -> list[RecordingItem]:
-        """Those to ask for now. None waits longer than `longest_wait` seconds."""
+    async def due_recordings(self, now: float, limit: int, longest_wait: float = inf) -> list[RecordingItem]:
+        """Those to ask for now. None waits longer than `longest_wait` seconds: the clock was set back where one seems
+        to.
+        """
 
-    def waiting_recordings(self) -> tuple[int, int]:
+    async def waiting_recordings(self) -> tuple[int, int]:
         """How many recordings are not finished, and how many of them were never tried."""
 
-    def recording_done(self, session_id: str) -> None: ...
+    async def recording_done(self, session_id: str) -> None: ...
 
-    def recording_given_up(self, letter: DeadLetter) -> None:
+    async def recording_given_up(self, letter: DeadLetter) -> None:
         """It is done, and kept as a dead letter."""
 
-    def recording_later(self, session_id: str, next_try: float, *, counted: bool) -> None:
+    async def recording_later(self, session_id: str, next_try: float, *, counted: bool) -> None:
         """Try again at `next_try`; `counted` when it was the recording that failed, not the whole cluster."""
 
-    def recording_looked(self, session_id: str, next_try: float) -> None:
+    async def recording_looked(self, session_id: str, next_try: float) -> None:
         """It was sent to its end, which is perhaps not the session's: look again at `next_try`."""
 
-    def recordings_looked_at(self) -> list[str]:
+    async def recordings_looked_at(self) -> list[str]:
         """The sessions whose recordings were sent to their end and are to be looked at again."""
 
-    def recordings_due_now(self, sessions: Iterable[str]) -> None:
+    async def recordings_due_now(self, sessions: Iterable[str] = ()) -> None:
         """Do not wait any longer for the upload events of sessions that have ended, nor for second looks."""
+
+
+class DeadLetterStore(Protocol):
+    """The dead letters of a sink. Every method raises StateError."""
+
+    async def dead_letter_totals(self) -> tuple[int, int]:
+        """How many dead letters there are, and the bytes of their bodies: running totals, cheap to ask for."""
+
+    async def dead_letters_to_retry(self, after: int = 0) -> list[tuple[int, DeadLetter]]:
+        """The next letters behind that number which the user wants to be sent again, with their numbers."""
+
+    async def dead_letter_delivered(self, number: int) -> None: ...
+
+    async def dead_letter_refused(self, number: int, reason: str) -> None: ...
+
+    async def recording_again(self, session_id: str) -> None:
+        """Ask for a recording that was given up, from now on."""
+
+
+class FailedLoginStore(Protocol):
+    """Failed logins as long as they count, and the locks that are still to be made. Every method raises StateError."""
+
+    async def add_failed_logins(self, failures: Iterable[FailedLogin]) -> list[FailedLogin]:
+        """Remember those that are new, and return them."""
+
+    async def failed_logins_of(self, who: str) -> list[float]:
+        """When the logins of somebody failed that led to no lock yet, oldest first."""
+
+    async def lock_due(self, who: str, user: str, login: str) -> None:
+        """A lock is to be made: what led to it does not count for the next one, and is known as read all the same."""
+
+    async def locks_due(self) -> list[tuple[str, str]]:
+        """User and login of each lock that is to be made."""
+
+    async def lock_made(self, user: str, login: str) -> None: ...
+
+    async def forget_failed_logins(self, before: float) -> None:
+        """Drop some of the failures that are older than that."""
+
+
+class StateStore(ReadingState, RecordingQueue, DeadLetterStore, FailedLoginStore, Protocol):
+    """What is remembered for one sink. Every method raises StateError when that cannot be read or written; nothing is
+    half done then.
+
+    A call that is cancelled has happened whole, or not at all.
+    """
+
+    async def commit(self, group: Commit) -> None:
+        """Remember a group in one transaction."""
+
+    async def claim(self, cluster: str) -> None:
+        """Note whose state this is. Raises StorageError when it belongs to another cluster."""
+
+    async def is_new(self) -> bool:
+        """Whether nobody has said yet where reading begins, so that nothing was read."""
+
+    async def start(self) -> float | None:
+        """Where reading began, in seconds since the epoch; None when that is not known."""
+
+    async def begin(self, asked: float | None) -> float:
+        """Where reading began: remembered at the first call, which takes `asked` if it is given, else now.
+
+        Raises StorageError when the state was used before and does not know: "now" would leave out what happened
+        meanwhile.
+        """
+
+    async def note(self, name: str) -> str:
+        """The text that was remembered under that name, "" when there is none."""
+
+    async def delivered_ids(self) -> list[bytes]:
+        """Packed 8-byte ids of delivered events, oldest group first."""
+
+    async def recording(self, session_id: str) -> tuple[bool, RecordingItem] | None:
+        """Whether a recording is done, and what is known of it; None when it is not known."""
+
+    async def unfinished_recordings(self) -> list[RecordingItem]: ...
+
+    async def recordings_again(self, since: float) -> int:
+        """Ask again for all recordings that were announced from that time on; return how many they are."""
+
+    async def dead_letters(self) -> int:
+        """How many dead letters there are, counted."""
+
+    def close(self) -> None:
+        """Nothing is asked any more; what was asked is done first."""

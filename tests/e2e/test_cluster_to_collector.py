@@ -30,8 +30,7 @@ from event_handler.simulator.events import Generator, encode, stamp
 from event_handler.simulator.log import AuditLog, day_of
 from event_handler.simulator.server import AuthServer, Faults
 from event_handler.sinks.fluentd import FluentdOptions, FluentdSink
-from event_handler.sources.search import read_position
-from event_handler.state.store import Store
+from event_handler.state.sqlite import SqliteStore
 from event_handler.teleport.auth.credentials import read_identity
 from event_handler.teleport.auth.tls import ClientContext, client_context
 from event_handler.teleport.rpc import connection
@@ -40,6 +39,7 @@ from event_handler.teleport.rpc.connection import Connection
 from event_handler.teleport.transport import Route, direct
 from event_handler.teleport.transport.connector import Connector, always
 from tests.e2e.conftest import Collector
+from tests.support.checkpoints import read_position
 
 CLUSTER = "sim.test"
 DAY = 86400.0
@@ -96,7 +96,7 @@ def following(start: float, **changes: object) -> FollowSettings:
 
 
 @asynccontextmanager
-async def line_into(sink: Sink, store: Store, filters: Filters, *rest: Any) -> AsyncIterator[Worker]:
+async def line_into(sink: Sink, store: SqliteStore, filters: Filters, *rest: Any) -> AsyncIterator[Worker]:
     """A line whose sink is closed with it."""
     try:
         async with open_worker(PlannedSink(sink, filters), store, *rest) as line:
@@ -112,7 +112,7 @@ async def run(
     follow: FollowSettings,
     in_flight: int = 8 * 1024 * 1024,
 ) -> None:
-    store = Store(state)
+    store = SqliteStore(state)
     filters = Filters((), (), ("print", "desktop.recording"))
     try:
         async with line_into(FluentdSink(settings), store, filters, connect, follow, in_flight) as line:
@@ -212,7 +212,7 @@ async def test_failed_logins_lock_their_user_on_the_cluster_without_any_sink(tmp
         }
         log.add(encode(content, moment))
     log.cut_chunks(10, late=0, late_seconds=0.0, duplicates=0.0)
-    store = Store(tmp_path / "state")
+    store = SqliteStore(tmp_path / "state")
     lockout = LoginLockout(LockSettings(4, 60.0, 0.0), store)
     async with cluster(tmp_path / "sim", log, bulk=bulk, faults=Faults()) as connect:
         watching = asyncio.create_task(LoginWatch(connect, lockout).run())
@@ -236,7 +236,7 @@ async def test_a_log_whose_newest_events_are_filtered_comes_to_its_end(
         moment = time() - 5 + number
         log.add(encode({"event": "cert.create", "uid": f"c{number}", "ei": 0, "time": stamp(moment)}, moment))
     log.cut_chunks(10, late=0, late_seconds=0.0, duplicates=0.0)
-    store = Store(tmp_path / "state")
+    store = SqliteStore(tmp_path / "state")
     async with cluster(tmp_path / "sim", log, bulk=bulk, faults=Faults()) as connect:
         sink, filters = FluentdSink(collector.settings), Filters((), ("cert.create",), ())
         async with line_into(sink, store, filters, connect, following(time() - DAY), 1_048_576) as line:
@@ -294,8 +294,8 @@ async def test_a_search_that_is_stopped_goes_on_in_the_middle_of_its_window(
             await asyncio.sleep(0.01)
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
-    store = Store(tmp_path / "state")
-    position = read_position(store)
+    store = SqliteStore(tmp_path / "state")
+    position = await read_position(store)
     store.close()
     assert position is not None
     assert position > log.events[100].time  # three ranges side by side, and this is how far the first has come

@@ -5,6 +5,7 @@ a sentence and an exit code, never a traceback or a hang.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import subprocess
@@ -17,8 +18,9 @@ import pytest
 from event_handler.ports import Commit, DeadLetter
 from event_handler.simulator.credentials import write_cluster_files
 from event_handler.state.directory import state_directory
-from event_handler.state.store import Store
+from event_handler.state.sqlite import SqliteStore
 from tests.e2e.deprived import CONDITIONS, TIME
+from tests.support.checkpoints import places
 
 CLUSTER = "sim.test"
 CODES = {0, 1, 80, 255}
@@ -31,13 +33,16 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_cluster_files(made, CLUSTER)
     (made / "identity").chmod(0o644)
     (made / "out").mkdir()
-    store = Store(state_directory(made / "storage", CLUSTER, "fluentd"))
+    store = SqliteStore(state_directory(made / "storage", CLUSTER, "fluentd"))
     letter = DeadLetter("fluentd", "refused", "user.login", "u", "", b"{}")
-    store.commit(
-        Commit(
-            {"search": "1000.0"},
-            dead_letters=[letter],
-            facts={"mode": "search", "start_time": "1000.0", "cluster": CLUSTER},
+    asyncio.run(
+        store.commit(
+            Commit(
+                places({"search": "1000.0"}),
+                dead_letters=[letter],
+                notes={"mode": "search", "cluster": CLUSTER},
+                start=1000.0,
+            )
         )
     )
     store.close()

@@ -15,7 +15,7 @@ from event_handler.simulator.events import Generator
 from event_handler.simulator.faults import FaultyRelay
 from event_handler.simulator.server import AuthServer, Faults
 from event_handler.sinks.fluentd import FluentdSink
-from event_handler.state.store import Store
+from event_handler.state.sqlite import SqliteStore
 from event_handler.teleport.auth.credentials import read_identity
 from event_handler.teleport.auth.tls import client_context
 from tests.e2e.conftest import Collector
@@ -39,7 +39,7 @@ class AuditFirst(FluentdSink):
 async def test_recordings_that_are_not_taken_do_not_hold_up_the_audit_log(tmp_path: Path, collector: Collector) -> None:
     log = a_log(1500, sessions=60)
     log.cut_chunks(300, late=0, late_seconds=0.0, duplicates=0.0)
-    store = Store(tmp_path / "state")
+    store = SqliteStore(tmp_path / "state")
     sink = AuditFirst(collector.settings)
     go_on = sink.hold()
     follow = following(time() - 2 * DAY - 60, concurrency=100)
@@ -68,7 +68,7 @@ async def test_recordings_that_are_not_taken_do_not_hold_up_the_audit_log_after_
     )
     relay = FaultyRelay(f"127.0.0.1:{port}")
     address, context = await relay.start(), client_context(read_identity(str(tmp_path / "sim" / "identity")))
-    store, sink = Store(tmp_path / "state"), AuditFirst(collector.settings)
+    store, sink = SqliteStore(tmp_path / "state"), AuditFirst(collector.settings)
     go_on = sink.hold()
     follow = following(time() - 2 * DAY - 60, exit_on_last_event=False)
     async with (
@@ -87,7 +87,7 @@ async def test_recordings_that_are_not_taken_do_not_hold_up_the_audit_log_after_
             await asyncio.sleep(0.02)
         assert list(collector.events) == ["/test.log"]
         go_on.set()
-        while store.waiting_recordings()[0]:
+        while (await store.waiting_recordings())[0]:
             await asyncio.sleep(0.02)
         reading.cancel()
         await asyncio.gather(reading, return_exceptions=True)

@@ -22,7 +22,7 @@ from event_handler.cli.storage import (
 )
 from event_handler.errors import UsageError
 from event_handler.state.dead_letters import DeadLetters, KeptDeadLetter
-from event_handler.state.store import FILE
+from event_handler.state.sqlite import FILE
 
 REASON_SHOWN = 60  # characters of a reason in the list
 all_option = click.option("--all", "everything", is_flag=True, help="all of them")

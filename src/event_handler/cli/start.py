@@ -1,4 +1,4 @@
-"""`start`: builds a line for each sink from the settings and runs them until a signal comes or, if asked, all is
+"""`start`: builds a worker for each sink from the settings and runs them until a signal comes or, if asked, all is
 delivered.
 """
 
@@ -6,8 +6,8 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -21,17 +21,18 @@ from event_handler.errors import EventHandlerError, StorageError
 from event_handler.go_plugin.import_state import import_state
 from event_handler.pipeline.filters import Filter
 from event_handler.pipeline.select import ANNOUNCING
+from event_handler.ports import StateStore
 from event_handler.runtime.access import Access, addresses, wait_for_credentials
 from event_handler.runtime.lockout import LockSettings, LoginLockout
 from event_handler.runtime.login_watch import LoginWatch
 from event_handler.runtime.reread import before_reading
-from event_handler.runtime.session import FollowSettings, export_date
+from event_handler.runtime.session import FollowSettings, day_being_read
 from event_handler.runtime.shared_reading import SharedReading
 from event_handler.runtime.sinks import PlannedSink, planned_sinks
 from event_handler.runtime.supervise import supervise, tell
 from event_handler.runtime.worker import OF_THE_CLUSTER, KeptWorker
 from event_handler.state.directory import migrate_layout, state_directory
-from event_handler.state.store import FILE, Store
+from event_handler.state.sqlite import FILE, SqliteStore
 from event_handler.teleport.auth.credentials import Credentials
 from event_handler.teleport.auth.renewal import CredentialsKeeper
 from event_handler.teleport.transport import split_address, srv
@@ -73,8 +74,7 @@ def run(settings: StartSettings, warnings: Sequence[str]) -> None:
     finally:  # also before an error, which they may explain
         for warning in warnings:
             log.warning(warning)
-    with _stores(settings, planned, keeper.current.cluster) as stores:
-        asyncio.run(_run(settings, list(zip(planned, stores, strict=True)), access, keeper))
+    asyncio.run(_run(settings, planned, access, keeper))
 
 
 async def _credentials(settings: StartSettings) -> CredentialsKeeper | None:
@@ -104,41 +104,50 @@ def _log_settings(settings: StartSettings, planned: Sequence[PlannedSink]) -> No
         log.warning("will stop when everything is delivered")
 
 
-@contextmanager
-def _stores(settings: StartSettings, planned: Sequence[PlannedSink], cluster: str) -> Iterator[list[Store]]:
+@asynccontextmanager
+async def _stores(
+    settings: StartSettings, planned: Sequence[PlannedSink], cluster: str
+) -> AsyncIterator[list[StateStore]]:
     """The state of each sink, closed at the end. Raises StateError."""
-    opened: list[Store] = []
+    opened: list[StateStore] = []
     try:
         for plan in planned:
-            opened.append(_store(settings, cluster, plan.sink.name))
-            before_reading(opened[-1], plan.sink.name, plan.filters.lists(), settings.reread_from)
+            opened.append(_open(settings, cluster, plan.sink.name))
+            await _prepare(opened[-1], settings, cluster, plan)
         yield opened
     finally:
         for store in opened:
             store.close()
 
 
-def _store(settings: StartSettings, cluster: str, sink: str) -> Store:
+def _open(settings: StartSettings, cluster: str, sink: str) -> StateStore:
     storage = Path(settings.storage)
     directory = state_directory(storage, cluster, sink)
-    hosts = [split_address(address) for address in addresses(settings) if not srv.is_service(address)]
     if settings.dry_run:
-        store = Store(None, copy_from=directory / FILE)
-    else:
-        if sink == "fluentd":  # the only sink that there was when state was kept by address
-            migrate_layout(storage, directory, hosts)
-        store = Store(directory, begin_known=settings.start_time is not None)
-        store.claim(cluster)
-    if sink == "fluentd":  # the only one that the Go plugin delivers to
-        import_state(store, storage, hosts, settings.start_time)
-    return store
+        return SqliteStore(None, copy_from=directory / FILE)
+    if sink == "fluentd":  # the only sink that there was when state was kept by address
+        migrate_layout(storage, directory, _hosts(settings))
+    return SqliteStore(directory, begin_known=settings.start_time is not None)
 
 
-def _start_time(settings: StartSettings, store: Store, sink: str) -> float:
+async def _prepare(store: StateStore, settings: StartSettings, cluster: str, plan: PlannedSink) -> None:
+    """Make sure that the state may be used for this cluster, and take over what there was before it."""
+    if not settings.dry_run:
+        await store.claim(cluster)
+    if plan.sink.name == "fluentd":  # the only one that the Go plugin delivers to
+        await import_state(store, Path(settings.storage), _hosts(settings), settings.start_time)
+    await before_reading(store, plan.sink.name, plan.filters.lists(), settings.reread_from)
+
+
+def _hosts(settings: StartSettings) -> list[tuple[str, int]]:
+    return [split_address(address) for address in addresses(settings) if not srv.is_service(address)]
+
+
+async def _start_time(settings: StartSettings, store: StateStore, sink: str) -> float:
     """Where reading began: remembered on the first run, and not to be changed afterwards."""
     asked = settings.start_time.timestamp() if settings.start_time else None
-    new = not store.fact("start_time")
-    begin = store.begin(asked)
+    new = await store.start() is None
+    begin = await store.begin(asked)
     if new:
         log.info(
             "no position in the storage: beginning at the start time",
@@ -156,13 +165,15 @@ def _start_time(settings: StartSettings, store: Store, sink: str) -> float:
     return begin
 
 
-def _follow_settings(settings: StartSettings, plan: PlannedSink, store: Store, cluster: str) -> FollowSettings:
+async def _follow_settings(
+    settings: StartSettings, plan: PlannedSink, store: StateStore, cluster: str
+) -> FollowSettings:
     recordings = not settings.no_session_recordings and not settings.dry_run
     types = Filter(plan.filters.types).exact_types()  # the server knows neither patterns nor codes
     needed = ANNOUNCING if recordings else ()
     return FollowSettings(
         cluster=cluster,
-        start=_start_time(settings, store, plan.sink.name),
+        start=await _start_time(settings, store, plan.sink.name),
         window=settings.window_size,
         page=settings.batch,
         types=tuple(dict.fromkeys((*types, *needed))) if types else (),  # or the filter would turn recordings off
@@ -178,7 +189,7 @@ def _follow_settings(settings: StartSettings, plan: PlannedSink, store: Store, c
     )
 
 
-def _login_watch(settings: StartSettings, store: Store, access: Access) -> LoginWatch | None:
+def _login_watch(settings: StartSettings, store: StateStore, access: Access) -> LoginWatch | None:
     """One for all sinks, or each failure would count several times; `store` remembers what it has counted."""
     if not settings.lock_enabled or settings.dry_run:
         return None
@@ -187,20 +198,32 @@ def _login_watch(settings: StartSettings, store: Store, access: Access) -> Login
 
 
 async def _run(
-    settings: StartSettings, jobs: list[tuple[PlannedSink, Store]], access: Access, keeper: CredentialsKeeper
+    settings: StartSettings, planned: Sequence[PlannedSink], access: Access, keeper: CredentialsKeeper
 ) -> None:
-    plans = [(plan, store, _follow_settings(settings, plan, store, keeper.current.cluster)) for plan, store in jobs]
+    cluster = keeper.current.cluster
+    async with _stores(settings, planned, cluster) as stores:
+        jobs = zip(planned, stores, strict=True)
+        plans = [(plan, store, await _follow_settings(settings, plan, store, cluster)) for plan, store in jobs]
+        await _deliver(settings, plans, access, keeper)
+    log.info("Successfully shut down")
+
+
+async def _deliver(
+    settings: StartSettings,
+    plans: list[tuple[PlannedSink, StateStore, FollowSettings]],
+    access: Access,
+    keeper: CredentialsKeeper,
+) -> None:
     shared = SharedReading(access.connect, plans[0][2], len(plans)) if len(plans) > 1 else None
     workers = [
         KeptWorker(plan, store, access.connect, follow, settings.max_in_flight_bytes, shared)
         for plan, store, follow in plans
     ]
-    watch = _login_watch(settings, jobs[0][1], access)
+    watch = _login_watch(settings, plans[0][1], access)
     try:
         await _follow(workers, shared, watch, access, keeper, settings.shutdown_timeout)
     finally:
-        _log(workers)
-    log.info("Successfully shut down")
+        await _log(workers)
 
 
 async def _follow(
@@ -211,7 +234,7 @@ async def _follow(
     keeper: CredentialsKeeper,
     shutdown_timeout: float,
 ) -> None:
-    """Read and deliver until all lines are done, the cluster turns out to be a wrong one, or a signal comes."""
+    """Read and deliver until all workers are done, the cluster turns out to be a wrong one, or a signal comes."""
 
     async def renew(newer: Credentials) -> None:
         for worker in workers:
@@ -231,7 +254,9 @@ async def _follow(
     hang_up = asyncio.Event()
     beside.append(asyncio.create_task(supervise("reading files again", partial(_reload, hang_up, workers, keeper))))
     asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, hang_up.set)
-    asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, _log, workers)
+    asked = asyncio.Event()
+    beside.append(asyncio.create_task(supervise("the counters on request", partial(_log_when, asked, workers))))
+    asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, asked.set)
     try:
         await _until_done([*reading, *running], watch, stopping)
     finally:
@@ -254,7 +279,7 @@ async def _follow(
 async def _until_done(
     reading: list[asyncio.Task[None]], watch: LoginWatch | None, stopping: asyncio.Task[None]
 ) -> None:
-    """Wait for all lines, then for failed logins.
+    """Wait for all workers, then for failed logins.
 
     Not longer than to the signal to stop, or to an error that concerns them all.
     """
@@ -324,7 +349,7 @@ async def _report(workers: list[KeptWorker]) -> None:
         minutes = (monotonic() - at) / 60
         now_events = sum(worker.audit.delivered for worker in workers)
         now_sessions = sum(worker.recordings.delivered for worker in workers)
-        dates = [date for worker in workers if (date := export_date(worker.store))]
+        dates = [day for worker in workers if (day := await day_being_read(worker.store))]
         log.info(
             "Event processing", events_per_minute=round((now_events - events) / minutes), date=min(dates, default="")
         )
@@ -332,6 +357,14 @@ async def _report(workers: list[KeptWorker]) -> None:
         events, sessions, at = now_events, now_sessions, monotonic()
 
 
-def _log(workers: list[KeptWorker]) -> None:
+async def _log_when(asked: asyncio.Event, workers: list[KeptWorker]) -> None:
+    """After each SIGUSR1."""
+    while True:
+        await asked.wait()
+        asked.clear()
+        await _log(workers)
+
+
+async def _log(workers: list[KeptWorker]) -> None:
     for worker in workers:
-        log.info("delivered", **worker.facts())
+        log.info("delivered", **await worker.facts())

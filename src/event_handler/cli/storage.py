@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from datetime import date
 from pathlib import Path
 from urllib.parse import unquote
 
 import click
 
+from event_handler.checkpoint import DONE, Mode, Progress, day_of
 from event_handler.cli.command_line import Command
 from event_handler.config.load import load
 from event_handler.config.model import StartSettings
 from event_handler.errors import StateError, UsageError
 from event_handler.go_plugin.export_state import export_state
 from event_handler.go_plugin.read import rfc3339
-from event_handler.sources.export import DONE, FIRST_DAY
-from event_handler.sources.search import read_position
+from event_handler.ports import StateStore
 from event_handler.state.directory import state_directory, states_below
-from event_handler.state.store import FILE, Store
+from event_handler.state.sqlite import FILE, SqliteStore
 from event_handler.teleport.transport import split_address
 
 config_option = click.option("--config", "-c", "config", default="", metavar="FILE", help="TOML file of `start`")
@@ -48,9 +50,9 @@ def show(before: Mapping[str, str], /, config: str, storage_directory: str | Non
     for number, directory in enumerate(state_directories(settings, cluster, sink)):
         if number:
             click.echo()
-        store = Store.to_read(directory / FILE)
+        store = SqliteStore.to_read(directory / FILE)
         try:
-            for name, value in _facts(store, directory):
+            for name, value in asyncio.run(_facts(store, directory)):
                 click.echo(f"{name:<20} {value}")
         finally:
             store.close()
@@ -86,9 +88,9 @@ def export(
         names = ", ".join(_cluster(path) for path in found)
         raise UsageError(f"{settings.storage} has the state of several clusters: {names}", "Name one with --cluster.")
     target = to.absolute() if to else _plugin_directory(settings)
-    store = Store(found[0], existing=True)
+    store = SqliteStore(found[0], existing=True)
     try:
-        state, kept = export_state(store, target, force=force)
+        state, kept = asyncio.run(export_state(store, target, force=force))
     finally:
         store.close()
     for warning in state.warnings:
@@ -133,28 +135,32 @@ def _plugin_directory(settings: StartSettings) -> Path:
     return Path(settings.storage).absolute() / f"{host}_{port}"
 
 
-def _facts(store: Store, directory: Path) -> Iterator[tuple[str, str]]:
-    yield "cluster", _cluster(directory)
-    yield "sink", directory.name
-    yield "file", str(directory / FILE)
-    mode, position = store.fact("mode"), read_position(store)
-    begin = None if store.is_new else store.begin(None)  # which raises when the state has lost it
-    yield "start time", "not started yet" if begin is None else rfc3339(begin)
-    if mode:
-        yield "read by", {"bulk": "bulk export", "search": "search"}[mode]
-    if mode == "search" and position is not None:
-        yield "delivered up to", rfc3339(position)
-    if mode == "bulk":
-        yield "days polled from", store.fact(FIRST_DAY) or (rfc3339(begin)[:10] if begin is not None else "the start")
-        yield from _chunks(store)
-    waiting, untried = store.waiting_recordings()
-    yield "recordings waiting", f"{waiting}, {untried} of them never tried"
-    yield "dead letters", str(store.dead_letters())
+async def _facts(store: StateStore, directory: Path) -> list[tuple[str, str]]:
+    progress = await store.progress()
+    begin = None if await store.is_new() else await store.begin(None)  # which raises when the state has lost it
+    start = "not started yet" if begin is None else rfc3339(begin)
+    facts = [
+        ("cluster", _cluster(directory)),
+        ("sink", directory.name),
+        ("file", str(directory / FILE)),
+        ("start time", start),
+    ]
+    if (mode := progress.mode) is not None:
+        facts.append(("read by", {Mode.BULK: "bulk export", Mode.SEARCH: "search"}[mode]))
+    if mode is Mode.SEARCH and progress.searched is not None:
+        facts.append(("delivered up to", rfc3339(progress.searched)))
+    if mode is Mode.BULK:
+        first = progress.first_day or ("the start" if begin is None else day_of(begin))
+        facts += [("days polled from", str(first)), *_chunks(progress)]
+    waiting, untried = await store.waiting_recordings()
+    facts.append(("recordings waiting", f"{waiting}, {untried} of them never tried"))
+    facts.append(("dead letters", str(await store.dead_letters())))
+    return facts
 
 
-def _chunks(store: Store) -> Iterator[tuple[str, str]]:
-    counts: dict[str, Counter[bool]] = {}
-    for stream, cursor in store.positions("bulk/").items():
-        counts.setdefault(stream.split("/")[1], Counter())[cursor == DONE] += 1
+def _chunks(progress: Progress) -> Iterator[tuple[str, str]]:
+    counts: dict[date, Counter[bool]] = {}
+    for chunk, cursor in progress.chunks.items():
+        counts.setdefault(chunk.day, Counter())[cursor == DONE] += 1
     for day, chunks in sorted(counts.items()):
         yield f"chunks of {day}", f"{chunks[True]} delivered, {chunks[False]} begun"

@@ -1,4 +1,4 @@
-"""Takes over the position of the Go plugin at the first start in its storage, without loss and without touching a file
+"""Imports the position of the Go plugin at the first start in its storage, without loss and without touching a file
 of it.
 
 Where its files leave room, the earlier position is taken: an event may come twice, none is skipped.
@@ -14,43 +14,42 @@ from time import time
 
 import structlog
 
+from event_handler.checkpoint import DONE, Chunk, Mode, Progress, day_of
 from event_handler.errors import StorageError
 from event_handler.go_plugin.page_key import page_key_time
 from event_handler.go_plugin.read import START_TIME, PluginState, newest_change, read, rfc3339
-from event_handler.ports import Commit, RecordingItem
-from event_handler.sources.export import CLOSED_DAYS, DONE, FIRST_DAY, day_of
-from event_handler.sources.search import FLOOR, LAST_ID, STREAM
-from event_handler.state.store import Store
+from event_handler.ports import Commit, RecordingItem, StateStore
 
-PLUGIN_SEEN = (
-    "plugin_seen"  # fact: newest change of the plugin's files that this state knows of, in seconds since the epoch
-)
-PLUGIN_START = "plugin_start_time"  # fact: the start time as the plugin wrote it
+# note: the newest change of the plugin's files that this state knows of, in seconds since the epoch
+PLUGIN_SEEN = "plugin_seen"
+PLUGIN_START = "plugin_start_time"  # note: the start time as the plugin wrote it
 CLOCKS_DIFFER = 3600.0  # seconds; a page key from later than that is damaged
 BEFORE_START = 86_400.0  # seconds; a page key from earlier than that before the start is damaged: digits are missing
 
 log = structlog.get_logger()
 
 
-def import_state(store: Store, storage: Path, addresses: Sequence[tuple[str, int]], asked: datetime | None) -> None:
+async def import_state(
+    store: StateStore, storage: Path, addresses: Sequence[tuple[str, int]], asked: datetime | None
+) -> None:
     """Go on from the plugin's position when `store` has none yet. `asked` is the start time of the settings.
 
     Raises StateError when the plugin's files cannot be read, or do not tell where it began, or tell another start time
     than `asked`.
     """
     directories = [storage / f"{host}_{port}" for host, port in addresses]
-    if store.fact("start_time"):
-        _warn_when_newer(store, directories)
+    if await store.start() is not None:
+        await _warn_when_newer(store, directories)
         return
-    if not store.is_new:  # it was used and has lost its start time; the plugin's position is older than its own
+    if not await store.is_new():  # it was used and has lost its start time; the plugin's position is older than its own
         return
     for directory in directories:
         state = read(directory)
         if state is not None:
             begin = _begin(state, directory, asked)
             taken = convert(state, begin, time())
-            taken.facts[PLUGIN_SEEN] = repr(newest_change(directory))
-            store.commit(taken)
+            taken.notes[PLUGIN_SEEN] = repr(newest_change(directory))
+            await store.commit(taken)
             for warning in state.warnings:
                 log.warning(warning)
             _log(directory, taken)
@@ -67,14 +66,11 @@ def import_state(store: Store, storage: Path, addresses: Sequence[tuple[str, int
 
 def convert(state: PluginState, begin: float, now: float) -> Commit:
     """Our position that means the same as the plugin's. Times are seconds since the epoch."""
-    taken = Commit(facts={"start_time": str(begin)})
+    taken = Commit(start=begin)
     if state.start_time is not None:
-        taken.facts[PLUGIN_START] = state.start_text
+        taken.notes[PLUGIN_START] = state.start_text
     days = sorted(day for day in state.days if day >= day_of(begin))  # the plugin ignores days before its start
-    if days:
-        _convert_days(state, taken, days)
-    else:
-        _convert_search(state, taken, begin, now)
+    taken.progress = _convert_days(state, days) if days else _convert_search(state, begin, now)
     for session in {**state.missing, **state.sessions}:
         missing = state.missing.get(session)
         index = state.sessions.get(session, missing.index if missing else 0)
@@ -83,31 +79,26 @@ def convert(state: PluginState, begin: float, now: float) -> Commit:
     return taken
 
 
-def _convert_days(state: PluginState, taken: Commit, days: list[date]) -> None:
+def _convert_days(state: PluginState, days: list[date]) -> Progress:
     """A day between two others that has no directory was finished by the plugin, which removes such days."""
     span = [days[0] + timedelta(days=n) for n in range((days[-1] - days[0]).days)]
-    taken.facts |= {
-        "mode": "bulk",
-        FIRST_DAY: str(days[0]),
-        CLOSED_DAYS: " ".join(str(day) for day in span if day not in state.days),
-    }
+    chunks: dict[Chunk, str] = {}
     for day in days:
-        taken.positions |= {f"bulk/{day}/{name}": DONE for name in state.days[day].completed}
-        taken.positions |= {
-            f"bulk/{day}/{name}": cursor for name, cursor in state.days[day].cursors.items() if cursor != DONE
-        }
+        chunks |= {Chunk(day, name): DONE for name in state.days[day].completed}
+        chunks |= {Chunk(day, name): cursor for name, cursor in state.days[day].cursors.items() if cursor != DONE}
+    closed = frozenset(day for day in span if day not in state.days)
+    return Progress(Mode.BULK, first_day=days[0], closed_days=closed, chunks=chunks)
 
 
-def _convert_search(state: PluginState, taken: Commit, begin: float, now: float) -> None:
+def _convert_search(state: PluginState, begin: float, now: float) -> Progress | None:
     """Everything before the last page was delivered, and of that page the events up to the last id."""
     if not (state.page_key or state.last_id or state.window is not None):
-        return
+        return None
     position = _page_begin(state, begin, now)
     if position is None:
         state.warnings.append("the files do not say how far the search was; it begins again at the start time")
         position = begin
-    taken.facts |= {"mode": "search", FLOOR: repr(position), LAST_ID: state.last_id}
-    taken.positions[STREAM] = repr(position)
+    return Progress(Mode.SEARCH, position, position, state.last_id)
 
 
 def _page_begin(state: PluginState, begin: float, now: float) -> float | None:
@@ -150,29 +141,29 @@ def _begin(state: PluginState, directory: Path, asked: datetime | None) -> float
 
 
 def _log(directory: Path, taken: Commit) -> None:
-    chunks = [cursor for stream, cursor in taken.positions.items() if stream != STREAM]
-    searched = taken.positions.get(STREAM)
+    progress = taken.progress or Progress()
+    chunks = list(progress.chunks.values())
     log.info(
         "position of the Go plugin taken over; its files stay as they are",
         directory=str(directory),
-        start_time=rfc3339(float(taken.facts["start_time"])),
-        reading=taken.facts.get("mode", "from the start"),
-        **({"position": rfc3339(float(searched))} if searched else {}),
-        **({"from_day": taken.facts[FIRST_DAY]} if FIRST_DAY in taken.facts else {}),
+        start_time=rfc3339(taken.start or 0.0),
+        reading=progress.mode.value if progress.mode else "from the start",
+        **({} if progress.searched is None else {"position": rfc3339(progress.searched)}),
+        **({} if progress.first_day is None else {"from_day": str(progress.first_day)}),
         chunks_done=chunks.count(DONE),
         chunks_begun=len(chunks) - chunks.count(DONE),
         recordings=len(taken.recordings),
     )
 
 
-def _warn_when_newer(store: Store, directories: Sequence[Path]) -> None:
-    """Warn when the plugin worked again after its position was taken over or given back."""
+async def _warn_when_newer(store: StateStore, directories: Sequence[Path]) -> None:
+    """Warn when the plugin worked again after its position was imported or exported."""
     newest = max((newest_change(directory) for directory in directories), default=0.0)
-    known = float(store.fact(PLUGIN_SEEN) or newest)
+    known = float(await store.note(PLUGIN_SEEN) or newest)
     if newest > known:
         log.warning(
             "the Go plugin has worked since; this state goes on from its own position, which sends events again",
             directories=[str(directory) for directory in directories],
             next_step="to go on from the plugin's position, stop and move state.db away",
         )
-    store.remember(PLUGIN_SEEN, repr(max(newest, known)))
+    await store.commit(Commit(notes={PLUGIN_SEEN: repr(max(newest, known))}))

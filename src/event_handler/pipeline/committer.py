@@ -7,14 +7,15 @@ from time import time
 
 import structlog
 
+from event_handler.backoff import backoff
 from event_handler.errors import StateError
 from event_handler.pipeline.batch import Entry
-from event_handler.pipeline.delivery import LONGEST_WAIT, backoff
-from event_handler.pipeline.tracker import CheckpointTracker, PendingRecording
-from event_handler.ports import Commit, DeadLetter, RecordingItem
-from event_handler.state.store import Store
+from event_handler.pipeline.tracker import CheckpointTracker, PendingRecording, Span
+from event_handler.ports import Commit, DeadLetter, RecordingItem, StateStore
 
 END_GRACE = 30.0  # seconds that the end of a session waits for the upload event that usually follows
+LONGEST_COMMIT = 10.0  # seconds that a commit may hold up the end, on a disk that hangs
+LONGEST_WAIT = 30.0  # seconds between tries to write; a disk that has room again is noticed within half a minute
 
 log = structlog.get_logger()
 
@@ -22,31 +23,32 @@ log = structlog.get_logger()
 class Committer:
     """Collects what happened and commits it. `room` is notified after each commit; `bytes` are in flight until then."""
 
-    def __init__(self, store: Store, room: asyncio.Condition) -> None:
+    def __init__(self, store: StateStore, room: asyncio.Condition) -> None:
         self._store = store
         self._room = room
         self._acknowledged: list[Entry] = []
         self._touched: dict[CheckpointTracker, None] = {}
         self._dead: list[tuple[DeadLetter, bytes]] = []
         self._news = asyncio.Event()
+        self._writing: asyncio.Task[None] | None = None
         self.bytes = 0
 
     @property
     def empty(self) -> bool:
         """Nothing is in flight and nothing waits to be remembered."""
-        return not self.bytes and not self._touched and not self._dead
+        return not self.bytes and not self._touched and not self._dead and self._writing is None
 
     def acknowledge(self, entries: list[Entry]) -> None:
         """The sink has answered for these entries, or they are dead letters."""
         for entry in entries:
             entry.span.pending -= 1
-            self._touched[entry.span.tracker] = None
+            self._touched[entry.span.tracker.root] = None
         self._acknowledged.extend(entries)
         self._news.set()
 
     def touch(self, tracker: CheckpointTracker) -> None:
-        """A segment without events was added: its position may have been reached already."""
-        self._touched[tracker] = None
+        """A span without events was added: its checkpoint may have been reached already."""
+        self._touched[tracker.root] = None
         self._news.set()
 
     def dead_letter(self, letter: DeadLetter, dedup_key: bytes) -> None:
@@ -64,7 +66,7 @@ class Committer:
             await self._news.wait()
             self._news.clear()
             try:
-                await self._commit()
+                await self.commit()
                 attempt = 0
             except StateError as error:
                 log.error("cannot remember what was delivered; reading pauses until it works", error=str(error))
@@ -72,37 +74,45 @@ class Committer:
                 self._news.set()
                 await asyncio.sleep(backoff(attempt, LONGEST_WAIT))
 
-    async def _commit(self) -> None:
-        released = self.commit()
-        async with self._room:
-            self.bytes -= released
-            self._room.notify_all()
+    async def commit(self) -> None:
+        """Commit everything acknowledged so far. On StateError it stays acknowledged for the next try.
 
-    def commit(self) -> int:
-        """Commit everything acknowledged so far and return its bytes.
-
-        On StateError it stays acknowledged for the next try.
+        Who is cancelled meanwhile is so when it is known whether the state has it: nothing is written twice.
         """
-        dedup_keys = [*(entry.dedup_key for entry in self._acknowledged), *(dedup_key for _, dedup_key in self._dead)]
-        group = Commit(ids=b"".join(dedup_keys), dead_letters=[letter for letter, _ in self._dead])
-        for tracker in self._touched:
-            position, finished = tracker.peek()
-            for span in finished:
-                group.recordings.extend(_recording(a) for a in span.recordings)
-            if position is None:
-                continue
-            kind, _, name = tracker.stream.partition("/")
-            if kind == "recording":
-                group.indexes[name] = int(position)
-            else:
-                group.positions[tracker.stream] = position
-        self._store.commit(group)
-        for tracker in self._touched:
-            tracker.advance()
-        released = sum(entry.size for entry in self._acknowledged)
-        self._acknowledged, self._dead = [], []
-        self._touched.clear()
-        return released
+        self._writing = writing = asyncio.create_task(self._commit())
+        try:
+            await asyncio.wait([writing])
+        except asyncio.CancelledError:
+            await asyncio.wait([writing], timeout=LONGEST_COMMIT)
+            raise
+        finally:
+            self._writing = None
+        async with self._room:
+            self._room.notify_all()
+        writing.result()
+
+    async def _commit(self) -> None:
+        entries, letters, touched = self._acknowledged, self._dead, self._touched
+        self._acknowledged, self._touched = [], {}
+        group = Commit(ids=b"".join([*(entry.dedup_key for entry in entries), *(key for _, key in letters)]))
+        group.dead_letters = [letter for letter, _ in letters]
+        finished: dict[CheckpointTracker, list[Span]] = {}
+        for tracker in touched:
+            checkpoint, spans = tracker.finished()
+            finished[tracker] = spans
+            for span in spans:
+                group.recordings.extend(map(_recording, span.recordings))
+            if checkpoint is not None:
+                group.checkpoints.append(checkpoint)
+        try:
+            await self._store.commit(group)
+        except BaseException:
+            self._acknowledged, self._touched = entries + self._acknowledged, touched | self._touched
+            raise
+        del letters[: len(group.dead_letters)]
+        for tracker, spans in finished.items():
+            tracker.advance(spans)
+        self.bytes -= sum(entry.size for entry in entries)
 
 
 def _recording(recording: PendingRecording) -> RecordingItem:

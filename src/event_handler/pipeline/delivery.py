@@ -7,11 +7,11 @@ What is decided is in the table of `verdicts`, what is sent at a time in `sender
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
+from event_handler.backoff import FIRST_WAIT, backoff
 from event_handler.pipeline.batch import Batcher, Entry
 from event_handler.pipeline.concurrency import Concurrency
 from event_handler.pipeline.outage import Outage
@@ -34,7 +34,6 @@ from event_handler.pipeline.verdicts import (
 )
 from event_handler.ports import Delivered, Partial, Reject, Retry, Sink, Split
 
-FIRST_WAIT = 0.25  # seconds before the first repeat, doubled each time
 LONGEST_WAIT = 30.0  # seconds; a receiver that is back is noticed within half a minute
 LONGEST_WAIT_MISCONFIGURED = 60.0  # seconds; only a person can correct it
 LONGEST_WAIT_SUSPECT = 10.0  # seconds between tries of an event that is refused while others are taken
@@ -47,11 +46,6 @@ ASIDE_SPACING = 2.0  # seconds between tries of events set aside, however many t
 CHECK_RECEIVER = (
     "Look into the receiver's log, and check the URL, the format and the access rules. Nothing is lost meanwhile."
 )
-
-
-def backoff(attempt: int, longest: float) -> float:
-    """Exponential with full jitter, in seconds, for the `attempt`-th failure (from 0)."""
-    return random.uniform(0.0, min(longest, FIRST_WAIT * 2.0 ** min(attempt, 16)))  # noqa: S311 - jitter, no secret
 
 
 def loop_time() -> float:

@@ -1,4 +1,4 @@
-"""The line itself: select → batch → deliver (several at once) → acknowledge → remember, with a limit on the bytes in
+"""The pipeline: select → batch → deliver (several at once) → acknowledge → remember, with a limit on the bytes in
 flight.
 
 A slow collector slows the reading, and nothing in the process grows without bound.
@@ -13,6 +13,7 @@ from time import monotonic
 
 import structlog
 
+from event_handler.checkpoint import Checkpoint, Chunk, Recording
 from event_handler.errors import StateError, TransformError
 from event_handler.event import Event, RawEvent
 from event_handler.pipeline.batch import Batcher, Entry
@@ -22,10 +23,8 @@ from event_handler.pipeline.outage import REMIND_EVERY
 from event_handler.pipeline.select import Selection, Selector, dead_letter_key
 from event_handler.pipeline.tracker import CheckpointTracker, Span
 from event_handler.pipeline.transforms.chain import Chain
-from event_handler.ports import Commit, DeadLetter, Sink
+from event_handler.ports import Commit, DeadLetter, Sink, StateStore
 from event_handler.redact import credentials
-from event_handler.state.store import Store
-from event_handler.teleport.wire.raw import raw_events
 
 MAX_DEAD_LETTER_BYTES = 1024 * 1024 * 1024  # bytes; thousands of the largest events, and a disk usually has them
 NO_TRANSFORMS = Chain()
@@ -70,8 +69,9 @@ class Counters:
 
 
 class Pipeline:
-    """One line into a sink. Use as an asynchronous context manager; put() may be called from many tasks. The sink stays
-    open.
+    """One pipeline into a sink, which stays open. A Consumer, whose put() may be called from many tasks.
+
+    Use as an asynchronous context manager.
 
     A fault of our own code in one of its tasks cancels whoever uses it and is raised at the end of the block, in a
     group.
@@ -80,7 +80,7 @@ class Pipeline:
     def __init__(
         self,
         sink: Sink,
-        store: Store,
+        store: StateStore,
         selector: Selector,
         limits: PipelineLimits,
         chain: Chain = NO_TRANSFORMS,
@@ -139,29 +139,27 @@ class Pipeline:
         try:
             await self._group.__aexit__(None, None, None)  # an error of the block is raised as it is, not in a group
         finally:
-            self._committer.commit()
+            await self._committer.commit()
 
-    def track(self, stream: str) -> CheckpointTracker:
-        """A new tracker for one stream that is read: a chunk, a search, a recording."""
-        return CheckpointTracker(stream)
+    async def track(self, of: Chunk | Recording | None = None) -> CheckpointTracker:
+        """A tracker for one stream; whatever it is of, this sink wants it."""
+        return CheckpointTracker()
 
-    async def put(
-        self, tracker: CheckpointTracker, wires: Sequence[bytes], position: str | None, session_id: str = ""
-    ) -> int:
-        """Take a run of undecoded events of one stream and return how many of them go to the sink.
+    async def put(self, tracker: CheckpointTracker, events: Sequence[RawEvent], checkpoint: Checkpoint | None) -> int:
+        """Take a run of events of one stream and return how many of them go to the sink.
 
-        `position` is remembered when they and all before them are delivered.
+        `checkpoint` is remembered when they and all before them are delivered.
         """
         await asyncio.sleep(0)  # a fast source would otherwise never let the deliveries run
-        taken = self.take(tracker, raw_events(wires, session_id), position)
+        taken = self.take(tracker, events, checkpoint)
         if not self.offer(taken):
             await self.hand_on(taken)
         return taken.count
 
-    def take(self, tracker: CheckpointTracker, events: Sequence[RawEvent], position: str | None) -> Taken:
+    def take(self, tracker: CheckpointTracker, events: Sequence[RawEvent], checkpoint: Checkpoint | None) -> Taken:
         """Select and transform a run of one stream. It is handed on by `offer`, and `hand_on` where that is not all."""
         chosen = self._selector.select(events)
-        span = Span(tracker, position, recordings=chosen.recordings)
+        span = Span(tracker, checkpoint, recordings=chosen.recordings)
         dead = [(letter, dead_letter_key(letter)) for letter in chosen.dead]
         entries = self._entries(chosen, span, dead)
         span.pending = len(entries) + len(dead)
@@ -201,12 +199,12 @@ class Pipeline:
         self._committer.touch(taken.span.tracker)
 
     def give_up(self, taken: Taken) -> None:
-        """Do not hand on the rest. What was goes its way; the position stays before the span, and its tracker can
+        """Do not hand on the rest. What was goes its way; the checkpoint stays before the span, and its tracker can
         still become empty.
         """
         self._selector.release(entry.dedup_key for entry in taken.left)
         self._selector.release(dedup_key for _, dedup_key in taken.dead)
-        taken.span.position = None
+        taken.span.checkpoint = None
         taken.span.pending -= len(taken.left) + len(taken.dead)
         self._committer.touch(taken.span.tracker)
 
@@ -225,14 +223,14 @@ class Pipeline:
                 entries.append(Entry(changed, dedup_key, span, event))
         return entries
 
-    def skip(self, wires: Sequence[bytes]) -> None:
+    async def skip(self, events: Sequence[RawEvent]) -> None:
         """Count events as delivered that another program has delivered.
 
         Raises StateError when it cannot be remembered.
         """
-        chosen = self._selector.select(raw_events(wires))
+        chosen = self._selector.select(events)
         dedup_keys = [*(dedup_key for _, dedup_key in chosen.events), *map(dead_letter_key, chosen.dead)]
-        self._store.commit(Commit(ids=b"".join(dedup_keys), dead_letters=chosen.dead))
+        await self._store.commit(Commit(ids=b"".join(dedup_keys), dead_letters=chosen.dead))
 
     def _has_room(self, size: int) -> bool:
         return not self._committer.bytes or self._committer.bytes + size <= self._limits.bytes
@@ -277,11 +275,11 @@ class Pipeline:
         )
 
     async def _dead_letter(self, letter: DeadLetter, dedup_key: bytes = b"") -> None:
-        """Keep a dead letter, and its mark where no event has one.
+        """Keep a dead letter, and its dedup key where no event has one.
 
         While there is no room, wait, which stops the reading.
         """
-        while reason := self._no_room(len(letter.body)):
+        while reason := await self._no_room(len(letter.body)):
             if monotonic() - self._full_logged > REMIND_EVERY:
                 self._full_logged = monotonic()
                 log.error("there is no room for more dead letters; reading stops", sink=letter.sink, next_step=reason)
@@ -290,10 +288,10 @@ class Pipeline:
         log.error("event kept as dead letter", sink=letter.sink, type=letter.type, id=letter.id, reason=letter.reason)
         self._committer.dead_letter(letter, dedup_key)
 
-    def _no_room(self, size: int) -> str:
+    async def _no_room(self, size: int) -> str:
         """What to do when a dead letter of `size` bytes cannot be kept now, "" when it can."""
         try:
-            kept = self._store.dead_letter_bytes()
+            _, kept = await self._store.dead_letter_totals()
         except StateError as error:
             return str(error)
         if kept + self._committer.unwritten_dead_letter_bytes + size <= self._limits.dead_letter_bytes:

@@ -5,21 +5,20 @@ detached.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from time import monotonic
 from typing import Any, TypeVar
 
 import structlog
 
+from event_handler.checkpoint import DONE, Checkpoint, Chunk, Progress, Recording
 from event_handler.errors import StateError
+from event_handler.event import RawEvent
 from event_handler.pipeline.dedup import DuplicateWindow
 from event_handler.pipeline.engine import Pipeline, Taken
 from event_handler.pipeline.tracker import CheckpointTracker
-from event_handler.sources.export import CLOSED_DAYS, DONE, FIRST_DAY
-from event_handler.sources.search import LAST_ID
-from event_handler.state.store import Store
-from event_handler.teleport.wire.raw import raw_events
+from event_handler.ports import StateStore
 
 PATIENCE = 5.0  # seconds that a sink may hold up others before it is detached
 FORGIVEN = 0.5  # seconds of that which a second without holding anybody up makes good
@@ -35,15 +34,17 @@ class Member:
     """One sink of a reading, with the place where its own reading begins and the types that it can want.
 
     `attached` says whether it gets what is read; once it does not, it never does again: a new member takes its place.
+    `progress` is how far it was when the present reading began.
     """
 
     name: str
-    store: Store
+    store: StateStore
     audit: Pipeline
     recordings: Pipeline
     start: float
     types: tuple[str, ...]
     attached: bool = True
+    progress: Progress = field(default_factory=Progress)
     left: asyncio.Event = field(default_factory=asyncio.Event)  # set when it is not attached any more
     _waits: int = 0  # calls that wait for it while others are done
     _held: float = 0.0  # seconds that it held up others, less what was forgiven
@@ -133,16 +134,22 @@ class FanOut:
         if not self.members:
             await asyncio.Event().wait()
 
-    def of_each(self, ask: Callable[[Store], R]) -> list[tuple[Member, R]]:
-        """What each member's state says. One that fails is detached, unless it is the only one: then it raises."""
+    async def of_each(self, ask: Callable[[StateStore], Awaitable[R]]) -> list[tuple[Member, R]]:
+        """What each member's state says. One that fails, or does not answer, is detached, unless it is the only one:
+        then it raises.
+        """
         found = []
         for member in self.members:
+            alone = len(self.members) == 1
             try:
-                found.append((member, ask(member.store)))
+                async with asyncio.timeout(None if alone else PATIENCE):
+                    found.append((member, await ask(member.store)))
             except StateError as error:
-                if len(self.members) == 1:
+                if alone:
                     raise
                 self.detach(member, str(error))
+            except TimeoutError:
+                self.detach(member, "its state does not answer")
         return found
 
     async def changed(self) -> None:
@@ -201,31 +208,29 @@ class Branch:
     def ordered(self) -> bool:
         return any(self._pipeline(member).ordered for member in self._group.members)
 
-    def track(self, stream: str) -> SharedStream:
+    async def track(self, of: Chunk | Recording | None = None) -> SharedStream:
         """A stream for the members that have not had all of it."""
-        if len(self._group.members) == 1:
-            members = self._group.members
-        else:
-            asked = self._group.of_each(lambda store: _is_done(store, stream))
-            members = [member for member, done in asked if not done]
-        return SharedStream({member: self._pipeline(member).track(stream) for member in members})
+        members = self._group.members
+        if isinstance(of, Chunk) and len(members) > 1:
+            members = [member for member in members if member.progress.cursor(of) != DONE]
+        elif isinstance(of, Recording) and len(members) > 1:
+            known = await self._group.of_each(lambda store: store.recording(of.session_id))
+            members = [member for member, found in known if found is not None and not found[0]]
+        return SharedStream({member: CheckpointTracker() for member in members})
 
-    async def put(
-        self, tracker: SharedStream, wires: Sequence[bytes], position: str | None, session_id: str = ""
-    ) -> int:
-        """Decode a run, hand it to every member, and return how many of the events were not read before.
+    async def put(self, stream: SharedStream, events: Sequence[RawEvent], checkpoint: Checkpoint | None) -> int:
+        """Hand a run to every member, and return how many of the events were not read before.
 
         That is nothing that a sink's filters can change: what is read never depends on them.
         """
         await asyncio.sleep(0)  # a fast source would otherwise never let the deliveries run
-        events = raw_events(wires, session_id)
         new = self._novelty.count_new(events)
         rest: list[tuple[Member, Taken]] = []
         try:
-            for member, of_member in tracker.trackers.items():
+            for member, tracker in stream.trackers.items():
                 if member.attached:
                     pipeline = self._pipeline(member)
-                    taken = pipeline.take(of_member, events, position)
+                    taken = pipeline.take(tracker, events, checkpoint)
                     if not pipeline.offer(taken):
                         rest.append((member, taken))
         except BaseException:
@@ -237,15 +242,15 @@ class Branch:
         await self._group.while_empty()
         return new
 
-    def skip(self, wires: Sequence[bytes]) -> None:
-        for member, last_id in self._group.of_each(lambda store: store.fact(LAST_ID)):
-            if last_id:
-                self._pipeline(member).skip(wires)
+    async def skip(self, events: Sequence[RawEvent]) -> None:
+        for member, progress in await self._group.of_each(lambda store: store.progress()):
+            if progress.last_id:
+                await self._pipeline(member).skip(events)
 
-    async def drain(self, tracker: SharedStream) -> None:
+    async def drain(self, stream: SharedStream) -> None:
         work = {
-            member: self._pipeline(member).drain(of_member)
-            for member, of_member in tracker.trackers.items()
+            member: self._pipeline(member).drain(tracker)
+            for member, tracker in stream.trackers.items()
             if member.attached
         }
         await self._wait_for(work)
@@ -301,16 +306,3 @@ class Branch:
             member.holds_up(-1)
         if not call.cancelled() and (error := call.exception()) is not None and member.attached:
             raise error
-
-
-def _is_done(store: Store, stream: str) -> bool:
-    """Whether a sink has had all of a stream that is read for others."""
-    kind, _, name = stream.partition("/")
-    if kind == "recording":
-        known = store.recording(name)
-        return known is None or known[0]
-    day = name.partition("/")[0]
-    if not day:
-        return False  # a search, which has no end
-    closed = store.fact(CLOSED_DAYS).split()
-    return day < store.fact(FIRST_DAY) or day in closed or store.positions(stream).get(stream) == DONE

@@ -15,8 +15,7 @@ import structlog
 
 from event_handler.errors import ConnectError, MalformedEventError, RpcError
 from event_handler.event import named
-from event_handler.state.logins import FailedLogin, FailedLogins
-from event_handler.state.store import Store
+from event_handler.ports import FailedLogin, FailedLoginStore
 from event_handler.teleport.rpc.client import Client
 from event_handler.teleport.wire.decode import convert, read_event
 
@@ -61,9 +60,9 @@ class _Login:
 class LoginLockout:
     """Counts failed logins and makes the locks."""
 
-    def __init__(self, settings: LockSettings, store: Store, clock: Callable[[], float] = time) -> None:
+    def __init__(self, settings: LockSettings, store: FailedLoginStore, clock: Callable[[], float] = time) -> None:
         self._settings = settings
-        self._failed = FailedLogins(store)
+        self._store = store
         self._clock = clock
         self._news = False  # a lock is to be made that was not tried yet
         self._next_try = 0.0
@@ -75,21 +74,23 @@ class LoginLockout:
         """Events from before that time count no more."""
         return self._clock() - self._settings.period - LATEST
 
-    def observe(self, wires: Iterable[bytes]) -> None:
+    async def observe(self, wires: Iterable[bytes]) -> None:
         """Count the logins that failed among these events, each the first time that it is read."""
         oldest = self.oldest
         logins = [login for wire in wires if (login := _failed_login(wire)) is not None and login.moment >= oldest]
         counted = {login.id: login for login in logins if not self._is_exempt(login.user)}
-        new = self._failed.add(FailedLogin(login.id, login.moment, login.who) for login in counted.values())
+        new = await self._store.add_failed_logins(
+            FailedLogin(login.id, login.moment, login.who) for login in counted.values()
+        )
         for who in dict.fromkeys(failure.who for failure in new):
             # Not all events are read in the order in which they happened.
-            moments = self._failed.moments(who)
+            moments = await self._store.failed_logins_of(who)
             spans = zip(moments, moments[self._settings.count - 1 :], strict=False)
             if any(last - first < self._settings.period for first, last in spans):
                 last = next(counted[failure.id] for failure in reversed(new) if failure.who == who)
-                self._failed.lock(who, last.user, last.login)
+                await self._store.lock_due(who, last.user, last.login)
                 self._news = True
-        self._failed.forget(oldest)
+        await self._store.forget_failed_logins(oldest)
 
     def _is_exempt(self, user: str) -> bool:
         return any(fnmatchcase(user, pattern) for pattern in self._settings.exempt)
@@ -102,9 +103,9 @@ class LoginLockout:
         if not self._news and self._clock() < self._next_try:
             return
         self._news = False
-        for user, login in self._failed.locks_to_make():
+        for user, login in await self._store.locks_due():
             if await self._lock(client, user, login):
-                self._failed.lock_made(user, login)
+                await self._store.lock_made(user, login)
         self._next_try = self._clock() + RETRY_AFTER
 
     async def _lock(self, client: Client, user: str, login: str) -> bool:

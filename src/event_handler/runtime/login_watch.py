@@ -14,7 +14,7 @@ from time import monotonic, time
 
 import structlog
 
-from event_handler.pipeline.delivery import backoff
+from event_handler.backoff import backoff
 from event_handler.runtime.lockout import FAILED_LOGIN, LoginLockout
 from event_handler.sources.pages import Search
 from event_handler.teleport.rpc.client import Client
@@ -99,6 +99,6 @@ class LoginWatch:
         async with aclosing(search.pages(since, until)) as pages:
             async for events, _ in pages:
                 for at in range(0, len(events), AT_ONCE):
-                    self._lockout.observe(events[at : at + AT_ONCE])
+                    await self._lockout.observe(events[at : at + AT_ONCE])
                     await asyncio.sleep(0)
                 self._newest = max([self._newest, *map(event_time, events)])

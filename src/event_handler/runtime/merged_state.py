@@ -6,13 +6,13 @@ Each sink's state stays its own. What is remembered goes to all that are attache
 from __future__ import annotations
 
 from collections.abc import Iterable
+from datetime import date
+from math import inf
 from time import time
 
-from event_handler.ports import DeadLetter, RecordingItem
+from event_handler.checkpoint import DONE, Chunk, Progress, day_of
+from event_handler.ports import DeadLetter, RecordingItem, StateStore
 from event_handler.runtime.fan_out import FanOut
-from event_handler.sources.export import CLOSED_DAYS, DONE, FIRST_DAY, day_of
-from event_handler.sources.search import FLOOR, STREAM
-from event_handler.state.store import Store
 
 ANNOUNCED_TO_ALL = 30.0  # seconds that a recording waits until every sink has remembered that it is pending
 
@@ -24,77 +24,51 @@ class MergedState:
         self._group = group
         self._waiting_since: dict[str, float] = {}  # recordings that some member does not know of
 
-    def fact(self, name: str) -> str:
-        values = [value for _, value in self._group.of_each(lambda store: store.fact(name))]
-        if len(values) == 1:
-            return values[0]
-        if name == FIRST_DAY:
-            return min((value for value in values if value), default="")
-        if name == CLOSED_DAYS:
-            return " ".join(sorted(set.intersection(*map(set, map(str.split, values)))) if values else [])
-        if name == FLOOR:  # is part of where each member begins
-            return min((value for value in values if value), default="") if all(values) else ""
-        return next((value for value in values if value), "")
+    async def progress(self) -> Progress:
+        found = await self._group.of_each(lambda store: store.progress())
+        for member, progress in found:
+            member.progress = progress
+        return merged([progress for _, progress in found])
 
-    def agree_on_days(self) -> None:
+    async def agree_on_days(self) -> None:
         """Where a member has a first day, one that is new gets that of its start: older days are not for it."""
-        days = self._group.of_each(lambda store: store.fact(FIRST_DAY))
-        new = {member.store: str(day_of(member.start)) for member, day in days if not day}
-        if len(new) < len(days):
-            self._group.of_each(lambda store: store.remember(FIRST_DAY, new[store]) if store in new else None)
+        found = await self._group.of_each(lambda store: store.progress())
+        new = {member.store: day_of(member.start) for member, progress in found if progress.first_day is None}
+        if len(new) == len(found):
+            return
 
-    def remember(self, name: str, value: str) -> None:
-        def remember(store: Store) -> None:
-            if name != FIRST_DAY or store.fact(name) < value:  # a member may have closed more days
-                store.remember(name, value)
+        async def agree(store: StateStore) -> None:
+            if store in new:
+                await store.close_days(new[store])
 
-        self._group.of_each(remember)
+        await self._group.of_each(agree)
 
-    def positions(self, prefix: str) -> dict[str, str]:
-        """A chunk is done when it is for all; where they have come to different places in it, it begins again."""
-        if prefix == STREAM:
-            return self._least_far()
-        of_each = self._group.of_each(
-            lambda store: (store.positions(prefix), store.fact(FIRST_DAY), store.fact(CLOSED_DAYS))
-        )
-        if len(of_each) == 1:
-            return of_each[0][1][0]
-        found: dict[str, str] = {}
-        for stream in {stream for _, (positions, _, _) in of_each for stream in positions}:
-            day = stream.split("/")[1]
-            cursors = {
-                DONE if day < first or day in closed.split() else positions.get(stream, "")
-                for _, (positions, first, closed) in of_each
-            }
-            cursors = cursors - {DONE} or cursors
-            found[stream] = cursors.pop() if len(cursors) == 1 else ""
-        return found
+    async def close_days(self, first: date) -> None:
+        async def close(store: StateStore) -> None:
+            before = (await store.progress()).first_day
+            if before is None or before < first:  # a member may have closed more days
+                await store.close_days(first)
 
-    def _least_far(self) -> dict[str, str]:
-        """The earliest of the times up to which the members have everything, none where one has no time yet."""
-        times = [
-            positions.get(STREAM, "") for _, positions in self._group.of_each(lambda store: store.positions(STREAM))
-        ]
-        return {STREAM: min(times, key=float)} if times and all(times) else {}
+        await self._group.of_each(close)
 
-    def forget_until(self, prefix: str, end: str) -> None:
-        self._group.of_each(lambda store: store.forget_until(prefix, end))
+    async def last_id_passed(self) -> None:
+        await self._group.of_each(lambda store: store.last_id_passed())
 
-    def due_recordings(self, now: float, limit: int, longest_wait: float) -> list[RecordingItem]:
+    async def due_recordings(self, now: float, limit: int, longest_wait: float = inf) -> list[RecordingItem]:
         """Those that are due for a member, and pending or done for all of them: so that each is asked for once."""
         due: dict[str, RecordingItem] = {}
-        for _, items in self._group.of_each(lambda store: store.due_recordings(now, limit, longest_wait)):
+        for _, items in await self._group.of_each(lambda store: store.due_recordings(now, limit, longest_wait)):
             for item in items:
                 due.setdefault(item.session_id, item)
         if len(self._group.members) == 1:
             return list(due.values())
         self._waiting_since = {sid: since for sid, since in self._waiting_since.items() if sid in due}
-        together = [self._together(sid) for sid in due]
+        together = [await self._together(sid) for sid in due]
         return [item for item in together if item is not None]
 
-    def _together(self, session_id: str) -> RecordingItem | None:
+    async def _together(self, session_id: str) -> RecordingItem | None:
         """What is known of a recording by those who have not had all of it, None while it has to wait."""
-        known = [found for _, found in self._group.of_each(lambda store: store.recording(session_id))]
+        known = [found for _, found in await self._group.of_each(lambda store: store.recording(session_id))]
         if None in known:
             since = self._waiting_since.setdefault(session_id, time())
             if time() - since < ANNOUNCED_TO_ALL:
@@ -112,31 +86,57 @@ class MergedState:
             max(item.looks for item in items),
         )
 
-    def waiting_recordings(self) -> tuple[int, int]:
-        counts = [counted for _, counted in self._group.of_each(lambda store: store.waiting_recordings())]
+    async def waiting_recordings(self) -> tuple[int, int]:
+        counts = [counted for _, counted in await self._group.of_each(lambda store: store.waiting_recordings())]
         return max((waiting for waiting, _ in counts), default=0), max((untried for _, untried in counts), default=0)
 
-    def recording_done(self, session_id: str) -> None:
-        self._group.of_each(lambda store: store.recording_done(session_id))
+    async def recording_done(self, session_id: str) -> None:
+        await self._group.of_each(lambda store: store.recording_done(session_id))
 
-    def recording_given_up(self, letter: DeadLetter) -> None:
-        def give_up(store: Store) -> None:
-            known = store.recording(letter.session_id)
+    async def recording_given_up(self, letter: DeadLetter) -> None:
+        async def give_up(store: StateStore) -> None:
+            known = await store.recording(letter.session_id)
             if known is not None and not known[0]:
-                store.recording_given_up(letter)
+                await store.recording_given_up(letter)
 
-        self._group.of_each(give_up)
+        await self._group.of_each(give_up)
 
-    def recording_later(self, session_id: str, next_try: float, *, counted: bool) -> None:
-        self._group.of_each(lambda store: store.recording_later(session_id, next_try, counted=counted))
+    async def recording_later(self, session_id: str, next_try: float, *, counted: bool) -> None:
+        await self._group.of_each(lambda store: store.recording_later(session_id, next_try, counted=counted))
 
-    def recording_looked(self, session_id: str, next_try: float) -> None:
-        self._group.of_each(lambda store: store.recording_looked(session_id, next_try))
+    async def recording_looked(self, session_id: str, next_try: float) -> None:
+        await self._group.of_each(lambda store: store.recording_looked(session_id, next_try))
 
-    def recordings_looked_at(self) -> list[str]:
-        of_each = self._group.of_each(lambda store: store.recordings_looked_at())
+    async def recordings_looked_at(self) -> list[str]:
+        of_each = await self._group.of_each(lambda store: store.recordings_looked_at())
         return list(dict.fromkeys(session_id for _, sessions in of_each for session_id in sessions))
 
-    def recordings_due_now(self, sessions: Iterable[str]) -> None:
+    async def recordings_due_now(self, sessions: Iterable[str] = ()) -> None:
         given = list(sessions)
-        self._group.of_each(lambda store: store.recordings_due_now(given))
+        await self._group.of_each(lambda store: store.recordings_due_now(given))
+
+
+def merged(members: list[Progress]) -> Progress:
+    """As far as the one that is least far. A chunk is done when it is for all; where members have come to different
+    places in it, it begins again.
+    """
+    if len(members) <= 1:
+        return members[0] if members else Progress()
+    searched = [one.searched for one in members]
+    floors = [one.floor for one in members]
+    days = [one.first_day for one in members if one.first_day is not None]
+    return Progress(
+        members[0].mode,
+        None if None in searched else min(time for time in searched if time is not None),
+        None if None in floors else min(time for time in floors if time is not None),  # part of where each begins
+        next((one.last_id for one in members if one.last_id), ""),
+        min(days, default=None),
+        frozenset.intersection(*(one.closed_days for one in members)),
+        {chunk: _cursor(chunk, members) for one in members for chunk in one.chunks},
+    )
+
+
+def _cursor(chunk: Chunk, members: list[Progress]) -> str:
+    cursors = {one.cursor(chunk) for one in members}
+    cursors = cursors - {DONE} or cursors
+    return cursors.pop() if len(cursors) == 1 else ""

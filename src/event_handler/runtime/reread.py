@@ -6,39 +6,38 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from datetime import datetime
 
 import structlog
 
+from event_handler.checkpoint import Mode, Progress, day_of
 from event_handler.go_plugin.read import rfc3339
-from event_handler.ports import Commit
-from event_handler.sources.export import CLOSED_DAYS, FIRST_DAY, day_of
-from event_handler.sources.search import FLOOR, LAST_ID, STREAM, read_position
-from event_handler.state.store import Store
+from event_handler.ports import Commit, StateStore
 
-FILTERS = "filters"  # fact: the lists of the last start
-# fact: the time that was gone back to last, so that a restart with the same option does not do so again
+FILTERS = "filters"  # note: the lists of the last start
+# note: the time that was gone back to last, so that a restart with the same option does not do so again
 REREAD = "reread_from"
-START = "start_time"  # fact
-BEHIND_BULK = "bulk0"  # the first text behind all of `bulk/…`
 
 log = structlog.get_logger()
 
 
-def before_reading(store: Store, sink: str, lists: Mapping[str, Iterable[str]], asked: datetime | None) -> None:
+async def before_reading(
+    store: StateStore, sink: str, lists: Mapping[str, Iterable[str]], asked: datetime | None
+) -> None:
     """What a start has to do before it goes on from the position.
 
     `lists` are the filters, `asked` is `--reread-from`.
     """
-    _log_changed_filters(store, sink, lists)
+    await _log_changed_filters(store, sink, lists)
     if asked is not None:
-        _reread(store, sink, asked)
+        await _reread(store, sink, asked)
 
 
-def _log_changed_filters(store: Store, sink: str, lists: Mapping[str, Iterable[str]]) -> None:
+async def _log_changed_filters(store: StateStore, sink: str, lists: Mapping[str, Iterable[str]]) -> None:
     """Warn when the lists name something else than at the last start, and say which events they do not count for."""
     now = {name: sorted(set(entries)) for name, entries in lists.items()}
-    before, position = _remembered(store), _position(store)
+    before, position = await _remembered(store), _position(await store.progress())
     if before is not None and before != now and position:
         log.warning(
             "filters changed since the last start; what was read before, up to the position, was selected by the old "
@@ -49,34 +48,35 @@ def _log_changed_filters(store: Store, sink: str, lists: Mapping[str, Iterable[s
             next_step="to select from the past again, start once with --reread-from=TIME",
         )
     if before != now:
-        store.remember(FILTERS, json.dumps(now))
+        await store.commit(Commit(notes={FILTERS: json.dumps(now)}))
 
 
-def _remembered(store: Store) -> dict[str, list[str]] | None:
+async def _remembered(store: StateStore) -> dict[str, list[str]] | None:
     """The lists of the last start, None when they are not known."""
     try:
-        found = json.loads(store.fact(FILTERS) or "null")
+        found = json.loads(await store.note(FILTERS) or "null")
     except ValueError:
         return None
     return found if isinstance(found, dict) else None
 
 
-def _reread(store: Store, sink: str, asked: datetime) -> None:
+async def _reread(store: StateStore, sink: str, asked: datetime) -> None:
     """Move the position back to that time, once.
 
     What was delivered is not sent again as far as its id is remembered.
     """
     wanted = rfc3339(asked.timestamp())
-    if store.fact(REREAD) == wanted:
+    if await store.note(REREAD) == wanted:
         log.info(
             "reading went back to --reread-from at an earlier start already, and goes on", sink=sink, reread_from=wanted
         )
         return
-    start, position = store.fact(START), _position(store)
-    if not start or not position:
+    start, progress = await store.start(), await store.progress()
+    position = _position(progress)
+    if start is None or not position:
         log.warning("nothing was read yet that could be read again; --start-time says where reading begins", sink=sink)
         return
-    since = max(asked.timestamp(), float(start))
+    since = max(asked.timestamp(), start)
     if since > asked.timestamp():
         log.warning(
             "--reread-from is before the time at which reading began, which is taken instead",
@@ -84,10 +84,9 @@ def _reread(store: Store, sink: str, asked: datetime) -> None:
             start_time=rfc3339(since),
             next_step="for older events, start with another --storage and an earlier --start-time",
         )
-    back = _back_by_days(store, since) if store.fact("mode") == "bulk" else _back_by_time(store, since)
-    again = store.recordings_again(since)
-    back.facts[REREAD] = wanted
-    store.commit(back)
+    back = _back_by_days(progress, since) if progress.mode is Mode.BULK else _back_by_time(progress, since)
+    again = await store.recordings_again(since)
+    await store.commit(Commit(progress=back, notes={REREAD: wanted}))
     log.warning(
         "reading goes back; what was delivered is not sent again as far as its id is remembered",
         sink=sink,
@@ -97,27 +96,27 @@ def _reread(store: Store, sink: str, asked: datetime) -> None:
     )
 
 
-def _back_by_days(store: Store, since: float) -> Commit:
+def _back_by_days(progress: Progress, since: float) -> Progress:
     """Forget the chunks of that day and of later ones. The days before it that are still polled stay polled."""
-    day, first = str(day_of(since)), store.fact(FIRST_DAY)
-    store.forget_until(f"bulk/{day}", BEHIND_BULK)
-    closed = " ".join(one for one in store.fact(CLOSED_DAYS).split() if one < day)
-    return Commit(facts={CLOSED_DAYS: closed} | ({FIRST_DAY: day} if first > day else {}))
-
-
-def _back_by_time(store: Store, since: float) -> Commit:
-    """The floor of a position that was taken over from the Go plugin goes back too."""
-    position, floor = read_position(store), store.fact(FLOOR)
-    if position is None or position <= since:
-        return Commit()
-    return Commit(
-        {STREAM: repr(since)}, facts={LAST_ID: ""} | ({FLOOR: repr(since)} if floor and float(floor) > since else {})
+    day, first = day_of(since), progress.first_day
+    return replace(
+        progress,
+        chunks={chunk: cursor for chunk, cursor in progress.chunks.items() if chunk.day < day},
+        closed_days=frozenset(one for one in progress.closed_days if one < day),
+        first_day=day if first is not None and first > day else first,
     )
 
 
-def _position(store: Store) -> str:
+def _back_by_time(progress: Progress, since: float) -> Progress:
+    """The floor of a position that was taken over from the Go plugin goes back too."""
+    if progress.searched is None or progress.searched <= since:
+        return progress
+    floor = progress.floor
+    return replace(progress, searched=since, last_id="", floor=since if floor is not None and floor > since else floor)
+
+
+def _position(progress: Progress) -> str:
     """The time, or with bulk export the day, that reading has come to; "" before it began."""
-    if store.fact("mode") == "bulk":
-        return max((stream.split("/")[1] for stream in store.positions("bulk/")), default=store.fact(FIRST_DAY))
-    position = read_position(store)
-    return "" if position is None else rfc3339(position)
+    if progress.mode is Mode.BULK:
+        return str(progress.newest_day or progress.first_day or "")
+    return "" if progress.searched is None else rfc3339(progress.searched)

@@ -6,22 +6,22 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from time import monotonic, time
 
 import structlog
 
+from event_handler.backoff import backoff
+from event_handler.checkpoint import Mode, day_of
 from event_handler.errors import ConfigurationError, ConnectError, CredentialsError, EventHandlerError, RpcError
-from event_handler.pipeline.delivery import backoff
-from event_handler.ports import Commit
+from event_handler.ports import Commit, StateStore
 from event_handler.runtime.fan_out import FanOut
 from event_handler.runtime.merged_state import MergedState
 from event_handler.runtime.supervise import cause_of, supervise, tell
-from event_handler.sources.export import CLOSED_DAYS, FIRST_DAY, BulkSource, day_of, unfinished_since
+from event_handler.sources.export import BulkSource
 from event_handler.sources.recordings import RecordingSource
-from event_handler.sources.search import STREAM, SearchSource, read_position
-from event_handler.state.store import Store
+from event_handler.sources.search import SearchSource
 from event_handler.teleport.rpc.client import Client, Cluster
 
 PROBE_AHEAD = 2 * 86400.0  # seconds; a day that has no events yet
@@ -103,7 +103,7 @@ class Follower:
                 raise asyncio.CancelledError  # the task group drops a wish to stop that comes while it is failing
             await self._wait(failure)
             # What was read before is delivered first: the next source starts at the remembered positions, and its
-            # ledgers must not move past events that are still in flight under the old ones. Recordings wait each for
+            # trackers must not move past events that are still in flight under the old ones. Recordings wait each for
             # itself.
             await self._group.audit.drain_all()
 
@@ -136,9 +136,8 @@ class Follower:
         fresh.close()
 
     def _check(self, cluster: Cluster) -> None:
-        """Refuse another cluster than the one that the state belongs to.
-
-        its events would be mixed with those of the first.
+        """Refuse another cluster than the one that the state belongs to: its events would be mixed with those of the
+        first.
         """
         if cluster.name == self._settings.cluster:
             return
@@ -199,7 +198,7 @@ class Follower:
 
     async def _read_for_members(self, client: Client, bulk: bool) -> bool:
         """Return whether all is read; else the members have changed."""
-        source = self._source(client, bulk)
+        source = await self._source(client, bulk)
         most = int(self._settings.exit_on_last_event)  # then nobody waits for ever, and the whole reading begins again
         async with asyncio.TaskGroup() as tasks:
             fetching = []
@@ -221,11 +220,12 @@ class Follower:
         if self._settings.recordings and (missing := await self._fetcher.finish()):
             log.warning("recordings not yet available stay queued for the next start", recordings=missing)
 
-    def _source(self, client: Client, bulk: bool) -> BulkSource | SearchSource:
+    async def _source(self, client: Client, bulk: bool) -> BulkSource | SearchSource:
         s, group = self._settings, self._group
-        group.of_each(lambda store: convert_checkpoint(store, "bulk" if bulk else "search", s.look_back))
+        mode = Mode.BULK if bulk else Mode.SEARCH
+        await group.of_each(lambda store: convert_checkpoint(store, mode, s.look_back))
         if bulk:
-            self._state.agree_on_days()
+            await self._state.agree_on_days()
             return BulkSource(
                 client,
                 group.audit,
@@ -251,35 +251,33 @@ class Follower:
         )
 
 
-def export_date(store: Store) -> str:
+async def day_being_read(store: StateStore) -> str:
     """The UTC date (`2026-11-23`) that is read at the moment, "" before anything was read."""
-    if store.fact("mode") == "bulk":
-        return max((stream.split("/")[1] for stream in store.positions("bulk/")), default="")
-    position = read_position(store)
-    return "" if position is None else str(day_of(position))
+    progress = await store.progress()
+    if progress.mode is Mode.BULK:
+        return str(progress.newest_day or "")
+    return "" if progress.searched is None else str(day_of(progress.searched))
 
 
-def convert_checkpoint(store: Store, mode: str, look_back: float) -> None:
+async def convert_checkpoint(store: StateStore, mode: Mode, look_back: float) -> None:
     """When the cluster is read in another way than before (upgraded, downgraded, moved), hand the position over.
 
     The two ways know different positions, so the days that bulk export still polls are read again; duplicates are
     dropped by id.
     """
-    before = store.fact("mode")
-    if before == mode:
+    before = await store.progress()
+    if before.mode is mode:
         return
-    if before == "search":
-        position = read_position(store)
-        if position is not None:
-            store.forget("bulk/")
-            store.remember(FIRST_DAY, str(day_of(position - look_back)))
-            store.remember(CLOSED_DAYS, "")
-    elif before == "bulk":
-        since = unfinished_since(store)
-        if since is not None:
-            store.commit(Commit({STREAM: repr(since)}))
-    if before:
+    after = replace(before, mode=mode)
+    if before.mode is Mode.SEARCH and before.searched is not None:
+        first = day_of(before.searched - look_back)
+        after = replace(after, first_day=first, closed_days=frozenset(), chunks={})
+    elif before.mode is Mode.BULK and before.polled_since is not None:
+        after = replace(after, searched=before.polled_since)
+    await store.commit(Commit(progress=after))
+    if before.mode is not None:
         log.warning(
-            "the cluster is read in another way than before; the position was carried over", before=before, now=mode
+            "the cluster is read in another way than before; the position was carried over",
+            before=before.mode.value,
+            now=mode.value,
         )
-    store.remember("mode", mode)

@@ -9,11 +9,10 @@ from uuid import UUID
 
 import structlog
 
+from event_handler.checkpoint import Mode, Progress
+from event_handler.errors import StateError
 from event_handler.runtime.fan_out import FanOut, Member
 from event_handler.runtime.session import Follower, FollowSettings
-from event_handler.sources.export import unfinished_since
-from event_handler.sources.search import read_position
-from event_handler.state.store import Store
 from event_handler.teleport.rpc.client import Client
 
 NEAR = 3600.0  # seconds of the log that those who are ahead read once more, for one that is behind
@@ -61,7 +60,7 @@ class SharedReading:
         if self._waited_for:
             self._waited_for -= 1
             self._first.append(member)
-        elif self._settings.exit_on_last_event or not self._is_near(member, self._group.members):
+        elif self._settings.exit_on_last_event or not await self._is_near(member, self._group.members):
             return Outcome.BEHIND
         else:
             log.info("the sink is near the others and shares their reading", sink=member.name)
@@ -87,32 +86,47 @@ class SharedReading:
             await asyncio.sleep(0.01)
         self._waited_for = 0
         for member in [one for one in self._first if one.attached]:
-            if self._is_near(member, self._first):
+            if await self._is_near(member, self._first):
                 self._group.join(member)
-            else:
+            elif member.attached:
                 log.info("the sink is behind the others and reads for itself until it is near", sink=member.name)
                 self._behind.append(member)
                 member.detach()
 
-    def _is_near(self, member: Member, others: list[Member]) -> bool:
+    async def _is_near(self, member: Member, others: list[Member]) -> bool:
         """Whether all can begin where this one is. New ones begin together."""
-        if not others:
-            return True
-        if _is_new(member.store) != all(_is_new(one.store) for one in others):
+        known = await self._far([member, *others])
+        if member not in known:
             return False
-        return _reached(member) >= max(map(_reached, others)) - NEAR
+        progress = [known[one] for one in others if one in known]
+        if not progress:
+            return True
+        if _is_new(known[member]) != all(map(_is_new, progress)):
+            return False
+        farthest = max(_reached(one, known[one]) for one in others if one in known)
+        return _reached(member, known[member]) >= farthest - NEAR
+
+    async def _far(self, members: list[Member]) -> dict[Member, Progress]:
+        """How far each is. One whose state fails is detached: it says so itself when it reads alone."""
+        found = {}
+        for member in members:
+            try:
+                found[member] = await member.store.progress()
+            except StateError as error:
+                self._group.detach(member, str(error))
+        return found
 
 
-def _is_new(store: Store) -> bool:
-    return not store.fact("mode") or (read_position(store) is None and not store.positions("bulk/"))
+def _is_new(progress: Progress) -> bool:
+    return progress.mode is None or (progress.searched is None and not progress.chunks)
 
 
-def _reached(member: Member) -> float:
+def _reached(member: Member, progress: Progress) -> float:
     """About how far its reading is: seconds since the epoch."""
-    if member.store.fact("mode") == "search":
-        return read_position(member.store) or member.start
-    made = [_made(name) for stream in member.store.positions("bulk/") for name in [stream.split("/", 2)[2]]]
-    return max([member.start, unfinished_since(member.store) or 0.0, *made])
+    if progress.mode is Mode.SEARCH:
+        return progress.searched or member.start
+    made = [_made(chunk.name) for chunk in progress.chunks]
+    return max([member.start, progress.polled_since or 0.0, *made])
 
 
 def _made(chunk: str) -> float:

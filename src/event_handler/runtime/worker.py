@@ -11,25 +11,25 @@ from time import monotonic
 
 from event_handler.errors import ConfigurationError, ConnectError, StateError
 from event_handler.event import Event
-from event_handler.pipeline.dead_letters import retry_dead_letters
+from event_handler.pipeline.dead_letters import DeadLetterRetry
 from event_handler.pipeline.dedup import DuplicateWindow
 from event_handler.pipeline.engine import Counters, Pipeline, PipelineLimits
 from event_handler.pipeline.select import Selector
 from event_handler.pipeline.transforms.chain import Chain
-from event_handler.ports import Sink
+from event_handler.ports import Sink, StateStore
 from event_handler.runtime.fan_out import FanOut, Member
 from event_handler.runtime.session import Follower, FollowSettings
 from event_handler.runtime.shared_reading import Outcome, SharedReading
 from event_handler.runtime.sinks import PlannedSink
 from event_handler.runtime.supervise import cause_of, supervise
-from event_handler.state.store import Store
 from event_handler.teleport.rpc.client import Client
+from event_handler.teleport.wire.raw import restored
 
 OF_THE_CLUSTER = (
     ConfigurationError,
     ConnectError,
-)  # errors that no line can repair: another cluster, or none within the time given
-MOST_FAILURES = 5  # in a row, after which a line with `exit_on_last_event` is given up instead of started for ever
+)  # errors that no worker can repair: another cluster, or none within the time given
+MOST_FAILURES = 5  # in a row, after which a worker with `exit_on_last_event` is given up instead of started for ever
 FIRST_PAUSE = 30.0  # seconds that a sink that was detached reads alone at least, doubled each time
 LONGEST_PAUSE = 1800.0  # seconds; all begin to read again when one joins, so one that is too slow must do so seldom
 BETWEEN = 5.0  # seconds between two looks whether the end of the log is near
@@ -46,7 +46,7 @@ class Worker:
     """
 
     sink: Sink
-    store: Store
+    store: StateStore
     selector: Selector
     audit: Pipeline
     recordings: Pipeline
@@ -122,7 +122,7 @@ class Worker:
 @asynccontextmanager
 async def open_worker(
     plan: PlannedSink,
-    store: Store,
+    store: StateStore,
     connect: Callable[[], Client],
     follow: FollowSettings,
     max_bytes: int,
@@ -134,7 +134,7 @@ async def open_worker(
     """
     sink, filters, chain = plan.sink, plan.filters, Chain(plan.transforms)
     window = DuplicateWindow()
-    window.load(store.delivered_ids())
+    window.load(await store.delivered_ids())
     selector = Selector(
         sink.name,
         window,
@@ -154,7 +154,7 @@ async def open_worker(
         def delivered(event: Event) -> None:
             (recordings if event.session_id else audit).dead_letter_delivered(event)
 
-        retry = partial(retry_dead_letters, sink, store, read, delivered, chain)
+        retry = partial(DeadLetterRetry(sink, store, restored, delivered, chain).run, read)
         retrying = asyncio.create_task(supervise("retrying dead letters", retry, most=MOST_FAILURES, sink=sink.name))
         try:
             yield Worker(sink, store, selector, audit, recordings, retrying, read, connect, follow)
@@ -164,7 +164,7 @@ async def open_worker(
 
 
 class KeptWorker:
-    """A sink's line that is opened again after every failure, so that one sink's failure of any kind stops no other.
+    """A sink's worker that is opened again after every failure, so that one sink's failure of any kind stops no other.
 
     `name` is the sink's. The counters count since the start of the process.
     """
@@ -172,7 +172,7 @@ class KeptWorker:
     def __init__(
         self,
         plan: PlannedSink,
-        store: Store,
+        store: StateStore,
         connect: Callable[[], Client],
         follow: FollowSettings,
         max_bytes: int,
@@ -186,7 +186,7 @@ class KeptWorker:
         self._open = partial(open_worker, plan, store, connect, follow, max_bytes)
         self._most = MOST_FAILURES if follow.exit_on_last_event else 0
         self._grace: float | None = None
-        self._line: Worker | None = None  # the last one that was opened
+        self._worker: Worker | None = None  # the last one that was opened
         self._running = False
         self._failure = ""
 
@@ -206,7 +206,7 @@ class KeptWorker:
         try:
             async with self._open() as worker:
                 worker.audit.counters, worker.recordings.counters = self.audit, self.recordings
-                self._line, self._running, self._failure = worker, True, ""
+                self._worker, self._running, self._failure = worker, True, ""
                 try:
                     await worker.run(self._shared)
                 except asyncio.CancelledError:
@@ -229,28 +229,28 @@ class KeptWorker:
 
     async def renew(self, connect: Callable[[], Client]) -> None:
         """Move to a new connection. Raises as `connect` does, ConnectError or RpcError when it does not get in."""
-        if self._line is not None and self._running and self._line.alone:
-            await self._line.follower.renew(connect())
+        if self._worker is not None and self._running and self._worker.alone:
+            await self._worker.follower.renew(connect())
 
-    def facts(self) -> dict[str, object]:
-        """What is told about it on request. What a line counts for itself begins again when it is opened again."""
-        worker = self._line
+    async def facts(self) -> dict[str, object]:
+        """What is told about it on request. What a worker counts for itself begins again when it is opened again."""
+        worker = self._worker
         return {
             "sink": self.sink.name,
             "events": self.audit.delivered,
             "session_events": self.recordings.delivered,
             "duplicates_dropped": worker.selector.duplicates if worker else 0,
             "dead_letters": self.audit.dead + self.recordings.dead,
-            "dead_letters_kept": self._dead_letters_kept(),
+            "dead_letters_kept": await self._dead_letters_kept(),
             "retries": worker.audit.retries + worker.recordings.retries if worker else 0,
             "requests_allowed": worker.audit.requests_allowed + worker.recordings.requests_allowed if worker else 0,
             "reading": "own" if worker is None or worker.alone else "shared",
             "failing": self._failure or (worker.audit.failing or worker.recordings.failing if worker else ""),
         }
 
-    def _dead_letters_kept(self) -> int | str:
+    async def _dead_letters_kept(self) -> int | str:
         """How many dead letters there are now, whoever kept or dropped them."""
         try:
-            return self.store.dead_letter_totals()[0]
+            return (await self.store.dead_letter_totals())[0]
         except StateError:
             return "unknown"

@@ -25,7 +25,7 @@ from event_handler.setting import Options, Seconds, Setting
 from event_handler.sinks.fields import with_fields
 from event_handler.sinks.lines import LineFile, LineStream
 from event_handler.sinks.registry import SinkType
-from event_handler.sinks.worker import Worker
+from event_handler.thread import WorkerThread
 
 STANDARD_OUTPUT = "-"
 SESSION_ID = "{session_id}"
@@ -86,7 +86,7 @@ class FileSink:
         self._mode = int(options.mode, 8)
         self._file: LineFile | None = None
         self._stream: LineStream | None = None
-        self._worker = Worker(f"sink {name}")
+        self._worker = WorkerThread(f"sink {name}")
         _check(options, section)
         try:
             if options.path != STANDARD_OUTPUT:

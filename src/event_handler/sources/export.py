@@ -1,9 +1,7 @@
 """Reads by bulk export: the days from the start time on, chunk by chunk, several chunks at once.
 
 A chunk is listed only when it is complete and never changes, but chunks of a past day can appear days later, so the
-newest days stay polled. A chunk that the server lists and does not give is replaced by a search of its day. Positions:
-`bulk/<day>/<chunk>` holds the cursor, or DONE; the fact `bulk_from` is the first day still polled, the fact
-`bulk_closed` names later ones that the Go plugin had finished.
+newest days stay polled. A chunk that the server lists and does not give is replaced by a search of its day.
 """
 
 from __future__ import annotations
@@ -17,17 +15,17 @@ from uuid import UUID
 
 import structlog
 
+from event_handler.backoff import backoff
+from event_handler.checkpoint import DONE, Chunk, ChunkCheckpoint, begin_of, day_of
 from event_handler.errors import ConnectError, RpcError
-from event_handler.pipeline.delivery import backoff
 from event_handler.ports import Consumer, ReadingState, Stream
 from event_handler.sources.clock import ClockWatch
 from event_handler.sources.pages import Search, put_page
 from event_handler.sources.stall_detector import StallDetector
 from event_handler.teleport.rpc.client import Client
 from event_handler.teleport.wire.decode import event_time
+from event_handler.teleport.wire.raw import raw_events
 
-FIRST_DAY, CLOSED_DAYS = "bulk_from", "bulk_closed"  # facts
-DONE = "done"  # no server cursor looks like that: Athena's are `a1:<number>`
 CHUNKS_AT_ONCE = (
     4  # a server downloads each chunk whole; 3 to 8 is what its documentation bears. One where order is kept
 )
@@ -53,22 +51,21 @@ log = structlog.get_logger()
 
 
 @dataclass(slots=True, eq=False)
-class _Chunk:
+class _Reading:
     """A chunk being read. `cursor` is the place after the last event that was put into the pipeline ("" = its start).
 
     `attempt` counts the tries in a row without an event, `refused` those of them that failed because of the chunk
-    itself, or all of those since it was begun `anew` because its cursor was refused; `empty` is one that was read to
+    itself, or all of those since it was begun `again` because its cursor was refused; `empty` is one that was read to
     its end and had no event. `asked` is the time by our clock from which on its events are, when it is known that it
     was just made.
     """
 
-    day: date
-    name: str
+    chunk: Chunk
     cursor: str
-    tracker: Stream
+    stream: Stream
     attempt: int = 0
     refused: int = 0
-    anew: bool = False
+    again: bool = False
     empty: bool = False
     asked: float | None = None
 
@@ -99,31 +96,33 @@ class BulkSource:
         self._poll = poll
         self._until_caught_up = until_caught_up
         self._near = near
-        saved = store.fact(FIRST_DAY)
-        self._first = date.fromisoformat(saved) if saved else day_of(start)
-        self._start = None if saved else start  # while nothing says that the clock it was made by was right
+        self._first = day_of(start)
+        self._start: float | None = start  # while nothing says that the clock it was made by was right
         self._newest: date | None = (
             None  # the last day that is known to have events: the cluster's time was at least that
         )
         self._clock = ClockWatch(lambda: time(), lambda: monotonic())
         self._caught_up = False
-        self._closed = {date.fromisoformat(day) for day in store.fact(CLOSED_DAYS).split()}
-        self._cursors: dict[str, str] = {}
-        self._known: set[str] = set()
-        self._open: set[_Chunk] = set()
-        self._lost: dict[date, set[_Chunk]] = {}  # chunks whose events a search has to find
-        self._found = pipeline.track(
-            "bulk"
-        )  # for all such searches: after one that failed, what it found may be in flight and is known
+        self._closed: frozenset[date] = frozenset()
+        self._cursors: dict[Chunk, str] = {}
+        self._known: set[Chunk] = set()
+        self._open: set[_Reading] = set()
+        self._lost: dict[date, set[_Reading]] = {}  # chunks whose events a search has to find
         # In the order of the days and, by their names, of their making; bounded by LISTED_AHEAD and what a day has.
-        self._waiting: asyncio.PriorityQueue[tuple[date, str, _Chunk]] = asyncio.PriorityQueue()
+        self._waiting: asyncio.PriorityQueue[tuple[Chunk, _Reading]] = asyncio.PriorityQueue()
         self._behind = False
         self._stall_detector = StallDetector(client)
 
     async def run(self) -> None:
         """Raises RpcError or ConnectError when listing fails; chunks retry by themselves. Resumable at any time."""
-        self._cursors = self._store.positions("bulk/")
-        self._known = {stream for stream, cursor in self._cursors.items() if cursor == DONE}
+        progress = await self._store.progress()
+        if progress.first_day is not None:
+            self._first, self._start = progress.first_day, None
+        self._closed = progress.closed_days
+        self._cursors = dict(progress.chunks)
+        self._known = {chunk for chunk, cursor in self._cursors.items() if cursor == DONE}
+        # For all searches of lost chunks: after one that failed, what it found may be in flight and is known.
+        self._found = await self._pipeline.track()
         await self._look_for_the_newest()
         async with asyncio.TaskGroup() as group:
             workers = [
@@ -139,7 +138,7 @@ class BulkSource:
         """
         now = time()
         try:
-            newest = await self._search.newest(min(now, _begin(self._first)) - FAR, now + FAR)
+            newest = await self._search.newest(min(now, begin_of(self._first)) - FAR, now + FAR)
         except RpcError as error:  # not allowed, or too long for this server; the chunks tell as well, later
             log.debug("cannot search for the newest event", error=str(error))
             return
@@ -175,7 +174,7 @@ class BulkSource:
         await asyncio.sleep(LOOK_FOR_END_EVERY)
         try:
             while (unfinished := self._unfinished()) and monotonic() < end:
-                self._pipeline.nothing_follows(all(chunk.cursor == DONE for chunk in unfinished))
+                self._pipeline.nothing_follows(all(reading.cursor == DONE for reading in unfinished))
                 await asyncio.sleep(LOOK_FOR_END_EVERY)
         finally:
             self._pipeline.nothing_follows(False)
@@ -194,42 +193,40 @@ class BulkSource:
                     break
                 some = days[at : at + LISTINGS_AT_ONCE]
                 for day, names in zip(some, await asyncio.gather(*map(self._names, some)), strict=True):
-                    found += self._queue(day, names)
+                    found += await self._queue(day, names)
                     self._close_if_old(day)
         except (RpcError, ConnectError):
-            self._remember_closed(first)
+            await self._remember_closed(first)
             raise
-        self._remember_closed(first)
+        await self._remember_closed(first)
         return found
 
     async def _names(self, day: date) -> list[str]:
         return [name async for name in self._client.chunks(_noon(day))]
 
-    def _queue(self, day: date, names: list[str]) -> int:
+    async def _queue(self, day: date, names: list[str]) -> int:
         """Queue the chunks of a day that are not known yet and return how many.
 
         Listing never waits for the reading of one.
         """
         if names:
             self._newest = max(day, self._newest or day)
-        new = [name for name in dict.fromkeys(names) if f"bulk/{day}/{name}" not in self._known]
-        for name in new:
-            stream = f"bulk/{day}/{name}"
-            chunk = _Chunk(day, name, self._cursors.pop(stream, ""), self._pipeline.track(stream))
+        new = [chunk for name in dict.fromkeys(names) if (chunk := Chunk(day, name)) not in self._known]
+        for chunk in new:
+            reading = _Reading(chunk, self._cursors.pop(chunk, ""), await self._pipeline.track(chunk))
             if self._caught_up and day == self._newest:
-                chunk.asked = time() - self._poll - CHUNK_SPAN
-            self._known.add(stream)
-            self._open.add(chunk)
-            self._wait(chunk)
+                reading.asked = time() - self._poll - CHUNK_SPAN
+            self._known.add(chunk)
+            self._open.add(reading)
+            self._wait(reading)
         return len(new)
 
-    def _wait(self, chunk: _Chunk) -> None:
-        self._waiting.put_nowait((chunk.day, chunk.name, chunk))
+    def _wait(self, reading: _Reading) -> None:
+        self._waiting.put_nowait((reading.chunk, reading))
 
     def _days(self, round_number: int) -> list[date]:
-        """To the last day that there can be.
-
-        ours, or the log's where that is ahead of us, and now and then the one behind it.
+        """To the last day that there can be: ours, or the log's where that is ahead of us, and now and then the one
+        behind it.
         """
         last = max(day_of(time()), self._newest or self._first)
         often = bool(round_number % OLD_DAYS_EVERY) and not self._until_caught_up and not self._behind
@@ -239,9 +236,9 @@ class BulkSource:
         days = [day for day in days if day not in self._closed]
         return days[-2:] if often else days
 
-    def _unfinished(self) -> set[_Chunk]:
+    def _unfinished(self) -> set[_Reading]:
         """Chunks that are not read and delivered whole."""
-        self._open = {chunk for chunk in self._open if chunk.cursor != DONE or not chunk.tracker.drained}
+        self._open = {reading for reading in self._open if reading.cursor != DONE or not reading.stream.drained}
         return self._open
 
     def _close_if_old(self, day: date) -> None:
@@ -253,74 +250,72 @@ class BulkSource:
             return
         if day >= min(day_of(time()), self._newest) - timedelta(days=self._late_days):
             return
-        if any(chunk.day == day for chunk in self._unfinished()):
+        if any(reading.chunk.day == day for reading in self._unfinished()):
             return
         self._first += timedelta(days=1)
         while self._first in self._closed:
             self._first += timedelta(days=1)
 
-    def _remember_closed(self, before: date) -> None:
+    async def _remember_closed(self, before: date) -> None:
         """Remember at once all days that were closed since `before` was the first day, and forget their chunks."""
         if self._first == before:
             return
-        self._store.remember(FIRST_DAY, str(self._first))
-        self._store.forget_until("bulk/", f"bulk/{self._first}")
-        self._known = {stream for stream in self._known if stream >= f"bulk/{self._first}"}
+        await self._store.close_days(self._first)
+        self._known = {chunk for chunk in self._known if chunk.day >= self._first}
 
     async def _read_chunks(self) -> None:
         while True:
-            _, _, chunk = await self._waiting.get()
+            _, reading = await self._waiting.get()
             try:
-                await self._read(chunk)
+                await self._read(reading)
             except (RpcError, ConnectError) as error:
-                self._interrupted(chunk, error)
-                if chunk.refused < UNREADABLE_TRIES:
-                    await self._again(chunk)
+                self._interrupted(reading, error)
+                if reading.refused < UNREADABLE_TRIES:
+                    await self._read_again(reading)
                     continue
-            if chunk.empty or chunk.refused >= UNREADABLE_TRIES:
-                self._lost.setdefault(chunk.day, set()).add(chunk)
+            if reading.empty or reading.refused >= UNREADABLE_TRIES:
+                self._lost.setdefault(reading.chunk.day, set()).add(reading)
             else:
-                await self._done(chunk)
-            await self._find_lost(chunk.day)
+                await self._done(reading)
+            await self._find_lost(reading.chunk.day)
 
-    async def _read(self, chunk: _Chunk) -> None:
-        async for events, cursor in self._client.export(_noon(chunk.day), chunk.name, chunk.cursor):
-            await self._pipeline.put(chunk.tracker, events, cursor)
-            if chunk.asked is not None and events:
-                self._clock.saw(event_time(events[-1]), chunk.asked)
-            chunk.cursor, chunk.attempt = cursor, 0
-            if not chunk.anew:
-                chunk.refused = 0
-        chunk.empty = not chunk.cursor
+    async def _read(self, reading: _Reading) -> None:
+        chunk = reading.chunk
+        async for events, cursor in self._client.export(_noon(chunk.day), chunk.name, reading.cursor):
+            await self._pipeline.put(reading.stream, raw_events(events), ChunkCheckpoint(chunk, cursor))
+            if reading.asked is not None and events:
+                self._clock.saw(event_time(events[-1]), reading.asked)
+            reading.cursor, reading.attempt = cursor, 0
+            if not reading.again:
+                reading.refused = 0
+        reading.empty = not reading.cursor
 
-    async def _done(self, chunk: _Chunk) -> None:
-        await self._pipeline.put(chunk.tracker, [], DONE)
-        chunk.cursor = DONE
+    async def _done(self, reading: _Reading) -> None:
+        await self._pipeline.put(reading.stream, [], ChunkCheckpoint(reading.chunk, DONE))
+        reading.cursor = DONE
 
     async def _find_lost(self, day: date) -> None:
-        """Search for what the lost chunks of a day hold, after all others of it were read.
-
-        what is new then is theirs.
+        """Search for what the lost chunks of a day hold, after all others of it were read: what is new then is
+        theirs.
         """
         while lost := self._lost.get(day):
-            if any(chunk.day == day and chunk.cursor != DONE and chunk not in lost for chunk in self._open):
+            if any(one.chunk.day == day and one.cursor != DONE and one not in lost for one in self._open):
                 return
             del self._lost[day]
             try:
                 await self._search_instead(day, lost)
             except (RpcError, ConnectError) as error:
                 log.warning("search failed, will be repeated", day=str(day), chunks=len(lost), error=str(error))
-                for chunk in lost:
-                    chunk.attempt += 1
-                    chunk.refused = min(
-                        chunk.refused, UNREADABLE_TRIES - 1
-                    )  # it is read once more before the next search
-                    self._wait_later(chunk)
+                for reading in lost:
+                    reading.attempt += 1
+                    # It is read once more before the next search.
+                    reading.refused = min(reading.refused, UNREADABLE_TRIES - 1)
+                    self._wait_later(reading)
                 return
-            for chunk in lost:
-                await self._done(chunk)
+            for reading in lost:
+                await self._done(reading)
 
-    async def _search_instead(self, day: date, lost: set[_Chunk]) -> None:
+    async def _search_instead(self, day: date, lost: set[_Reading]) -> None:
         """Find the events of chunks in another way, and wait until they are delivered. What is found beside them is
         dropped by id.
 
@@ -328,14 +323,13 @@ class BulkSource:
         62138), which is looked for around the chunk's making first, for a whole day may be long.
         """
         found = 0
-        unreadable = [chunk.name for chunk in lost if chunk.refused >= UNREADABLE_TRIES]
+        unreadable = [reading.chunk.name for reading in lost if reading.refused >= UNREADABLE_TRIES]
         if not unreadable:
-            for since, until in sorted({_made_between(chunk) for chunk in lost}):
+            for since, until in sorted({_made_between(reading.chunk) for reading in lost}):
                 found += await self._put_span(since, until)
-        if found != len(
-            lost
-        ):  # fewer: one was late. More: events that left the window of ids since they were read are among them
-            found += await self._put_span(_begin(day), _begin(day) + DAY)
+        # Fewer: one was late. More: events that left the window of ids since they were read are among them.
+        if found != len(lost):
+            found += await self._put_span(begin_of(day), begin_of(day) + DAY)
         await self._pipeline.drain(self._found)
         log.info("searched for chunks that the server gives no events of", day=str(day), chunks=len(lost), found=found)
         if unreadable:
@@ -354,58 +348,39 @@ class BulkSource:
                 found += await put_page(self._pipeline, self._found, events)
         return found
 
-    def _interrupted(self, chunk: _Chunk, error: RpcError | ConnectError) -> None:
-        log.warning(
-            "chunk interrupted, will go on where it was", day=str(chunk.day), chunk=chunk.name, error=str(error)
-        )
+    def _interrupted(self, reading: _Reading, error: RpcError | ConnectError) -> None:
+        day, name = reading.chunk.day, reading.chunk.name
+        log.warning("chunk interrupted, will go on where it was", day=str(day), chunk=name, error=str(error))
         code = error.code if isinstance(error, RpcError) else ""
-        chunk.attempt += 1
-        chunk.refused += bool(code) and code not in OF_THE_CLUSTER
-        if code == "INVALID_ARGUMENT" and chunk.attempt > REFUSED_CURSOR_TRIES:
-            chunk.cursor, chunk.anew = "", True  # duplicates are dropped by id
+        reading.attempt += 1
+        reading.refused += bool(code) and code not in OF_THE_CLUSTER
+        if code == "INVALID_ARGUMENT" and reading.attempt > REFUSED_CURSOR_TRIES:
+            reading.cursor, reading.again = "", True  # duplicates are dropped by id
 
-    async def _again(self, chunk: _Chunk) -> None:
+    async def _read_again(self, reading: _Reading) -> None:
         """Read a chunk on after a pause; the others wait for that only where order is kept."""
         if self._pipeline.ordered:
-            await asyncio.sleep(backoff(chunk.attempt, LONGEST_WAIT))
-            self._wait(chunk)
+            await asyncio.sleep(backoff(reading.attempt, LONGEST_WAIT))
+            self._wait(reading)
         else:
-            self._wait_later(chunk)
+            self._wait_later(reading)
 
-    def _wait_later(self, chunk: _Chunk) -> None:
-        asyncio.get_running_loop().call_later(backoff(chunk.attempt, LONGEST_WAIT), self._wait, chunk)
-
-
-def unfinished_since(store: ReadingState) -> float | None:
-    """The start of the first day that is still polled, before which everything is delivered.
-
-    None while that is the start time.
-    """
-    first = store.fact(FIRST_DAY)
-    return _begin(date.fromisoformat(first)) if first else None
+    def _wait_later(self, reading: _Reading) -> None:
+        asyncio.get_running_loop().call_later(backoff(reading.attempt, LONGEST_WAIT), self._wait, reading)
 
 
-def _made_between(chunk: _Chunk) -> tuple[float, float]:
+def _made_between(chunk: Chunk) -> tuple[float, float]:
     """The span of time in which the event of a chunk probably was, at most its whole day.
 
     Its name tells when it was made (UUIDv7), a minute or so after its events, unless it was late.
     """
-    begin = _begin(chunk.day)
+    begin = begin_of(chunk.day)
     try:
         made = (UUID(chunk.name).int >> 80) / 1000
     except ValueError:
         made = 0.0
     since, until = max(begin, made - CHUNK_SPAN), min(begin + DAY, made)
     return (since, until) if since < until else (begin, begin + DAY)
-
-
-def _begin(day: date) -> float:
-    return datetime(day.year, day.month, day.day, tzinfo=UTC).timestamp()
-
-
-def day_of(seconds: float) -> date:
-    """The UTC day of a time in seconds since the epoch."""
-    return datetime.fromtimestamp(seconds, UTC).date()
 
 
 def _noon(day: date) -> float:

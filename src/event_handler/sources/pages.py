@@ -21,6 +21,7 @@ from event_handler.ports import Consumer, Stream
 from event_handler.teleport.rpc.client import RUN, Client
 from event_handler.teleport.wire.decode import event_id, event_time
 from event_handler.teleport.wire.messages import NEWEST_FIRST, OLDEST_FIRST
+from event_handler.teleport.wire.raw import raw_events
 
 LARGEST_PAGE = 10_000  # events; the server's limit, a page ends at about 1 MiB anyway
 SMALLER_PAGE = 500  # events; for back ends that refuse the largest page
@@ -284,13 +285,13 @@ class Search:
             raise
 
 
-async def put_page(pipeline: Consumer, tracker: Stream, events: list[bytes]) -> int:
+async def put_page(pipeline: Consumer, stream: Stream, events: list[bytes]) -> int:
     """Put a page into the pipeline, a run at a time, and return how many of its events go to the sink for the first
     time.
     """
     fresh = 0
     for at in range(0, len(events), RUN):
-        fresh += await pipeline.put(tracker, events[at : at + RUN], None)
+        fresh += await pipeline.put(stream, raw_events(events[at : at + RUN]), None)
     return fresh
 
 

@@ -14,11 +14,12 @@ from time import time
 import orjson
 import structlog
 
+from event_handler.checkpoint import Recording, RecordingCheckpoint
 from event_handler.errors import ConnectError, RpcError
-from event_handler.pipeline.dead_letters import RECORDINGS
-from event_handler.ports import Consumer, DeadLetter, RecordingItem, RecordingQueue, Stream
+from event_handler.ports import RECORDINGS, Consumer, DeadLetter, RecordingItem, RecordingQueue, Stream
 from event_handler.teleport.rpc.client import Client
 from event_handler.teleport.wire.decode import event_place
+from event_handler.teleport.wire.raw import raw_events
 
 LOOK_EVERY = 0.5  # seconds between looks at the queue, which is a local table
 LONGEST_WAIT = 21_600.0  # seconds
@@ -40,9 +41,8 @@ log = structlog.get_logger()
 
 
 class Unbroken:
-    """How far the indexes of a recording are without a gap.
-
-    every event below `index` was read, in whatever order they came.
+    """How far the indexes of a recording are without a gap: every event below `index` was read, in whatever order they
+    came.
     """
 
     def __init__(self, begin: int) -> None:
@@ -97,12 +97,14 @@ class RecordingSource:
         self._running: set[str] = set()
         self._in_flight: dict[str, Stream] = {}  # of what was begun, until it is delivered
         self._tries: dict[str, int] = {}  # in a row that the cluster failed or that were cut off, by session
+        self._ended: set[str] = set()  # sessions, while the queue is asked: what it says of them may be out of date
         self._asked: set[str] = set()  # sessions that were asked for by this process and are not done
 
     async def run(self, client: Client) -> None:
         async with asyncio.TaskGroup() as group:
             while True:
-                for item in self._store.due_recordings(time(), self._concurrency * 2, LONGEST_WAIT):
+                self._ended.clear()
+                for item in await self._store.due_recordings(time(), self._concurrency * 2, LONGEST_WAIT):
                     if self._may_begin(item.session_id):
                         self._running.add(item.session_id)
                         group.create_task(self._fetch(client, item))
@@ -113,54 +115,56 @@ class RecordingSource:
 
         What an earlier process has looked at is looked at again, what this one has is left for the next.
         """
-        self._store.recordings_due_now(self._to_look_at_again())
+        await self._store.recordings_due_now(await self._to_look_at_again())
         while True:
-            waiting, untried = self._store.waiting_recordings()
-            if not self._running and not untried and not self._to_look_at_again():
+            waiting, untried = await self._store.waiting_recordings()
+            if not self._running and not untried and not await self._to_look_at_again():
                 return waiting
             await asyncio.sleep(0.05)
 
-    def _to_look_at_again(self) -> list[str]:
-        return [session_id for session_id in self._store.recordings_looked_at() if session_id not in self._asked]
+    async def _to_look_at_again(self) -> list[str]:
+        looked_at = await self._store.recordings_looked_at()
+        return [session_id for session_id in looked_at if session_id not in self._asked]
 
     def _may_begin(self, session_id: str) -> bool:
-        """One that was begun is read again when what is in flight of it is delivered.
-
-        a new ledger must not move past that.
+        """One that was begun is read again when what is in flight of it is delivered: a new tracker must not move past
+        that.
         """
         before = self._in_flight.get(session_id)
-        free = len(self._running) < self._concurrency and session_id not in self._running
+        free = len(self._running) < self._concurrency and session_id not in self._running | self._ended
         return free and (before is None or before.drained)
 
     async def _fetch(self, client: Client, item: RecordingItem) -> None:
-        tracker = self._in_flight[item.session_id] = self._pipeline.track(f"recording/{item.session_id}")
-        self._asked.add(item.session_id)
         try:
-            wait = self._space(item.session_id)
-            look = await self._stream(client, item, tracker)
+            stream = await self._pipeline.track(Recording(item.session_id))
+            self._in_flight[item.session_id] = stream
+            self._asked.add(item.session_id)
+            wait = await self._space(item.session_id)
+            look = await self._stream(client, item, stream)
             self._tries.pop(item.session_id, None)
-            self._looked(item, look)
+            await self._looked(item, look)
         except (RpcError, ConnectError) as error:
-            # The next try has a ledger of its own, which must not move past events that are still in flight under this
+            # The next try has a tracker of its own, which must not move past events that are still in flight under this
             # one.
-            await self._pipeline.drain(tracker)
-            self._later(item, error, wait)
+            await self._pipeline.drain(stream)
+            await self._later(item, error, wait)
         finally:
             self._running.discard(item.session_id)
-            if tracker.drained:
+            self._ended.add(item.session_id)
+            if (begun := self._in_flight.get(item.session_id)) is not None and begun.drained:
                 del self._in_flight[item.session_id]
 
-    def _space(self, session_id: str) -> float:
+    async def _space(self, session_id: str) -> float:
         """Put the next try off before this one begins, so that tries are spaced also when they are cut off.
 
         Return the pause.
         """
         before = self._tries[session_id] = self._tries.get(session_id, -1) + 1
         wait = min(WAITS[0] * 2.0 ** min(before, 16), LONGEST_PASSING_WAIT)
-        self._store.recording_later(session_id, time() + wait, counted=False)
+        await self._store.recording_later(session_id, time() + wait, counted=False)
         return wait
 
-    async def _stream(self, client: Client, item: RecordingItem, tracker: Stream) -> _Look:
+    async def _stream(self, client: Client, item: RecordingItem, stream: Stream) -> _Look:
         """Read a recording to the end of the stream, until all of it is delivered."""
         start = item.next_index if item.next_index <= LARGEST_INDEX else 0
         unbroken, look = Unbroken(item.next_index), _Look()
@@ -173,17 +177,18 @@ class RecordingSource:
                 if index < 0 or index >= item.next_index:
                     new.append(wire)
                     unbroken.add(index)
-            fresh = await self._pipeline.put(tracker, new, str(unbroken.index), item.session_id)
+            reached = RecordingCheckpoint(Recording(item.session_id), unbroken.index)
+            fresh = await self._pipeline.put(stream, raw_events(new, item.session_id), reached)
             look.grown = look.grown or fresh > 0
-        await self._pipeline.drain(tracker)
+        await self._pipeline.drain(stream)
         look.grown = look.grown or unbroken.index > item.next_index
         return look
 
-    def _looked(self, item: RecordingItem, look: _Look) -> None:
+    async def _looked(self, item: RecordingItem, look: _Look) -> None:
         """A stream has ended well: the recording is done, or is looked at again later."""
         enough = not look.grown and item.looks >= (EMPTY_LOOKS if look.empty else 1)
         if look.ended or enough or item.looks >= len(WAITS):
-            self._store.recording_done(item.session_id)
+            await self._store.recording_done(item.session_id)
             self._asked.discard(item.session_id)
             if look.empty:
                 log.warning("the recording has no events to deliver", session=item.session_id, looks=item.looks + 1)
@@ -191,10 +196,10 @@ class RecordingSource:
                 log.info("recording delivered", session=item.session_id)
             return
         wait = WAITS[min(item.looks, len(WAITS) - 1)]
-        self._store.recording_looked(item.session_id, time() + wait)
+        await self._store.recording_looked(item.session_id, time() + wait)
         log.info("recording without the end of its session, will look again", session=item.session_id, wait_s=wait)
 
-    def _later(self, item: RecordingItem, error: RpcError | ConnectError, passing_wait: float) -> None:
+    async def _later(self, item: RecordingItem, error: RpcError | ConnectError, passing_wait: float) -> None:
         """Ask again, ever less often.
 
         What the cluster still refuses after the missing-recording time is given up, not forgotten.
@@ -207,12 +212,12 @@ class RecordingSource:
             body = orjson.dumps({"sid": item.session_id, "announced": item.announced})
             reason = f"the recording could not be read in {item.attempts + 1} tries ({error})"
             letter = DeadLetter(RECORDINGS, reason, "", item.session_id, item.session_id, body)
-            self._store.recording_given_up(letter)
+            await self._store.recording_given_up(letter)
             self._asked.discard(item.session_id)
             log.error("recording given up; kept as dead letter", session=item.session_id, error=str(error))
             return
         wait = WAITS[min(item.attempts, len(WAITS) - 1)] if refused else passing_wait
-        self._store.recording_later(item.session_id, now + wait, counted=refused)
+        await self._store.recording_later(item.session_id, now + wait, counted=refused)
         missing = isinstance(error, RpcError) and error.code == "NOT_FOUND"
         say = log.info if missing else log.warning
         say("recording not available, will ask again", session=item.session_id, wait_s=wait, error=str(error))

@@ -4,8 +4,7 @@ not missed.
 What is remembered is a time: every event before it has been delivered. It never passes the newest event that the
 cluster has shown, whatever this machine's clock says. Each poll of the tail asks from a little before the newest event
 seen to the future; beside the polls, sweeps look back at what may have come late. Events already delivered are dropped
-by their id. Position: stream `search`, seconds since the epoch. After a take-over from the Go plugin, the fact
-`search_floor` is the time before which nothing is looked for, `search_last_id` the last event that it delivered.
+by their id.
 """
 
 from __future__ import annotations
@@ -19,14 +18,15 @@ from time import monotonic, time
 
 import structlog
 
+from event_handler.checkpoint import SearchCheckpoint
 from event_handler.errors import RpcError
-from event_handler.ports import Consumer, ReadingState, Stream
+from event_handler.ports import REMEMBERED_IDS, Consumer, ReadingState, Stream
 from event_handler.sources.clock import ClockWatch
 from event_handler.sources.pages import Search, put_page
 from event_handler.sources.ranges import RANGES_AT_ONCE, Range, Ranges
-from event_handler.state.store import REMEMBERED_IDS
 from event_handler.teleport.rpc.client import Client
 from event_handler.teleport.wire.decode import event_id, event_time
+from event_handler.teleport.wire.raw import raw_events
 
 OVERLAP = 10.0  # seconds that a poll of the tail looks back: back ends write with that much delay and round to seconds
 BUSY_OVERLAP = 2.0  # seconds; in a busy log the rest of OVERLAP is left to the sweeps
@@ -52,8 +52,6 @@ IDS_FOR_SWEEPS = (
 LOOK_FOR_LAST_ID = (
     2000  # events from the floor on; the plugin's page that the last id is in has 20, unless it was told otherwise
 )
-STREAM = "search"
-FLOOR, LAST_ID = "search_floor", "search_last_id"  # facts
 
 log = structlog.get_logger()
 
@@ -96,22 +94,15 @@ class SearchSource:
         self._search = Search(client, page, types)
         self._pipeline = pipeline
         self._store = store
-        saved = read_position(store)
-        self._start = min(max(start, float(store.fact(FLOOR) or start)), inf if saved is None else saved)
+        self._start = start
         self._window = window
         self._filtered = bool(types)
         self._look_back = look_back
         self._poll_interval = poll
         self._until_caught_up = until_caught_up
         self._near = near
-        self._tracker = pipeline.track(STREAM)
-        self._from = self._floor = self._start if saved is None else saved
-        back = (
-            0.0 if saved is None else look_back + SWEEP_EVERY + OVERLAP
-        )  # what was late may have come since the last sweep
-        self._begin = max(self._start, self._from - back)
         self._clock = ClockWatch(lambda: time(), lambda: monotonic())
-        self._front = _Front(self._from, self._begin, self._begin)
+        self._go_on_from(None)
         self._far: _Front | None = None  # more than AHEAD of our clock
         self._rate = 0.0  # events a second of the log's time, lately
         self._deep_due = 0.0
@@ -124,9 +115,16 @@ class SearchSource:
 
         A new source goes on from what was remembered.
         """
-        if last_id := self._store.fact(LAST_ID):
-            await self._skip_until(last_id)
-        if read_position(self._store) is None:
+        progress = await self._store.progress()
+        self._stream = await self._pipeline.track()
+        floor, searched = progress.floor, progress.searched
+        self._start = min(
+            self._start if floor is None else max(self._start, floor), inf if searched is None else searched
+        )
+        self._go_on_from(searched)
+        if progress.last_id:
+            await self._skip_until(progress.last_id)
+        if searched is None:
             await self._begin_no_later_than_the_log()
         await self._catch_up()
         await self._sweep(deep=True)
@@ -141,6 +139,14 @@ class SearchSource:
             group.create_task(self._sweep_for_ever())
             await self._poll_for_ever()
 
+    def _go_on_from(self, saved: float | None) -> None:
+        """Set out where reading was, or at the start."""
+        self._from = self._floor = self._start if saved is None else saved
+        # What was late may have come since the last sweep.
+        back = 0.0 if saved is None else self._look_back + SWEEP_EVERY + OVERLAP
+        self._begin = max(self._start, self._from - back)
+        self._front = _Front(self._from, self._begin, self._begin)
+
     async def _skip_until(self, last_id: str) -> None:
         """Count the events from the floor to `last_id` as delivered. When it is not there, they are sent again."""
         before: list[bytes] = []
@@ -148,12 +154,12 @@ class SearchSource:
             async for events, _ in pages:
                 ids = [event_id(wire) for wire in events]
                 if last_id in ids:
-                    self._pipeline.skip([*before, *events[: ids.index(last_id) + 1]])
+                    await self._pipeline.skip(raw_events([*before, *events[: ids.index(last_id) + 1]]))
                     break
                 before += events
                 if len(before) >= LOOK_FOR_LAST_ID:
                     break
-        self._store.remember(LAST_ID, "")
+        await self._store.last_id_passed()
 
     async def _begin_no_later_than_the_log(self) -> None:
         """A start time that was made by a clock ahead of the cluster's would pass by all that happens until the
@@ -165,8 +171,8 @@ class SearchSource:
         newest = await self._newest(self._start - FAR, now + AHEAD, of_any_type=True)
         if newest is not None and newest < self._start:
             begin = newest + 0.001  # seconds; not that event itself
-            self._start = self._from = self._floor = self._begin = begin
-            self._front = _Front(begin, begin, begin)
+            self._start = begin
+            self._go_on_from(None)
 
     async def _catch_up(self) -> None:
         """Read everything up to now. What appeared late while it was read is left to the sweeps."""
@@ -183,7 +189,7 @@ class SearchSource:
 
     async def _read_ranges(self, since: float, until: float) -> None:
         """Read a long span in ranges side by side, in any order unless order is to be kept."""
-        first, self._tracker = self._tracker, self._tracker.split()
+        first, self._stream = self._stream, self._stream.split()
         ranges = Ranges(since, until, self._window, first)
         async with asyncio.TaskGroup() as group:
             for _ in range(1 if self._pipeline.ordered else RANGES_AT_ONCE):
@@ -201,14 +207,14 @@ class SearchSource:
                 one.count += len(events)
                 await put_page(self._pipeline, one.part, events)
                 self._see(events)
-                await self._pipeline.put(one.part, [], repr(self._position(reached)))
+                await self._pipeline.put(one.part, [], SearchCheckpoint(self._position(reached)))
                 if not ranges.goes_on(one, reached):
                     break
         if one.count:
             self._rate = one.count / max(one.until - begin, OVERLAP)
         else:
             await self._look_from_the_end(one.since, one.until, one.part)
-        await self._pipeline.put(one.part, [], repr(self._position(one.until)))
+        await self._pipeline.put(one.part, [], SearchCheckpoint(self._position(one.until)))
 
     async def _poll_for_ever(self) -> None:
         pause = BUSY_PAUSE
@@ -244,9 +250,9 @@ class SearchSource:
         return seen
 
     def _after_jump(self) -> None:
-        """Our clock was wrong before or is wrong now.
+        """Our clock was wrong before or is wrong now: look everywhere soon.
 
-        look everywhere soon. What was far ahead of it may be at its time now.
+        What was far ahead of it may be at its time now.
         """
         if self._far and self._far.newest <= time() + AHEAD:
             self._front, self._far = self._far, None
@@ -264,7 +270,7 @@ class SearchSource:
     async def _sweep(self, *, deep: bool) -> None:
         """Look for what came late.
 
-        A `deep` sweep believes no clock: seldom, for it may go back far in a log with few events.
+        A `deep` sweep believes no clock; it is done seldom, for it may go back far in a log with few events.
         """
         low, shown = self._clock.at_most(), 0.0
         if deep:
@@ -305,9 +311,8 @@ class SearchSource:
         return self._rate * (self._look_back + SWEEP_EVERY) > BUSY
 
     def _bearable_look_back(self) -> float:
-        """The look-back time, or less where more events come in it than ids are remembered.
-
-        they would all be sent twice.
+        """The look-back time, or less where more events come in it than ids are remembered: they would all be sent
+        twice.
         """
         known = IDS_FOR_SWEEPS * REMEMBERED_IDS / self._rate - 2 * BUSY_SWEEP_EVERY
         if known >= self._look_back:
@@ -341,16 +346,15 @@ class SearchSource:
             return None
 
     def _position(self, moment: float) -> float:
-        """What may be remembered when all before `moment` has been put into the pipeline.
-
-        a clock that is ahead proves nothing.
+        """What may be remembered when all before `moment` has been put into the pipeline: a clock that is ahead proves
+        nothing.
         """
         return max(self._floor, min(moment, time(), self._clock.at_most(), self._front.newest))
 
     async def _reached(self, moment: float) -> None:
         """Everything before `moment` has been put into the pipeline."""
         self._from = max(self._from, self._position(moment))
-        await self._pipeline.put(self._tracker, [], repr(self._from))
+        await self._pipeline.put(self._stream, [], SearchCheckpoint(self._from))
 
     async def _read(self, since: float, until: float, reach: Callable[[float], Awaitable[None]] | None = None) -> int:
         """Read one span page by page, and `reach` the time of each page. Return how many events were new."""
@@ -358,27 +362,26 @@ class SearchSource:
         async with aclosing(self._search.pages(since, until)) as pages:
             async for events, reached in pages:
                 count += len(events)
-                fresh += await put_page(self._pipeline, self._tracker, events)
+                fresh += await put_page(self._pipeline, self._stream, events)
                 newest = self._see(events)
                 if reach:
                     await reach(reached)
         if not count:
-            return await self._look_from_the_end(since, until, self._tracker)
+            return await self._look_from_the_end(since, until, self._stream)
         if reach:
             self._rate = (self._rate + count / max(newest - since, OVERLAP)) / 2
         if fresh:
             self._clock.saw(newest, asked)
         return fresh
 
-    async def _look_from_the_end(self, since: float, until: float, tracker: Stream) -> int:
-        """Up to a page without anything new.
-
-        what an event that is too large hides from a search that is oldest first.
+    async def _look_from_the_end(self, since: float, until: float, stream: Stream) -> int:
+        """Up to a page without anything new: what an event that is too large hides from a search that is oldest
+        first.
         """
         fresh, asked = 0, time()
         async with aclosing(self._search.newest_first(since, until)) as pages:
             async for events in pages:
-                new = await put_page(self._pipeline, tracker, events)
+                new = await put_page(self._pipeline, stream, events)
                 newest = self._see(events)
                 if new and not fresh:
                     self._clock.saw(newest, asked)
@@ -398,9 +401,3 @@ class SearchSource:
             else:
                 self._far.newest = max(self._far.newest, moment)
         return max(times)
-
-
-def read_position(store: ReadingState) -> float | None:
-    """The time up to which everything was delivered, None before the first position."""
-    saved = store.positions(STREAM).get(STREAM)
-    return float(saved) if saved else None

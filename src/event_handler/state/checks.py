@@ -12,6 +12,8 @@ from typing import Final
 
 import orjson
 
+from event_handler.checkpoint import Mode
+from event_handler.state import keys
 from event_handler.state.schema import CREATED, damaged, version
 
 _NUMBER = "typeof({0}) NOT IN ('real', 'integer')"
@@ -94,9 +96,9 @@ def _check_content(database: sqlite3.Connection, path: Path) -> None:
         if value and (wrong := _FACTS.get(name)) is not None and not _holds(wrong, value):
             raise damaged(path, f"its {name.replace('_', ' ')} is {value[:40]!r}")
     for stream, position in database.execute("SELECT stream, position FROM positions"):
-        if stream == "search" and not _holds(_is_time, position):
+        if stream == keys.SEARCH and not _holds(_is_time, position):
             raise damaged(path, f"its position of the search is {position[:40]!r}, which is not a time")
-        if stream.startswith("bulk/") and not _holds(_is_chunk, stream):
+        if stream.startswith("bulk/") and not _holds(keys.chunk_of, stream):
             raise damaged(path, f"it has the position {stream[:60]!r}, which names no day and chunk")
 
 
@@ -116,19 +118,9 @@ def _is_day(text: str) -> None:
     date.fromisoformat(text)
 
 
-def _is_chunk(stream: str) -> None:
-    _, day, _ = stream.split("/", 2)
-    date.fromisoformat(day)
-
-
 def _are_days(text: str) -> None:
     for day in text.split():
         date.fromisoformat(day)
-
-
-def _is_mode(text: str) -> None:
-    if text not in ("bulk", "search"):
-        raise ValueError
 
 
 def _are_locks(text: str) -> None:
@@ -144,11 +136,11 @@ def _are_locks(text: str) -> None:
 # What is remembered by name. The names are those of the packages that remember it.
 _FACTS: Final = {
     CREATED: _is_time,
-    "start_time": _is_time,
-    "mode": _is_mode,
-    "bulk_from": _is_day,
-    "bulk_closed": _are_days,
-    "search_floor": _is_time,
+    keys.START_TIME: _is_time,
+    keys.MODE: Mode,
+    keys.FIRST_DAY: _is_day,
+    keys.CLOSED_DAYS: _are_days,
+    keys.FLOOR: _is_time,
     "plugin_seen": _is_time,
     "locks": _are_locks,
 }

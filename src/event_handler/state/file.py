@@ -1,6 +1,5 @@
-"""Opens the SQLite file of a state.
-
-makes it, or makes sure that it is whole; damage is never silently replaced by nothing.
+"""Opens the SQLite file of a state: makes it, or makes sure that it is whole; damage is never silently replaced by
+nothing.
 """
 
 from __future__ import annotations
@@ -80,7 +79,7 @@ def copy_into_memory(path: Path) -> sqlite3.Connection:
     with usable(path):
         there = path.exists()
     if not there:
-        database = sqlite3.connect(":memory:", isolation_level=None)
+        database = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
         schema.create(database)
         return database
     with closing(_checked(path, "ro", letters_only=False)) as saved:
@@ -118,7 +117,11 @@ def _checked(path: Path, mode: str, *, letters_only: bool, timeout: float = 5.0)
         if path.stat().st_size == 0:
             raise schema.damaged(path, "it is empty")
         database = sqlite3.connect(
-            f"{path.absolute().as_uri()}?mode={mode}", uri=True, timeout=timeout, isolation_level=None
+            f"{path.absolute().as_uri()}?mode={mode}",
+            uri=True,
+            timeout=timeout,
+            isolation_level=None,
+            check_same_thread=False,
         )
         try:
             check(database, path, letters_only=letters_only)
@@ -130,7 +133,7 @@ def _checked(path: Path, mode: str, *, letters_only: bool, timeout: float = 5.0)
 
 def _copied(saved: sqlite3.Connection) -> sqlite3.Connection:
     """What is in a file, in memory and of this version."""
-    database = sqlite3.connect(":memory:", isolation_level=None)
+    database = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
     saved.backup(database)
     schema.migrate(database)
     return database
@@ -150,7 +153,7 @@ def _make(path: Path) -> None:
 
 
 def _prepared(path: Path) -> sqlite3.Connection:
-    database = sqlite3.connect(path, isolation_level=None)
+    database = sqlite3.connect(path, isolation_level=None, check_same_thread=False)  # used on the store's thread
     try:
         check(database, path)
         database.execute("PRAGMA journal_mode=WAL")

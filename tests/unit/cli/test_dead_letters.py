@@ -16,10 +16,22 @@ from event_handler.cli import cli
 from event_handler.errors import EventHandlerError, StateError, UsageError
 from event_handler.event import Event
 from event_handler.pipeline import dead_letters as letters_module
-from event_handler.pipeline.dead_letters import RECORDINGS, retry_dead_letters
-from event_handler.ports import Commit, DeadLetter, Delivered, Limits, Partial, RecordingItem, Reject, Retry, Verdict
+from event_handler.pipeline.dead_letters import DeadLetterRetry
+from event_handler.ports import (
+    RECORDINGS,
+    Commit,
+    DeadLetter,
+    Delivered,
+    Limits,
+    Partial,
+    RecordingItem,
+    Reject,
+    Retry,
+    Verdict,
+)
 from event_handler.state.dead_letters import DeadLetters
-from event_handler.state.store import Store
+from event_handler.state.sqlite import SqliteStore
+from event_handler.teleport.wire.raw import restored
 
 REFUSED = DeadLetter("fluentd", "the receiver answered 400 no", "user.login", "u1", "", b'{"uid":"u1"}')
 OTHER = DeadLetter("fluentd", "the receiver answered 422 no", "user.create", "u2", "", b'{"uid":"u2"}')
@@ -28,8 +40,8 @@ OTHER = DeadLetter("fluentd", "the receiver answered 422 no", "user.create", "u2
 @pytest.fixture
 def storage(tmp_path: Path) -> Path:
     for sink, kept in (("fluentd", [REFUSED, OTHER]), ("file", [REFUSED])):
-        store = Store(tmp_path / "example.test" / sink)
-        store.commit(Commit(dead_letters=kept))
+        store = SqliteStore(tmp_path / "example.test" / sink)
+        asyncio.run(store.commit(Commit(dead_letters=kept)))
         store.close()
     return tmp_path
 
@@ -66,10 +78,14 @@ def test_a_letter_is_shown_with_its_event(storage: Path) -> None:
 
 
 def test_more_letters_than_the_memory_holds_can_be_listed_and_dropped(storage: Path) -> None:
-    store = Store(storage / "example.test" / "large")
+    store = SqliteStore(storage / "example.test" / "large")
     for number in range(40):
-        store.commit(
-            Commit(dead_letters=[DeadLetter("large", "refused", "t", str(number), "", b'"' + b"x" * 1_000_000 + b'"')])
+        asyncio.run(
+            store.commit(
+                Commit(
+                    dead_letters=[DeadLetter("large", "refused", "t", str(number), "", b'"' + b"x" * 1_000_000 + b'"')]
+                )
+            )
         )
     store.close()
     tracemalloc.start()
@@ -83,8 +99,8 @@ def test_more_letters_than_the_memory_holds_can_be_listed_and_dropped(storage: P
 
 
 def test_as_many_letters_as_there_may_be_are_dropped_in_moments(storage: Path) -> None:
-    store = Store(storage / "example.test" / "many")
-    store.commit(Commit(dead_letters=[DeadLetter("many", "refused", "t", "u", "", b"{}")] * 30_000))
+    store = SqliteStore(storage / "example.test" / "many")
+    asyncio.run(store.commit(Commit(dead_letters=[DeadLetter("many", "refused", "t", "u", "", b"{}")] * 30_000)))
     store.close()
     began = process_time()
     assert call(storage, "drop", "--sink=many", "--all") == "30000 of example.test/many dropped\n"
@@ -136,18 +152,18 @@ class Sink:
         return None
 
 
-async def tried_once(sink: Sink, store: Store) -> None:
+async def tried_once(sink: Sink, store: SqliteStore) -> None:
     """As at the end of a run to the last event."""
     end = asyncio.Event()
     end.set()
-    await retry_dead_letters(sink, store, end, lambda event: None)
+    await DeadLetterRetry(sink, store, restored, lambda event: None).run(end)
 
 
-async def retried(sink: Sink, store: Store) -> None:
+async def retried(sink: Sink, store: SqliteStore) -> None:
     """Run until nothing is to be sent again."""
-    running = asyncio.create_task(retry_dead_letters(sink, store, asyncio.Event(), lambda event: None))
+    running = asyncio.create_task(DeadLetterRetry(sink, store, restored, lambda event: None).run(asyncio.Event()))
     async with asyncio.timeout(20):
-        while store.dead_letters_to_retry():
+        while await store.dead_letters_to_retry():
             await asyncio.sleep(0.005)
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
@@ -158,7 +174,7 @@ async def test_a_running_handler_sends_them_again_and_keeps_what_is_refused_agai
 ) -> None:
     monkeypatch.setattr(letters_module, "LOOK_EVERY", 0.02)
     monkeypatch.setattr(letters_module, "AFTER_FAILURE", 0.02)
-    store = Store(storage / "example.test" / "fluentd")
+    store = SqliteStore(storage / "example.test" / "fluentd")
     call(storage, "retry", "--sink=fluentd", "--all")
     assert "(to be sent again)" in call(storage, "list", "--sink=fluentd")
     sink = Sink(Retry("away"), Retry("away"), Delivered(), Reject("still no"))
@@ -175,10 +191,10 @@ async def test_a_collector_that_fails_is_not_flooded_with_letters(
     storage: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(letters_module, "LOOK_EVERY", 0.001)
-    store = Store(storage / "example.test" / "fluentd")
+    store = SqliteStore(storage / "example.test" / "fluentd")
     call(storage, "retry", "--sink=fluentd", "--all")
     sink = Sink(*[Retry("away")] * 100)
-    running = asyncio.create_task(retry_dead_letters(sink, store, asyncio.Event(), lambda event: None))
+    running = asyncio.create_task(DeadLetterRetry(sink, store, restored, lambda event: None).run(asyncio.Event()))
     await asyncio.sleep(0.2)
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
@@ -188,22 +204,22 @@ async def test_a_collector_that_fails_is_not_flooded_with_letters(
 
 async def test_a_recording_that_was_given_up_is_asked_for_again(storage: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(letters_module, "LOOK_EVERY", 0.02)
-    store = Store(storage / "example.test" / "recorded")
+    store = SqliteStore(storage / "example.test" / "recorded")
     letter = DeadLetter(RECORDINGS, "never appeared", "", "s", "s", b'{"sid":"s"}')
-    store.commit(Commit(recordings=[RecordingItem("s", 1.0, True, 0, 0.0, 0)], dead_letters=[letter]))
-    store.recording_done("s")
+    await store.commit(Commit(recordings=[RecordingItem("s", 1.0, True, 0, 0.0, 0)], dead_letters=[letter]))
+    await store.recording_done("s")
     call(storage, "retry", "recorded/1")
     await retried(Sink(), store)
-    assert store.dead_letters() == 0
-    assert [item.session_id for item in store.due_recordings(2.0, 5)] == ["s"]
+    assert await store.dead_letters() == 0
+    assert [item.session_id for item in await store.due_recordings(2.0, 5)] == ["s"]
     store.close()
 
 
 async def test_the_letter_of_a_recording_that_nobody_can_ask_for_stays_and_its_event_is_not_sent_twice(
     storage: Path,
 ) -> None:
-    store = Store(storage / "example.test" / "recorded")
-    store.commit(
+    store = SqliteStore(storage / "example.test" / "recorded")
+    await store.commit(
         Commit(dead_letters=[DeadLetter(RECORDINGS, "no session id", "session.upload", "u", "", b'{"uid":"u"}')])
     )
     call(storage, "retry", "recorded/1")
@@ -211,15 +227,15 @@ async def test_the_letter_of_a_recording_that_nobody_can_ask_for_stays_and_its_e
     await tried_once(sink, store)
     assert sink.sent == []
     assert "no session id" in call(storage, "list", "--sink=recorded")
-    assert store.dead_letters_to_retry() == []
+    assert await store.dead_letters_to_retry() == []
     store.close()
 
 
 async def test_a_letter_that_is_refused_in_an_answer_event_by_event_is_kept_with_that_reason(storage: Path) -> None:
-    store = Store(storage / "example.test" / "file")
+    store = SqliteStore(storage / "example.test" / "file")
     call(storage, "retry", "file/1")
     await tried_once(Sink(Partial(frozenset(), {0: "still no field"})), store)
-    assert store.dead_letters_to_retry() == []
+    assert await store.dead_letters_to_retry() == []
     assert "still no field" in call(storage, "list", "--sink=file")
     store.close()
 
@@ -228,14 +244,14 @@ async def test_a_sink_that_fails_by_itself_does_not_end_the_retries(
     storage: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(letters_module, "LOOK_EVERY", 0.02)
-    store = Store(storage / "example.test" / "file")
+    store = SqliteStore(storage / "example.test" / "file")
     call(storage, "retry", "file/1")
     sink = Sink()  # it has no verdict: an IndexError
-    running = asyncio.create_task(retry_dead_letters(sink, store, asyncio.Event(), lambda event: None))
+    running = asyncio.create_task(DeadLetterRetry(sink, store, restored, lambda event: None).run(asyncio.Event()))
     await asyncio.sleep(0.05)
     sink.verdicts.append(Delivered())
     async with asyncio.timeout(20):
-        while store.dead_letters():
+        while await store.dead_letters():
             await asyncio.sleep(0.005)
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
@@ -243,9 +259,9 @@ async def test_a_sink_that_fails_by_itself_does_not_end_the_retries(
 
 
 async def test_letters_that_are_asked_for_while_a_run_goes_on_are_tried_before_it_ends(storage: Path) -> None:
-    store = Store(storage / "example.test" / "fluentd")
+    store = SqliteStore(storage / "example.test" / "fluentd")
     sink, end = Sink(Delivered(), Delivered()), asyncio.Event()
-    running = asyncio.create_task(retry_dead_letters(sink, store, end, lambda event: None))
+    running = asyncio.create_task(DeadLetterRetry(sink, store, restored, lambda event: None).run(end))
     await asyncio.sleep(0.02)
     call(storage, "retry", "--sink=fluentd", "--all")
     end.set()
@@ -256,14 +272,14 @@ async def test_letters_that_are_asked_for_while_a_run_goes_on_are_tried_before_i
 
 
 async def test_letters_behind_many_that_the_sink_takes_not_now_are_tried_as_well(storage: Path) -> None:
-    store = Store(storage / "example.test" / "many")
-    store.commit(
+    store = SqliteStore(storage / "example.test" / "many")
+    await store.commit(
         Commit(dead_letters=[DeadLetter("many", "refused", "t", str(number), "", b"{}") for number in range(35)])
     )
     call(storage, "retry", "--sink=many", "--all")
     sink = Sink(*[Retry("away")] * 30, *[Delivered()] * 5)
     await tried_once(sink, store)
-    assert store.dead_letters() == 30
+    assert await store.dead_letters() == 30
     store.close()
 
 
@@ -271,9 +287,9 @@ async def test_bytes_that_can_be_decoded_by_now_are_sent_and_others_stay(
     storage: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(letters_module, "LOOK_EVERY", 0.02)
-    store = Store(storage / "example.test" / "odd")
+    store = SqliteStore(storage / "example.test" / "odd")
     bodies = [b'{"undecodable":"CgpsYXRlci50eXBlKgkKBwoBbhICCAA="}', b'{"undecodable":"//8="}', b'{"undecodable":"?"}']
-    store.commit(
+    await store.commit(
         Commit(dead_letters=[DeadLetter("fluentd", "odd", "", str(n), "", body) for n, body in enumerate(bodies)])
     )
     call(storage, "retry", "--sink=odd", "--all")
@@ -310,8 +326,8 @@ def letter_of(body: bytes, time: float | None = None, index: int = 0, session_id
 async def test_a_letter_is_sent_again_with_the_time_and_the_place_of_its_event(
     tmp_path: Path, letter: DeadLetter, time: float, index: int
 ) -> None:
-    store = Store(tmp_path)
-    store.commit(Commit(dead_letters=[letter]))
+    store = SqliteStore(tmp_path)
+    await store.commit(Commit(dead_letters=[letter]))
     DeadLetters(tmp_path / "state.db").retry([1])
     sink = Sink(Delivered())
     await tried_once(sink, store)
@@ -320,37 +336,39 @@ async def test_a_letter_is_sent_again_with_the_time_and_the_place_of_its_event(
 
 
 async def test_letters_that_are_delivered_are_counted_where_their_events_belong(storage: Path) -> None:
-    store = Store(storage / "example.test" / "fluentd")
+    store = SqliteStore(storage / "example.test" / "fluentd")
     call(storage, "retry", "--sink=fluentd", "--all")
     told: list[str] = []
     end = asyncio.Event()
     end.set()
-    await retry_dead_letters(Sink(Delivered(), Reject("still no")), store, end, lambda event: told.append(event.id))
+    await DeadLetterRetry(
+        Sink(Delivered(), Reject("still no")), store, restored, lambda event: told.append(event.id)
+    ).run(end)
     assert told == ["u1"]
-    assert store.dead_letter_totals() == (1, len(OTHER.body))
+    assert await store.dead_letter_totals() == (1, len(OTHER.body))
     store.close()
 
 
 def test_a_look_for_letters_and_their_totals_cost_the_same_however_many_there_are(tmp_path: Path) -> None:
-    store = Store(tmp_path)
-    store.commit(Commit(dead_letters=[REFUSED] * 20_000))
+    store = SqliteStore(tmp_path)
+    asyncio.run(store.commit(Commit(dead_letters=[REFUSED] * 20_000)))
     DeadLetters(tmp_path / "state.db").retry([19_999])
     steps: list[None] = []
     store._db.set_progress_handler(lambda: steps.append(None), 100)  # every hundred instructions of SQLite's
-    assert [number for number, _ in store.dead_letters_to_retry()] == [19_999]
-    assert store.dead_letter_totals() == (20_000, 20_000 * len(REFUSED.body))
+    assert [number for number, _ in asyncio.run(store.dead_letters_to_retry())] == [19_999]
+    assert asyncio.run(store.dead_letter_totals()) == (20_000, 20_000 * len(REFUSED.body))
     assert len(steps) < 5
     DeadLetters(tmp_path / "state.db").drop(range(1, 10_001))
-    assert store.dead_letter_totals() == (10_000, 10_000 * len(REFUSED.body))
+    assert asyncio.run(store.dead_letter_totals()) == (10_000, 10_000 * len(REFUSED.body))
     store.close()
 
 
 def test_letters_that_come_while_all_are_dropped_stay(storage: Path) -> None:
-    store = Store(storage / "example.test" / "fluentd")
+    store = SqliteStore(storage / "example.test" / "fluentd")
     letters = DeadLetters(storage / "example.test" / "fluentd" / "state.db")
     numbers = letters.numbers()
     first = next(numbers)
-    store.commit(Commit(dead_letters=[REFUSED]))
+    asyncio.run(store.commit(Commit(dead_letters=[REFUSED])))
     assert letters.drop([first, *numbers]) == 2
     assert [line.split()[0] for line in call(storage, "list", "--sink=fluentd").splitlines()] == [
         "example.test/fluentd/3"

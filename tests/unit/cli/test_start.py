@@ -18,16 +18,17 @@ from event_handler.config.model import StartSettings
 from event_handler.errors import EventHandlerError, StateError
 from event_handler.pipeline.batch import Batcher
 from event_handler.pipeline.delivery import Delivery
+from event_handler.ports import StateStore
 from event_handler.runtime import supervise
 from event_handler.runtime.access import Access
 from event_handler.runtime.worker import KeptWorker
 from event_handler.simulator.credentials import write_cluster_files
-from event_handler.state.store import Store
+from event_handler.state.sqlite import SqliteStore
 from event_handler.teleport.auth.credentials import load
 from event_handler.teleport.auth.renewal import CredentialsKeeper
-from tests.unit.pipeline.test_engine import ScriptedSink
+from tests.support.sinks import ScriptedSink
+from tests.support.waiting import until
 from tests.unit.runtime.test_worker import ALL, a_cluster, a_line
-from tests.unit.sources.test_recordings import until
 
 start: Any = import_module("event_handler.cli.start")  # the package itself has the command under that name
 
@@ -70,15 +71,15 @@ def events(told: list[MutableMapping[str, Any]]) -> list[str]:
 
 
 async def test_the_report_that_dies_is_begun_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    failures, sane = [ZeroDivisionError("a fault of ours")], start.export_date
+    failures, sane = [ZeroDivisionError("a fault of ours")], start.day_being_read
 
-    def odd(store: Store) -> str:
+    async def odd(store: StateStore) -> str:
         if failures:
             raise failures.pop()
-        return str(sane(store))
+        return str(await sane(store))
 
-    monkeypatch.setattr(start, "export_date", odd)
-    async with following(tmp_path, a_line(ScriptedSink(), a_cluster())) as told:
+    monkeypatch.setattr(start, "day_being_read", odd)
+    async with following(tmp_path, await a_line(ScriptedSink(), a_cluster())) as told:
         await until(lambda: "Session processing" in events(told))
     assert events(told).count("the report of counters failed and is started again") == 1
 
@@ -95,7 +96,7 @@ async def test_the_watch_for_renewed_credentials_that_dies_is_begun_again(
 
     monkeypatch.setattr(CredentialsKeeper, "_look", odd)
     monkeypatch.setattr(Access, "connect", lambda *_: a_cluster())
-    async with following(tmp_path, a_line(ScriptedSink(), a_cluster())) as told:
+    async with following(tmp_path, await a_line(ScriptedSink(), a_cluster())) as told:
         await until(lambda: not failures)
         write_cluster_files(tmp_path, "sim.test")
         await until(lambda: "credentials renewed" in events(told))
@@ -115,7 +116,9 @@ async def test_a_sink_whose_files_cannot_be_opened_again_leaves_the_others_and_t
         async def reopen(self) -> None:
             reopened.append(self.name)
 
-    async with following(tmp_path, a_line(Failing(), a_cluster()), a_line(sink := Reopening(), a_cluster())) as told:
+    async with following(
+        tmp_path, await a_line(Failing(), a_cluster()), await a_line(sink := Reopening(), a_cluster())
+    ) as told:
         await until(lambda: bool(sink.delivered))
         for number in (1, 2):
             os.kill(os.getpid(), signal.SIGHUP)
@@ -137,7 +140,7 @@ async def test_at_the_end_the_sink_that_failed_is_named_and_the_others_have_all(
         await sane(self, batcher)
 
     monkeypatch.setattr(Delivery, "run", odd)
-    lines = [a_line(sink, a_cluster(), exit_on_last_event=True) for sink in (bad, good)]
+    lines = [await a_line(sink, a_cluster(), exit_on_last_event=True) for sink in (bad, good)]
     with capture_logs(), pytest.raises(EventHandlerError) as caught:
         await asyncio.wait_for(start._follow(lines, None, None, *access_in(tmp_path), 5.0), 20)
     assert caught.value.message == "not everything was delivered (bad: the disk is full)"
@@ -155,12 +158,12 @@ async def test_a_signal_ends_the_wait_for_credentials(tmp_path: Path) -> None:
     assert events(told) == ["stopping", "Successfully shut down"]
 
 
-def test_a_start_without_a_position_says_where_it_begins_and_the_next_one_does_not(tmp_path: Path) -> None:
-    store = Store(None)
+async def test_a_start_without_a_position_says_where_it_begins_and_the_next_one_does_not(tmp_path: Path) -> None:
+    store = SqliteStore(None)
     settings = StartSettings(storage=str(tmp_path))
     with capture_logs() as told:
-        begun = start._start_time(settings, store, "fluentd")
-        assert start._start_time(settings, store, "fluentd") == begun
+        begun = await start._start_time(settings, store, "fluentd")
+        assert await start._start_time(settings, store, "fluentd") == begun
     (line,) = told
     assert line["event"] == "no position in the storage: beginning at the start time"
     assert line["storage"] == str(tmp_path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +13,8 @@ from event_handler.cli import cli
 from event_handler.errors import StateError, UsageError
 from event_handler.go_plugin.read import read
 from event_handler.ports import Commit, DeadLetter, RecordingItem
-from event_handler.state.store import Store
+from event_handler.state.sqlite import SqliteStore
+from tests.support.checkpoints import places
 from tests.unit.go_plugin.test_export_state import bulk_position
 from tests.unit.go_plugin.test_import_state import START
 
@@ -20,17 +22,17 @@ from tests.unit.go_plugin.test_import_state import START
 @pytest.fixture
 def stopped(tmp_path: Path) -> Path:
     """A storage directory with the state of one cluster, which no process works on."""
-    store = Store(tmp_path / "example.test" / "fluentd")
-    store.claim("example.test")
+    store = SqliteStore(tmp_path / "example.test" / "fluentd")
+    asyncio.run(store.claim("example.test"))
     bulk_position(store)
-    store.commit(Commit(dead_letters=[DeadLetter("fluentd", "refused", "user.login", "u", "", b"{}")]))
+    asyncio.run(store.commit(Commit(dead_letters=[DeadLetter("fluentd", "refused", "user.login", "u", "", b"{}")])))
     store.close()
     return tmp_path
 
 
 @pytest.fixture
 def running(stopped: Path) -> Iterator[Path]:
-    store = Store(stopped / "example.test" / "fluentd")
+    store = SqliteStore(stopped / "example.test" / "fluentd")
     yield stopped
     store.close()
 
@@ -59,8 +61,8 @@ def test_show_tells_mode_position_chunks_recordings_and_dead_letters(running: Pa
 
 
 def test_show_tells_how_far_a_search_is(tmp_path: Path) -> None:
-    store = Store(tmp_path / "example.test" / "fluentd")
-    store.commit(Commit({"search": repr(START + 60)}, facts={"start_time": str(START), "mode": "search"}))
+    store = SqliteStore(tmp_path / "example.test" / "fluentd")
+    asyncio.run(store.commit(Commit(places({"search": repr(START + 60)}), notes={"mode": "search"}, start=START)))
     store.close()
     assert "delivered up to      2026-11-21T00:01:00Z\n" in run("show", f"--storage={tmp_path}").output
 
@@ -94,8 +96,8 @@ def test_export_is_refused_while_an_event_handler_runs(running: Path) -> None:
 
 def test_several_states_are_shown_or_one_is_chosen(stopped: Path) -> None:
     for cluster, sink in (("other.test", "fluentd"), ("other.test", "file")):
-        other = Store(stopped / cluster / sink)
-        other.commit(Commit(recordings=[RecordingItem("s", START, True, 0, 0.0, 0)]))
+        other = SqliteStore(stopped / cluster / sink)
+        asyncio.run(other.commit(Commit(recordings=[RecordingItem("s", START, True, 0, 0.0, 0)])))
         other.close()
     assert run("show", f"--storage={stopped}").output.count("recordings waiting") == 3
     one = run("show", f"--storage={stopped}", "--cluster=other.test", "--sink=file").output

@@ -79,7 +79,7 @@ class Run:
         for uid in ids:
             self.sent += 1
             event = Event("user.login", uid, 0.0, 0, body, session)
-            self.batcher.add(Entry(event, b"", Span(CheckpointTracker("s"), None, 1)))
+            self.batcher.add(Entry(event, b"", Span(CheckpointTracker(), None, 1)))
 
     async def until(self, condition: Callable[[], bool], seconds: float) -> float:
         """Wait for it, so long at most, and return the seconds that it took."""

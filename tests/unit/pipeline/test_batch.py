@@ -33,7 +33,7 @@ def batcher(clock: Clock, events: int = 1000, size: int = 10**6, ordered: bool =
 
 
 def entry(uid: str, body: bytes = b"{}", recording: str = "") -> Entry:
-    return Entry(Event("user.login", uid, 0.0, 0, body, recording), b"", Span(CheckpointTracker("s"), None, 1))
+    return Entry(Event("user.login", uid, 0.0, 0, body, recording), b"", Span(CheckpointTracker(), None, 1))
 
 
 def of_session(uid: str, sid: str) -> Entry:

@@ -24,11 +24,14 @@ from event_handler.pipeline.dedup import DuplicateWindow
 from event_handler.pipeline.engine import Pipeline, PipelineLimits
 from event_handler.pipeline.select import Selector
 from event_handler.pipeline.tracker import CheckpointTracker
-from event_handler.ports import DeadLetter, Delivered, Limits, Reject, Retry, Verdict
+from event_handler.ports import DeadLetter, Delivered, Limits, RecordingItem, Reject, Retry, Verdict
 from event_handler.teleport.wire.decode import UNDECODABLE
-from tests.unit.pipeline.test_engine import stored, wire
+from event_handler.teleport.wire.raw import raw_events
+from tests.support.checkpoints import checkpoint, positions
+from tests.support.events import wire
+from tests.support.passing_time import PassingLoop
+from tests.support.pipelines import stored
 from tests.unit.pipeline.test_state_failures import AilingStore
-from tests.unit.sources.passing_time import PassingLoop
 
 STREAMS = 2
 KINDS = ("plain", "plain", "plain", "upload", "poison", "garbage")
@@ -43,7 +46,6 @@ FAULTS = (
     (False, True),
     (True, True),
 )  # of commits, of looks at the dead letters
-LARGE = 10**9
 SILENCE = structlog.wrap_logger(
     None, wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL)
 )  # a line a turn otherwise
@@ -68,6 +70,10 @@ class Desk:
 
     async def close(self) -> None:
         return None
+
+
+def name_of(stream: int) -> str:
+    return f"bulk/2026-01-01/{stream}"
 
 
 class Core(RuleBasedStateMachine):
@@ -96,16 +102,22 @@ class Core(RuleBasedStateMachine):
         """A new process: it knows what the store has remembered, and nothing else."""
         self.desk = Desk()
         window = DuplicateWindow()
-        window.load(self.store.delivered_ids())
+        window.load(self.loop.run_until_complete(self.store.delivered_ids()))
         self.selector = Selector("desk", window, skip_types=("session.upload",))
         self.line = Pipeline(self.desk, self.store, self.selector, PipelineLimits(4, IN_FLIGHT))
         self.run(self.line.__aenter__())
         self.read_from_what_is_remembered()
 
+    def saved(self) -> dict[str, str]:
+        return self.loop.run_until_complete(positions(self.store))
+
+    def pending(self) -> list[RecordingItem]:
+        return self.loop.run_until_complete(self.store.unfinished_recordings())
+
     def read_from_what_is_remembered(self) -> None:
-        saved = self.store.positions("stream/")
-        self.read_up_to = [int(saved.get(f"stream/{number}", "0")) for number in range(STREAMS)]
-        self.trackers = [CheckpointTracker(f"stream/{number}") for number in range(STREAMS)]
+        saved = self.saved()
+        self.read_up_to = [int(saved.get(name_of(number), "0")) for number in range(STREAMS)]
+        self.trackers = [CheckpointTracker() for _ in range(STREAMS)]
         self.readers.clear()
 
     def run(self, work: Coroutine[Any, Any, object]) -> None:
@@ -155,8 +167,8 @@ class Core(RuleBasedStateMachine):
         begin = self.read_up_to[stream]
         events = self.streams[stream][begin : begin + size]
         self.read_up_to[stream] = begin + len(events)
-        position = str(self.read_up_to[stream]) if positioned else None
-        reading = self.line.put(self.trackers[stream], [self.wire(uid) for uid in events], position)
+        reached = checkpoint(name_of(stream), str(self.read_up_to[stream])) if positioned else None
+        reading = self.line.put(self.trackers[stream], raw_events([self.wire(uid) for uid in events]), reached)
         self.readers[stream] = asyncio.create_task(reading)
 
     def wire(self, uid: str) -> bytes:
@@ -236,7 +248,7 @@ class Core(RuleBasedStateMachine):
     @invariant()
     def no_position_passes_what_is_neither_delivered_nor_in_flight(self) -> None:
         for number, events in enumerate(self.streams):
-            reached = int(self.store.positions("stream/").get(f"stream/{number}", "0"))
+            reached = int(self.saved().get(name_of(number), "0"))
             known = (
                 self.received.keys() | {uid for uid, _ in self.desk.open} | self.uploads | self.poison | self.garbage
             )
@@ -251,15 +263,15 @@ class Core(RuleBasedStateMachine):
 
     @invariant()
     def no_position_goes_back(self) -> None:
-        saved = {stream: int(position) for stream, position in self.store.positions("stream/").items()}
+        saved = {stream: int(position) for stream, position in self.saved().items()}
         assert all(saved[stream] >= reached for stream, reached in self.reached.items())
         self.reached = saved
 
     def read_elsewhere(self, stream: int) -> set[str]:
         """Events that another stream still brings after its remembered position: seen again, they are dropped."""
-        saved = self.store.positions("stream/")
+        saved = self.saved()
         others = ((n, events) for n, events in enumerate(self.streams) if n != stream)
-        return {uid for n, events in others for uid in events[int(saved.get(f"stream/{n}", "0")) :]}
+        return {uid for n, events in others for uid in events[int(saved.get(name_of(n), "0")) :]}
 
     def teardown(self) -> None:
         try:
@@ -282,13 +294,11 @@ class Core(RuleBasedStateMachine):
             self.everything_is_answered()
         self.nothing_comes_twice_without_a_reason()
         written = {uid for events in self.streams for uid in events}
-        dead = [self.dead(letter) for letter in stored(self.store)]
+        dead = [self.dead(letter) for letter in self.loop.run_until_complete(stored(self.store))]
         assert set(self.received) == written - self.uploads - self.poison - self.garbage
         assert sorted(dead) == sorted((self.poison | self.garbage) & written)
-        assert {item.session_id for item in self.store.due_recordings(LARGE * 10, 10_000)} == self.uploads
-        assert self.store.positions("stream/") == {
-            f"stream/{n}": str(len(events)) for n, events in enumerate(self.streams)
-        }
+        assert {item.session_id for item in self.pending()} == self.uploads
+        assert self.saved() == {name_of(n): str(len(events)) for n, events in enumerate(self.streams)}
 
     def dead(self, letter: DeadLetter) -> str:
         """The id of the event that a letter holds."""

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from event_handler.event import fingerprint
 from event_handler.pipeline.dedup import BUCKETS, DuplicateWindow
-from event_handler.state.store import REMEMBERED_IDS
+from event_handler.ports import REMEMBERED_IDS
 
 KEPT = 4
 

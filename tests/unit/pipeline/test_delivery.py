@@ -9,8 +9,8 @@ import pytest
 
 from event_handler.pipeline.verdicts import SEVERAL_REFUSED
 from event_handler.ports import Denied, Partial, Retry, Verdict
+from tests.support.passing_time import in_passing_time
 from tests.unit.pipeline.delivering import NO_ANSWER, NO_CONNECTION, Receiver, delivering, ids, status
-from tests.unit.pipeline.in_passing_time import in_passing_time
 
 HOUR = 3600.0  # seconds
 CONTENT = [400, 413, 422]

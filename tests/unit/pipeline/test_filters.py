@@ -15,7 +15,7 @@ from event_handler.pipeline.dedup import DuplicateWindow
 from event_handler.pipeline.filters import Filter
 from event_handler.pipeline.select import Selector
 from event_handler.teleport.wire.raw import raw_events
-from tests.unit.pipeline.test_engine import wire
+from tests.support.events import wire
 
 # What event types of Teleport 15 to 19 are made of, and codes.
 kinds = st.text("abcdefghijklmnopqrstuvwxyz0123456789._-", max_size=8) | st.sampled_from(

@@ -20,9 +20,11 @@ from event_handler.pipeline.engine import Pipeline, PipelineLimits
 from event_handler.pipeline.select import Selector
 from event_handler.pipeline.tracker import CheckpointTracker
 from event_handler.ports import Delivered, Limits, Reject, Retry, Split, Verdict
-from event_handler.state.store import Store
-from tests.unit.pipeline.in_passing_time import in_passing_time
-from tests.unit.pipeline.test_engine import wire
+from event_handler.state.sqlite import SqliteStore
+from event_handler.teleport.wire.raw import raw_events
+from tests.support.checkpoints import mark
+from tests.support.events import wire
+from tests.support.passing_time import in_passing_time
 
 EVENTS = 400
 SESSIONS = 30
@@ -67,16 +69,16 @@ class Unsteady:
         return None
 
 
-async def deliver_all(sink: Unsteady, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+async def deliver_all(sink: Unsteady, store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """Events of many sessions and of none, mixed, in runs of ten."""
     monkeypatch.setattr(delivery, "FIRST_WAIT", 0.0005)
     sids = [f"session-{number % SESSIONS}" if number % 3 else "" for number in range(EVENTS)]
     wires = [wire(str(number), **({"sid": sid} if sid else {})) for number, sid in enumerate(sids)]
     limits = PipelineLimits(sink.limits.requests, 10**6)
     async with asyncio.timeout(600), Pipeline(sink, store, Selector("unsteady", DuplicateWindow()), limits) as line:
-        tracker = CheckpointTracker("s")
+        tracker = CheckpointTracker()
         for begin in range(0, EVENTS, 10):
-            await line.put(tracker, wires[begin : begin + 10], str(begin))
+            await line.put(tracker, raw_events(wires[begin : begin + 10]), mark(str(begin)))
         await line.drain_all()
         assert line.retries > 0
 
@@ -86,7 +88,7 @@ async def test_each_session_and_what_belongs_to_none_arrives_in_the_order_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, events: int
 ) -> None:
     sink = Unsteady(ordered=True, events=events)
-    await deliver_all(sink, Store(tmp_path), monkeypatch)
+    await deliver_all(sink, SqliteStore(None), monkeypatch)
     assert {sid: numbers for sid, numbers in sink.took.items() if numbers != sorted(numbers)} == {}
     assert sorted(number for numbers in sink.took.values() for number in numbers) == list(range(EVENTS))
     assert sink.most > 1
@@ -97,15 +99,15 @@ async def test_an_event_that_is_refused_does_not_change_the_order_of_the_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sink = Unsteady(ordered=True, events=7, poison=frozenset({"31", "32", "200"}))
-    store = Store(tmp_path)
+    store = SqliteStore(None)
     await deliver_all(sink, store, monkeypatch)
     assert {sid: numbers for sid, numbers in sink.took.items() if numbers != sorted(numbers)} == {}
-    assert store.dead_letters() == 3
+    assert await store.dead_letters() == 3
 
 
 async def test_without_it_a_failing_sink_mixes_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sink = Unsteady(ordered=False, events=1)
-    await deliver_all(sink, Store(tmp_path), monkeypatch)
+    await deliver_all(sink, SqliteStore(None), monkeypatch)
     assert any(numbers != sorted(numbers) for numbers in sink.took.values())
 
 
@@ -117,12 +119,12 @@ async def test_recordings_keep_their_order_and_go_at_the_same_time(
     limits = PipelineLimits(sink.limits.requests, 10**6)
     async with (
         asyncio.timeout(60),
-        Pipeline(sink, Store(tmp_path), Selector("unsteady", DuplicateWindow()), limits) as line,
+        Pipeline(sink, SqliteStore(None), Selector("unsteady", DuplicateWindow()), limits) as line,
     ):
         for number in range(0, 200, 5):
             for session in ("r1", "r2", "r3"):
                 wires = [wire(str(at), "print", number=at) for at in range(number, number + 5)]
-                await line.put(CheckpointTracker(f"recording/{session}"), wires, str(number), session)
+                await line.put(CheckpointTracker(), raw_events(wires, session), mark(str(number)))
         await line.drain_all()
     assert sink.took == {session: list(range(200)) for session in ("r1", "r2", "r3")}
     assert sink.most > 1

@@ -7,11 +7,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from event_handler.event import Event
-from event_handler.pipeline.dead_letters import retry_dead_letters
+from event_handler.pipeline.dead_letters import DeadLetterRetry
 from event_handler.pipeline.tracker import CheckpointTracker
 from event_handler.ports import Partial, Reject, Verdict
-from event_handler.state.store import FILE, Store
-from tests.unit.pipeline.test_engine import ScriptedSink, pipeline, wire
+from event_handler.state.sqlite import FILE, SqliteStore
+from event_handler.teleport.wire.raw import raw_events, restored
+from tests.support.checkpoints import mark
+from tests.support.events import wire
+from tests.support.pipelines import pipeline
+from tests.support.sinks import ScriptedSink
 
 SAID = "https://user:hunter2@c:8088/v1/hunter2?token=hunter2 says: password=hunter2, bad field x"
 
@@ -25,16 +29,16 @@ class Quoting(ScriptedSink):
 
 
 async def test_a_dead_letter_keeps_its_reason_without_secrets_also_when_it_is_refused_again(tmp_path: Path) -> None:
-    store = Store(tmp_path)
+    store = SqliteStore(tmp_path)
     async with pipeline(Quoting(), store) as line:
-        await line.put(CheckpointTracker("s"), [wire("a"), wire("bad")], "p")
+        await line.put(CheckpointTracker(), raw_events([wire("a"), wire("bad")]), mark("p"))
         await line.drain_all()
     kept = (tmp_path / FILE).read_bytes() + (tmp_path / f"{FILE}-wal").read_bytes()
     assert b"https://c:8088 says: password=***, bad field x" in kept
     assert b"hunter2" not in kept
-    store.rows("UPDATE dead_letters SET retry = 1, reason = ''")
+    store._rows("UPDATE dead_letters SET retry = 1, reason = ''")
     end = asyncio.Event()
     end.set()
-    await retry_dead_letters(Quoting(), store, end, lambda _: None)
-    assert store.rows("SELECT reason FROM dead_letters") == [("https://c:8088 says: password=***, bad field x",)]
+    await DeadLetterRetry(Quoting(), store, restored, lambda _: None).run(end)
+    assert store._rows("SELECT reason FROM dead_letters") == [("https://c:8088 says: password=***, bad field x",)]
     store.close()

@@ -11,7 +11,7 @@ import pytest
 
 from event_handler.event import Event
 from event_handler.pipeline import delivery
-from event_handler.pipeline.dead_letters import retry_dead_letters
+from event_handler.pipeline.dead_letters import DeadLetterRetry
 from event_handler.pipeline.dedup import DuplicateWindow
 from event_handler.pipeline.engine import Pipeline, PipelineLimits
 from event_handler.pipeline.select import Selector
@@ -20,9 +20,11 @@ from event_handler.pipeline.transforms.add_fields import AddFields, AddFieldsOpt
 from event_handler.pipeline.transforms.chain import Chain
 from event_handler.pipeline.transforms.drop_fields import DropFields, DropFieldsOptions
 from event_handler.ports import Delivered, Limits, Reject, Verdict
-from event_handler.state.store import Store
-from event_handler.teleport.wire.raw import raw_events
-from tests.unit.pipeline.test_engine import stored, wire
+from event_handler.state.sqlite import SqliteStore
+from event_handler.teleport.wire.raw import raw_events, restored
+from tests.support.checkpoints import CHUNK, mark, positions
+from tests.support.events import wire
+from tests.support.pipelines import stored
 
 LABEL = AddFields(AddFieldsOptions(fields={"environment": "production"}), "label")
 
@@ -59,22 +61,22 @@ class Fussy:
         return None if orjson.loads(event.body)["user"] == "robot" else event
 
 
-async def put(sink: Keeping, store: Store, chain: Chain, *wires: bytes) -> None:
+async def put(sink: Keeping, store: SqliteStore, chain: Chain, *wires: bytes) -> None:
     selector = Selector(sink.name, DuplicateWindow())
     async with Pipeline(sink, store, selector, PipelineLimits(3, 100_000), chain) as line:
-        await line.put(CheckpointTracker("s"), wires, "p")
+        await line.put(CheckpointTracker(), raw_events(wires), mark("p"))
         await line.drain_all()
 
 
-async def retried(sink: Keeping, store: Store, chain: Chain) -> None:
-    store.rows("UPDATE dead_letters SET retry = 1")
+async def retried(sink: Keeping, store: SqliteStore, chain: Chain) -> None:
+    store._rows("UPDATE dead_letters SET retry = 1")
     end = asyncio.Event()
     end.set()
-    await retry_dead_letters(sink, store, end, lambda _: None, chain)
+    await DeadLetterRetry(sink, store, restored, lambda _: None, chain).run(end)
 
 
 async def test_the_sink_gets_what_the_transforms_made(tmp_path: Path) -> None:
-    sink, store = Keeping(), Store(tmp_path)
+    sink, store = Keeping(), SqliteStore(tmp_path)
     less = DropFields(DropFieldsOptions(fields=("uid",)), "less")
     await put(sink, store, Chain([LABEL, less]), wire("a"))
     assert orjson.loads(sink.bodies["a"]) == {"environment": "production", "event": "user.login", "ei": 0}
@@ -84,43 +86,43 @@ async def test_a_dead_letter_keeps_the_event_as_it_was_and_a_retry_passes_the_tr
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(delivery, "FIRST_WAIT", 0.001)
-    sink, store = Keeping(), Store(tmp_path)
+    sink, store = Keeping(), SqliteStore(tmp_path)
     sink.refused = {"a"}
     await put(sink, store, Chain([LABEL]), wire("a"), *(wire(f"other-{n}") for n in range(30)))
-    (letter,) = stored(store)
+    (letter,) = await stored(store)
     assert orjson.loads(letter.body) == {"uid": "a", "event": "user.login", "ei": 0}
     sink.refused = set()
     await retried(sink, store, Chain([LABEL]))
     assert orjson.loads(sink.bodies["a"])["environment"] == "production"
-    assert stored(store) == []
+    assert await stored(store) == []
 
 
 async def test_an_event_that_no_transform_lets_on_is_done(tmp_path: Path) -> None:
-    sink, store = Keeping(), Store(tmp_path)
+    sink, store = Keeping(), SqliteStore(tmp_path)
     await put(sink, store, Chain([Fussy()]), wire("a", user="robot"), wire("b", user="alice"), wire("c", user="robot"))
     assert set(sink.bodies) == {"b"}
-    assert store.positions("s") == {"s": "p"}
+    assert await positions(store) == {CHUNK: "p"}
     await put(sink, store, Chain([Fussy()]), wire("d", user="robot"))
-    assert store.positions("s") == {"s": "p"}
+    assert await positions(store) == {CHUNK: "p"}
 
 
 async def test_an_event_that_a_transform_fails_for_is_a_dead_letter_and_holds_up_no_other(tmp_path: Path) -> None:
-    sink, store = Keeping(), Store(tmp_path)
+    sink, store = Keeping(), SqliteStore(tmp_path)
     await put(sink, store, Chain([Fussy()]), wire("a"), wire("b", user="alice"))
     assert set(sink.bodies) == {"b"}
-    (letter,) = stored(store)
+    (letter,) = await stored(store)
     assert (letter.id, letter.reason) == ("a", "the transform fussy failed (KeyError: 'user')")
     await retried(sink, store, Chain([Fussy()]))
-    assert [kept.reason for kept in stored(store)] == [letter.reason]
+    assert [kept.reason for kept in await stored(store)] == [letter.reason]
     await retried(sink, store, Chain())
     assert set(sink.bodies) == {"a", "b"}
-    assert b"".join(store.delivered_ids()).count(
+    assert b"".join(await store.delivered_ids()).count(
         Selector(sink.name, DuplicateWindow()).select(raw_events([wire("a")])).events[0][1]
     )
 
 
 async def test_the_order_of_a_session_is_kept_without_its_id(tmp_path: Path) -> None:
-    sink, store = Keeping(ordered=True), Store(tmp_path)
+    sink, store = Keeping(ordered=True), SqliteStore(tmp_path)
     chain = Chain([DropFields(DropFieldsOptions(fields=("sid",)), "less")])
     await put(sink, store, chain, *(wire(f"e{n}", sid="s1") for n in range(30)))
     assert list(sink.bodies) == [f"e{n}" for n in range(30)]

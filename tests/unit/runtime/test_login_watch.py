@@ -15,10 +15,11 @@ from event_handler.errors import ConnectError, StateError
 from event_handler.runtime import login_watch
 from event_handler.runtime.lockout import LockSettings, LoginLockout
 from event_handler.runtime.login_watch import LoginWatch
-from event_handler.state.store import Store
+from event_handler.state.sqlite import SqliteStore
 from event_handler.teleport.wire.messages import write_time
-from tests.unit.pipeline.test_engine import wire
-from tests.unit.sources.scripted import ScriptedClient
+from tests.support.events import wire
+from tests.support.scripted_cluster import ScriptedClient
+from tests.support.waiting import until
 
 
 class Cluster(ScriptedClient):
@@ -56,7 +57,7 @@ def failures(user: str, count: int, ago: float = 10.0) -> list[bytes]:
     ]
 
 
-def lockout(store: Store, count: int = 3) -> LoginLockout:
+def lockout(store: SqliteStore, count: int = 3) -> LoginLockout:
     return LoginLockout(LockSettings(count, 60.0, 0.0), store)
 
 
@@ -71,15 +72,9 @@ async def watching(connect: Callable[[], Cluster], watcher: LoginLockout) -> Asy
         await asyncio.gather(running, return_exceptions=True)
 
 
-async def until(true: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20):
-        while not true():
-            await asyncio.sleep(0.005)
-
-
 @pytest.mark.parametrize("bulk", [True, False])
 async def test_fifty_of_fifty_failed_logins_are_seen(bulk: bool) -> None:
-    client, store = Cluster(), Store(None)
+    client, store = Cluster(), SqliteStore(None)
     client.bulk = bulk
     client.log = failures("alice", 49)
     async with watching(lambda: client, lockout(store, 50)) as watch:
@@ -92,7 +87,7 @@ async def test_fifty_of_fifty_failed_logins_are_seen(bulk: bool) -> None:
 
 
 async def test_a_login_that_appears_late_is_counted() -> None:
-    client, store = Cluster(), Store(None)
+    client, store = Cluster(), SqliteStore(None)
     client.log = failures("alice", 2, 290.0) + failures("bob", 1, 1.0)
     async with watching(lambda: client, lockout(store)):
         await until(lambda: len(client.searched) > 3)
@@ -101,7 +96,7 @@ async def test_a_login_that_appears_late_is_counted() -> None:
 
 
 async def test_whatever_fails_the_watch_goes_on_and_counts_nothing_twice(monkeypatch: pytest.MonkeyPatch) -> None:
-    client, store = Cluster(), Store(None)
+    client, store = Cluster(), SqliteStore(None)
     faults: list[Exception] = [
         ConnectError("away"),
         StateError("disk"),
@@ -112,8 +107,8 @@ async def test_whatever_fails_the_watch_goes_on_and_counts_nothing_twice(monkeyp
     watcher = lockout(store)
     observe = watcher.observe
 
-    def failing(wires: list[bytes]) -> None:
-        observe(wires)
+    async def failing(wires: list[bytes]) -> None:
+        await observe(wires)
         if faults:
             raise faults.pop()
 
@@ -129,7 +124,7 @@ async def test_whatever_fails_the_watch_goes_on_and_counts_nothing_twice(monkeyp
 
 
 async def test_after_a_restart_what_was_counted_counts_once() -> None:
-    client, store = Cluster(), Store(None)
+    client, store = Cluster(), SqliteStore(None)
     client.log = failures("alice", 2)
     for _ in range(3):
         async with watching(lambda: client, lockout(store)) as watch:
@@ -146,7 +141,10 @@ async def test_where_a_search_is_a_costly_query_it_is_made_every_half_a_minute(m
     monkeypatch.setattr(login_watch, "POLL_BULK", 3600.0)
     costly, cheap = Cluster(), Cluster()
     cheap.bulk = False
-    async with watching(lambda: costly, lockout(Store(None))), watching(lambda: cheap, lockout(Store(None))):
+    async with (
+        watching(lambda: costly, lockout(SqliteStore(None))),
+        watching(lambda: cheap, lockout(SqliteStore(None))),
+    ):
         await until(lambda: len(cheap.searched) > 5)
     assert len(costly.searched) == 1
 
@@ -155,5 +153,5 @@ async def test_the_end_does_not_wait_for_ever_for_a_cluster_that_is_away() -> No
     def away() -> Cluster:
         raise ConnectError("away")
 
-    async with watching(away, lockout(Store(None))) as watch, asyncio.timeout(20):
+    async with watching(away, lockout(SqliteStore(None))) as watch, asyncio.timeout(20):
         await watch.finish(0.05)

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
+from event_handler.checkpoint import day_of
 from event_handler.errors import (
     ConfigurationError,
     ConnectError,
@@ -28,13 +29,13 @@ from event_handler.ports import Commit, RecordingItem
 from event_handler.runtime import session, supervise
 from event_handler.runtime.fan_out import FanOut, Member
 from event_handler.runtime.session import Follower, FollowSettings
-from event_handler.sources.export import day_of
 from event_handler.sources.recordings import RecordingSource
-from event_handler.state.store import Store
+from event_handler.state.sqlite import SqliteStore
 from event_handler.teleport.rpc.client import Client
-from tests.unit.pipeline.test_engine import ScriptedSink, wire
-from tests.unit.sources.scripted import ScriptedClient
-from tests.unit.sources.test_recordings import until
+from tests.support.events import wire
+from tests.support.scripted_cluster import ScriptedClient
+from tests.support.sinks import ScriptedSink
+from tests.support.waiting import until
 from tests.unit.teleport.rpc.odd_server import CLUSTER, Answer, OddServer, odd_server, sane
 from tests.unit.teleport.rpc.test_odd_answers import BROKEN, GREETINGS
 
@@ -58,10 +59,10 @@ SETTINGS = FollowSettings(
 
 @asynccontextmanager
 async def follower_of(
-    connect: Callable[[], Client], sink: ScriptedSink, store: Store | None = None, **changes: Any
+    connect: Callable[[], Client], sink: ScriptedSink, store: SqliteStore | None = None, **changes: Any
 ) -> AsyncIterator[Follower]:
     store, selector, limits = (
-        store or Store(None),
+        store or SqliteStore(None),
         Selector("scripted", DuplicateWindow()),
         PipelineLimits(3, 1_000_000),
     )
@@ -73,7 +74,7 @@ async def follower_of(
 
 @asynccontextmanager
 async def following(
-    client: Client, sink: ScriptedSink, store: Store | None = None, **changes: Any
+    client: Client, sink: ScriptedSink, store: SqliteStore | None = None, **changes: Any
 ) -> AsyncIterator[list[MutableMapping[str, Any]]]:
     with capture_logs() as lines:
         async with follower_of(lambda: client, sink, store, **changes) as follower:
@@ -235,8 +236,8 @@ async def test_another_cluster_than_that_of_the_state_is_refused_at_the_start_on
 async def test_fetching_recordings_that_fails_is_begun_again_and_the_audit_log_read_on(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    client, sink, store = ScriptedClient(), ScriptedSink(), Store(None)
-    store.commit(Commit(recordings=[RecordingItem("s1", time(), True, 0, 0.0, 0)]))
+    client, sink, store = ScriptedClient(), ScriptedSink(), SqliteStore(None)
+    await store.commit(Commit(recordings=[RecordingItem("s1", time(), True, 0, 0.0, 0)]))
     client.recordings["s1"] = [wire("r1")]
     sane, failures = RecordingSource.run, [AttributeError("a fault of ours"), StateError("the disk is full")]
 

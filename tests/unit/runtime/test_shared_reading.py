@@ -6,32 +6,35 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from datetime import date
 from time import time
 from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
 
+from event_handler.checkpoint import DONE, Chunk, Mode, Progress, Recording, day_of
 from event_handler.errors import StateError
 from event_handler.pipeline import dead_letters
 from event_handler.pipeline.dedup import DuplicateWindow
 from event_handler.pipeline.delivery import Delivery
 from event_handler.pipeline.engine import Pipeline, PipelineLimits
 from event_handler.pipeline.select import Selector
-from event_handler.ports import Commit, RecordingItem
+from event_handler.ports import Commit, RecordingItem, StateStore
 from event_handler.runtime import fan_out, merged_state, session, shared_reading, supervise, worker
 from event_handler.runtime.fan_out import FanOut, Member
 from event_handler.runtime.merged_state import MergedState
 from event_handler.runtime.shared_reading import SharedReading
 from event_handler.runtime.sinks import Filters, PlannedSink
 from event_handler.runtime.worker import KeptWorker
-from event_handler.sources.export import CLOSED_DAYS, DONE, FIRST_DAY, day_of
-from event_handler.sources.search import STREAM
-from event_handler.state.store import Store
-from tests.unit.pipeline.test_engine import ScriptedSink, wire
+from event_handler.state.sqlite import SqliteStore
+from event_handler.teleport.wire.raw import raw_events
+from tests.support.checkpoints import places
+from tests.support.events import wire
+from tests.support.scripted_cluster import ScriptedClient, wire_at
+from tests.support.sinks import ScriptedSink
+from tests.support.waiting import until
 from tests.unit.runtime.test_session import SETTINGS
-from tests.unit.sources.scripted import ScriptedClient, wire_at
-from tests.unit.sources.test_recordings import until
 
 TODAY = str(day_of(time()))
 ALL = [f"e{number}" for number in range(40)]
@@ -71,7 +74,11 @@ def more(client: ScriptedClient, name: str, count: int = 40) -> list[str]:
 
 @asynccontextmanager
 async def shared(
-    client: ScriptedClient, *sinks: Named, size: int = 1_000_000, stores: dict[str, Store] | None = None, **changes: Any
+    client: ScriptedClient,
+    *sinks: Named,
+    size: int = 1_000_000,
+    stores: dict[str, SqliteStore] | None = None,
+    **changes: Any,
 ) -> AsyncIterator[list[KeptWorker]]:
     """The sinks at work on one reading."""
     settings = replace(SETTINGS, **changes)
@@ -79,7 +86,7 @@ async def shared(
     workers = [
         KeptWorker(
             PlannedSink(sink, Filters((), (), ())),
-            (stores or {}).get(sink.name) or Store(None),
+            (stores or {}).get(sink.name) or SqliteStore(None),
             lambda: client,
             settings,
             size,
@@ -111,9 +118,9 @@ async def test_each_chunk_is_asked_for_once() -> None:
 async def test_a_run_to_the_last_event_ends_when_all_have_everything() -> None:
     client, sinks = a_cluster(), [Named(name) for name in "abc"]
     client.recordings["s1"] = [wire("r1")]
-    stores = {name: Store(None) for name in "abc"}
+    stores = {name: SqliteStore(None) for name in "abc"}
     for store in stores.values():
-        store.commit(Commit(recordings=[RecordingItem("s1", time(), True, 0, 0.0, 0)]))
+        await store.commit(Commit(recordings=[RecordingItem("s1", time(), True, 0, 0.0, 0)]))
     async with shared(client, *sinks, stores=stores, exit_on_last_event=True) as workers:
         await until(lambda: all(worker.audit.delivered == len(ALL) for worker in workers))
         await until(lambda: all(worker.recordings.delivered == 1 for worker in workers))
@@ -132,7 +139,7 @@ async def test_one_that_takes_nothing_is_detached_catches_up_and_shares_again() 
             assert not bad.delivered
             bad.hold.set()
             await until(lambda: set(bad.delivered) == {*ALL, *new})
-            await until(lambda: behind.facts()["reading"] == "shared")
+            await until(behind.facts, lambda facts: facts["reading"] == "shared")
             last = more(client, "last")
             await until(lambda: set(bad.delivered) == set(good.delivered) == {*ALL, *new, *last})
     told = [line["event"] for line in lines if line.get("sink") == "bad"]
@@ -178,13 +185,13 @@ async def test_a_fault_in_one_sinks_pipeline_stops_no_other_and_loses_nothing(mo
 
 async def test_a_new_sink_beside_an_old_one_reads_the_past_for_itself_first() -> None:
     client, old, new = a_cluster(), Named("old"), Named("new")
-    done = Store(None)
-    done.commit(
-        Commit(positions={f"bulk/{TODAY}/chunk": DONE}, facts={"mode": "bulk", FIRST_DAY: TODAY, "start_time": "1.0"})
-    )
+    done = SqliteStore(None)
+    today = day_of(time())
+    progress = Progress(Mode.BULK, first_day=today, chunks={Chunk(today, "chunk"): DONE})
+    await done.commit(Commit(start=1.0, progress=progress))
     async with shared(client, old, new, stores={"old": done}) as (_, second):
         await until(lambda: set(new.delivered) == set(ALL))
-        await until(lambda: second.facts()["reading"] == "shared")
+        await until(second.facts, lambda facts: facts["reading"] == "shared")
         last = more(client, "last")
         await until(lambda: set(last) <= set(new.delivered) and set(last) == set(old.delivered))
     assert [name for name, _ in client.asked].count("last") == 1
@@ -199,8 +206,14 @@ class Group:
         self.sinks = sinks
         self.state = MergedState(fan)
 
-    def store(self, name: str) -> Store:
+    def store(self, name: str) -> StateStore:
         return self.members[name].store
+
+    async def have(self, **progress: Progress) -> None:
+        """How far each of them is, at the beginning of a reading."""
+        for name, one in progress.items():
+            await self.store(name).commit(Commit(progress=one))
+        await self.state.progress()
 
 
 @pytest.fixture
@@ -213,7 +226,7 @@ async def group() -> AsyncIterator[Group]:
 
 class Opened:
     def __init__(self, sink: Named, skip: tuple[str, ...]) -> None:
-        self._store = Store(None)
+        self._store = SqliteStore(None)
         selector = Selector(sink.name, DuplicateWindow(), skip_types=skip)
         self._pipeline = Pipeline(sink, self._store, selector, PipelineLimits(3, 1_000_000))
         self._name = sink.name
@@ -229,97 +242,115 @@ class Opened:
 async def test_what_is_new_does_not_depend_on_filters(group: Group) -> None:
     branch = group.fan.audit
     group.members["a"].detach()  # then there is only one that wants none of them
-    stream = branch.track("search")
-    assert await branch.put(stream, [wire("x"), wire("y")], None) == 2
-    assert await branch.put(stream, [wire("y"), wire("z")], None) == 1
+    stream = await branch.track()
+    assert await branch.put(stream, raw_events([wire("x"), wire("y")]), None) == 2
+    assert await branch.put(stream, raw_events([wire("y"), wire("z")]), None) == 1
     await branch.drain(stream)
     assert group.sinks["b"].delivered == []
 
 
+ONE = Chunk(date(2026, 3, 5), "one")
+
+
 async def test_who_has_had_all_of_a_chunk_gets_no_more_of_it(group: Group) -> None:
-    group.store("a").commit(Commit(positions={f"bulk/{TODAY}/one": DONE}))
-    stream = group.fan.audit.track(f"bulk/{TODAY}/one")
+    await group.have(a=Progress(Mode.BULK, chunks={ONE: DONE}), b=Progress(Mode.BULK))
+    stream = await group.fan.audit.track(ONE)
     assert [member.name for member in stream.trackers] == ["b"]
 
 
 @pytest.mark.parametrize(
-    ("first", "second", "merged"),
+    ("first", "second", "both"),
     [
-        ({"one": DONE}, {"one": DONE}, {"one": DONE}),
-        ({"one": DONE}, {}, {"one": ""}),
-        ({"one": "a1:5"}, {"one": "a1:5"}, {"one": "a1:5"}),
-        ({"one": "a1:5"}, {"one": "a1:9"}, {"one": ""}),
-        ({"one": DONE}, {"one": "a1:9"}, {"one": "a1:9"}),
+        ({ONE: DONE}, {ONE: DONE}, {ONE: DONE}),
+        ({ONE: DONE}, {}, {ONE: ""}),
+        ({ONE: "a1:5"}, {ONE: "a1:5"}, {ONE: "a1:5"}),
+        ({ONE: "a1:5"}, {ONE: "a1:9"}, {ONE: ""}),
+        ({ONE: DONE}, {ONE: "a1:9"}, {ONE: "a1:9"}),
     ],
 )
 def test_a_chunk_goes_on_where_all_have_come_to(
-    group: Group, first: dict[str, str], second: dict[str, str], merged: dict[str, str]
+    first: dict[Chunk, str], second: dict[Chunk, str], both: dict[Chunk, str]
 ) -> None:
-    for name, cursors in (("a", first), ("b", second)):
-        group.store(name).commit(
-            Commit(positions={f"bulk/{TODAY}/{chunk}": cursor for chunk, cursor in cursors.items()})
-        )
-    assert group.state.positions("bulk/") == {f"bulk/{TODAY}/{chunk}": cursor for chunk, cursor in merged.items()}
+    members = [Progress(Mode.BULK, chunks=chunks) for chunks in (first, second)]
+    assert merged_state.merged(members).chunks == both
 
 
-def test_days_that_one_has_closed_are_read_for_the_other_only(group: Group) -> None:
-    group.store("a").remember(FIRST_DAY, "2026-03-05")
-    group.store("b").remember(FIRST_DAY, "2026-03-03")
-    group.store("b").remember(CLOSED_DAYS, "2026-03-04")
-    assert (group.state.fact(FIRST_DAY), group.state.fact(CLOSED_DAYS)) == ("2026-03-03", "")
-    stream = group.fan.audit.track("bulk/2026-03-03/x")
+async def test_days_that_one_has_closed_are_read_for_the_other_only(group: Group) -> None:
+    third, fourth, fifth = (date(2026, 3, day) for day in (3, 4, 5))
+    await group.have(
+        a=Progress(Mode.BULK, first_day=fifth),
+        b=Progress(Mode.BULK, first_day=third, closed_days=frozenset({fourth})),
+    )
+    together = await group.state.progress()
+    assert (together.first_day, together.closed_days) == (third, frozenset())
+    stream = await group.fan.audit.track(Chunk(third, "x"))
     assert [member.name for member in stream.trackers] == ["b"]
-    group.state.remember(FIRST_DAY, "2026-03-04")
-    assert (group.store("a").fact(FIRST_DAY), group.store("b").fact(FIRST_DAY)) == ("2026-03-05", "2026-03-04")
+    await group.state.close_days(fourth)
+    assert [(await group.store(name).progress()).first_day for name in "ab"] == [fifth, fourth]
 
 
-def test_a_new_member_never_gets_days_before_its_start(group: Group) -> None:
-    group.store("a").remember(FIRST_DAY, "1970-01-05")
-    group.state.agree_on_days()
-    assert group.store("b").fact(FIRST_DAY) == "1970-01-12"
+async def test_a_new_member_never_gets_days_before_its_start(group: Group) -> None:
+    await group.store("a").close_days(date(1970, 1, 5))
+    await group.state.agree_on_days()
+    assert (await group.store("b").progress()).first_day == date(1970, 1, 12)
 
 
-def test_a_search_goes_on_where_the_last_one_is(group: Group) -> None:
-    assert group.state.positions(STREAM) == {}
-    group.store("a").commit(Commit(positions={STREAM: "900.5"}))
-    assert group.state.positions(STREAM) == {}
-    group.store("b").commit(Commit(positions={STREAM: "1000.0"}))
-    assert group.state.positions(STREAM) == {STREAM: "900.5"}
+async def test_a_search_goes_on_where_the_last_one_is(group: Group) -> None:
+    assert (await group.state.progress()).searched is None
+    await group.store("a").commit(Commit(places({"search": "900.5"})))
+    assert (await group.state.progress()).searched is None
+    await group.store("b").commit(Commit(places({"search": "1000.0"})))
+    assert (await group.state.progress()).searched == 900.5
 
 
-def pending(store: Store, **changes: Any) -> None:
-    store.commit(Commit(recordings=[replace(RecordingItem("s1", 5.0, True, 0, 0.0, 0), **changes)]))
+async def pending(store: StateStore, **changes: Any) -> None:
+    await store.commit(Commit(recordings=[replace(RecordingItem("s1", 5.0, True, 0, 0.0, 0), **changes)]))
 
 
-def test_a_recording_waits_until_all_know_of_it_but_not_for_ever(group: Group, monkeypatch: pytest.MonkeyPatch) -> None:
-    pending(group.store("a"))
-    assert group.state.due_recordings(10.0, 10, 100.0) == []
-    pending(group.store("b"), announced=4.0, next_index=7)
-    (item,) = group.state.due_recordings(10.0, 10, 100.0)
+async def test_a_recording_waits_until_all_know_of_it_but_not_for_ever(
+    group: Group, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await pending(group.store("a"))
+    assert await group.state.due_recordings(10.0, 10) == []
+    await pending(group.store("b"), announced=4.0, next_index=7)
+    (item,) = await group.state.due_recordings(10.0, 10)
     assert (item.announced, item.next_index) == (4.0, 0)
-    group.state.recording_done("s1")
-    assert group.state.due_recordings(10.0, 10, 100.0) == []
-    group.store("a").commit(Commit(recordings=[RecordingItem("s2", 5.0, True, 0, 0.0, 0)]))
+    await group.state.recording_done("s1")
+    assert await group.state.due_recordings(10.0, 10) == []
+    await group.store("a").commit(Commit(recordings=[RecordingItem("s2", 5.0, True, 0, 0.0, 0)]))
     monkeypatch.setattr(merged_state, "ANNOUNCED_TO_ALL", 0.0)
-    assert [item.session_id for item in group.state.due_recordings(10.0, 10, 100.0)] == ["s2"]
-    stream = group.fan.recordings.track("recording/s2")
+    assert [item.session_id for item in await group.state.due_recordings(10.0, 10)] == ["s2"]
+    stream = await group.fan.recordings.track(Recording("s2"))
     assert [member.name for member in stream.trackers] == ["a"]
 
 
-def test_a_state_that_fails_detaches_its_sink_and_the_last_one_says_why(
+async def test_a_state_that_fails_detaches_its_sink_and_the_last_one_says_why(
     group: Group, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def failing(name: str) -> str:
+    async def failing() -> Progress:
         raise StateError("the disk is full")
 
-    monkeypatch.setattr(group.store("b"), "fact", failing)
+    monkeypatch.setattr(group.store("b"), "progress", failing)
     with capture_logs() as lines:
-        assert group.state.fact("anything") == ""
+        assert (await group.state.progress()).searched is None
     assert [(line["sink"], line["reason"]) for line in lines] == [("b", "the disk is full")]
     assert [member.name for member in group.fan.members] == ["a"]
-    monkeypatch.setattr(group.store("a"), "fact", failing)
+    monkeypatch.setattr(group.store("a"), "progress", failing)
     with pytest.raises(StateError, match="the disk is full"):
-        group.state.fact("anything")
+        await group.state.progress()
+
+
+async def test_a_state_that_does_not_answer_holds_up_no_other_sink(
+    group: Group, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def hanging() -> Progress:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    monkeypatch.setattr(group.store("b"), "progress", hanging)
+    with capture_logs() as lines:
+        await group.state.progress()
+    assert [(line["sink"], line["reason"]) for line in lines] == [("b", "its state does not answer")]
 
 
 async def test_by_search_one_that_is_far_behind_does_not_hold_up_the_others_start() -> None:
@@ -329,14 +360,12 @@ async def test_by_search_one_that_is_far_behind_does_not_hold_up_the_others_star
     client.log = [wire_at(f"e{number}", now - 7200.0 + number) for number in range(40)]
     stores = {}
     for name, seconds in (("ahead", 7161.0), ("behind", 12_000.0)):
-        stores[name] = Store(None)
-        stores[name].commit(
-            Commit(positions={STREAM: repr(now - seconds)}, facts={"mode": "search", "start_time": "1.0"})
-        )
+        stores[name] = SqliteStore(None)
+        await stores[name].commit(Commit(start=1.0, progress=Progress(Mode.SEARCH, searched=now - seconds)))
     with capture_logs() as lines:
         async with shared(client, ahead, behind, stores=stores) as (_, second):
             await until(lambda: set(behind.delivered) == set(ALL))
-            await until(lambda: second.facts()["reading"] == "shared")
+            await until(second.facts, lambda facts: facts["reading"] == "shared")
             client.log.append(wire_at("new", time()))
             await until(lambda: "new" in ahead.delivered and "new" in behind.delivered)
     assert "behind" in {line.get("sink") for line in lines if "behind the others" in line["event"]}

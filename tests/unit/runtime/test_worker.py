@@ -12,10 +12,12 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
+from event_handler.checkpoint import day_of
 from event_handler.errors import ConfigurationError, ConnectError, StateError
 from event_handler.pipeline import dead_letters
 from event_handler.pipeline.batch import Batcher
 from event_handler.pipeline.committer import Committer
+from event_handler.pipeline.dead_letters import DeadLetterRetry
 from event_handler.pipeline.delivery import Delivery
 from event_handler.ports import Commit, RecordingItem
 from event_handler.runtime import session, supervise
@@ -24,14 +26,15 @@ from event_handler.runtime.session import Follower
 from event_handler.runtime.sinks import Filters, PlannedSink
 from event_handler.runtime.worker import KeptWorker
 from event_handler.sources import recordings
-from event_handler.sources.export import BulkSource, day_of
+from event_handler.sources.export import BulkSource
 from event_handler.sources.recordings import RecordingSource
-from event_handler.state.store import Store
+from event_handler.state.sqlite import SqliteStore
 from event_handler.teleport.rpc.client import Client
-from tests.unit.pipeline.test_engine import ScriptedSink, wire
+from tests.support.events import wire
+from tests.support.scripted_cluster import ScriptedClient
+from tests.support.sinks import ScriptedSink
+from tests.support.waiting import until
 from tests.unit.runtime.test_session import SETTINGS
-from tests.unit.sources.scripted import ScriptedClient
-from tests.unit.sources.test_recordings import until
 
 ALL = [f"e{number}" for number in range(40)]
 
@@ -53,9 +56,9 @@ def a_cluster() -> ScriptedClient:
     return client
 
 
-def a_line(sink: ScriptedSink, client: Client, **changes: Any) -> KeptWorker:
-    store = Store(None)
-    store.commit(Commit(recordings=[RecordingItem("s1", time(), True, 0, 0.0, 0)]))
+async def a_line(sink: ScriptedSink, client: Client, **changes: Any) -> KeptWorker:
+    store = SqliteStore(None)
+    await store.commit(Commit(recordings=[RecordingItem("s1", time(), True, 0, 0.0, 0)]))
     plan = PlannedSink(sink, Filters((), (), ()))
     return KeptWorker(plan, store, lambda: client, replace(SETTINGS, **changes), 1_000_000)
 
@@ -100,13 +103,13 @@ async def test_any_background_task_that_dies_is_told_and_the_line_loses_nothing(
     monkeypatch.setattr(owner, method, dies_once)
     sink = ScriptedSink()
     with capture_logs() as lines:
-        async with at_work(a_line(sink, a_cluster())):
+        async with at_work(await a_line(sink, a_cluster())):
             await until(lambda: set(sink.delivered) == {*ALL, "r1"})
     assert any(str(failure) in line.get("error", "") for line in lines)
 
 
 async def test_the_retry_of_dead_letters_that_dies_is_begun_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    sane, failures, runs = dead_letters.retry_dead_letters, [AttributeError("a fault of ours")], [0]
+    sane, failures, runs = DeadLetterRetry.run, [AttributeError("a fault of ours")], [0]
 
     async def odd(*asked: Any) -> None:
         runs[0] += 1
@@ -114,9 +117,9 @@ async def test_the_retry_of_dead_letters_that_dies_is_begun_again(monkeypatch: p
             raise failures.pop()
         await sane(*asked)
 
-    monkeypatch.setattr(module, "retry_dead_letters", odd)
+    monkeypatch.setattr(DeadLetterRetry, "run", odd)
     with capture_logs() as lines:
-        async with at_work(a_line(ScriptedSink(), a_cluster())):
+        async with at_work(await a_line(ScriptedSink(), a_cluster())):
             await until(lambda: runs[0] == 2)
     assert [line["sink"] for line in lines if line["event"] == "retrying dead letters failed and is started again"] == [
         "scripted"
@@ -134,11 +137,11 @@ async def test_one_line_that_fails_for_ever_stops_no_other(monkeypatch: pytest.M
 
     monkeypatch.setattr(Delivery, "run", odd)
     with capture_logs():
-        async with at_work(a_line(bad, a_cluster()), broken := a_line(good, a_cluster())) as running:
+        async with at_work(await a_line(bad, a_cluster()), broken := await a_line(good, a_cluster())) as running:
             await until(lambda: set(good.delivered) == {*ALL, "r1"})
             assert not any(task.done() for task in running)
     assert bad.delivered == []
-    assert broken.facts()["events"] == len(ALL)
+    assert (await broken.facts())["events"] == len(ALL)
 
 
 async def test_a_line_that_fails_again_and_again_is_given_up_in_a_run_that_shall_end(
@@ -151,11 +154,11 @@ async def test_a_line_that_fails_again_and_again_is_given_up_in_a_run_that_shall
         raise StateError("the disk is full")
 
     monkeypatch.setattr(Committer, "run", odd)
-    line = a_line(ScriptedSink(), a_cluster(), exit_on_last_event=True)
+    line = await a_line(ScriptedSink(), a_cluster(), exit_on_last_event=True)
     with capture_logs(), pytest.raises(StateError):
         await asyncio.wait_for(line.run(), 20)
     assert runs[0] == 2 * module.MOST_FAILURES
-    assert line.facts()["failing"] == "the disk is full"
+    assert (await line.facts())["failing"] == "the disk is full"
 
 
 @pytest.mark.parametrize("error", [ConfigurationError("another cluster"), ConnectError("not reached within 1 s")])
@@ -165,7 +168,7 @@ async def test_an_error_of_the_cluster_is_not_repeated(error: Exception, monkeyp
 
     monkeypatch.setattr(Follower, "run", odd)
     with pytest.raises(type(error)):
-        await asyncio.wait_for(a_line(ScriptedSink(), a_cluster()).run(), 20)
+        await asyncio.wait_for((await a_line(ScriptedSink(), a_cluster())).run(), 20)
 
 
 async def test_a_line_is_stopped_when_what_is_in_flight_was_delivered_and_its_sink_closed(
@@ -179,7 +182,7 @@ async def test_a_line_is_stopped_when_what_is_in_flight_was_delivered_and_its_si
 
     sink = Closing()
     sink.hold = asyncio.Event()
-    line = a_line(sink, a_cluster())
+    line = await a_line(sink, a_cluster())
     running = asyncio.create_task(line.run())
     await until(lambda: sink.calls > 0)
     line.stop(running, 20.0)
@@ -196,7 +199,7 @@ async def test_a_line_is_stopped_when_what_is_in_flight_was_delivered_and_its_si
 async def test_a_sink_that_hangs_delays_the_end_by_the_time_given_only() -> None:
     sink = ScriptedSink()
     sink.hold = asyncio.Event()
-    line = a_line(sink, a_cluster())
+    line = await a_line(sink, a_cluster())
     running = asyncio.create_task(line.run())
     await until(lambda: sink.calls > 0)
     line.stop(running, 0.05)

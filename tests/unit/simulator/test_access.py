@@ -9,7 +9,7 @@ import asyncio
 import json
 import ssl
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -19,6 +19,7 @@ import pytest
 from cryptography import x509
 
 from event_handler.simulator.options import render
+from tests.support.waiting import until
 from tests.unit.simulator.clients import (
     AUTH_PROTOCOL,
     TUNNEL_PROTOCOL,
@@ -46,12 +47,6 @@ async def cluster(directory: Path, *options: str) -> AsyncIterator[dict[str, str
     finally:
         process.terminate()
         assert await process.wait() == 0
-
-
-async def until(true: Callable[[], bool]) -> None:
-    async with asyncio.timeout(PATIENCE):
-        while not true():
-            await asyncio.sleep(0.02)
 
 
 def test_the_page_is_that_of_the_options() -> None:

@@ -6,7 +6,7 @@ a cluster with a clock of its own, and a reading that is interrupted and killed.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -25,11 +25,11 @@ from event_handler.ports import Delivered, Limits, Verdict
 from event_handler.sources import export, pages, search, stall_detector
 from event_handler.sources.export import BulkSource
 from event_handler.sources.search import SearchSource
-from event_handler.state.store import Store
+from event_handler.state.sqlite import SqliteStore
 from event_handler.teleport.rpc.client import Client
 from event_handler.teleport.wire.decode import event_id, event_time
 from event_handler.teleport.wire.messages import OLDEST_FIRST
-from tests.unit.sources.passing_time import PassingLoop
+from tests.support.passing_time import PassingLoop
 
 ROUND_TRIP = 0.02  # seconds
 IN_FLIGHT = 3000  # bytes: six events, so that readers wait
@@ -116,16 +116,16 @@ def interruptions(latest: float, longest: float) -> st.SearchStrategy[list[Inter
     return st.lists(one, max_size=4)
 
 
-Make = Callable[[Pipeline, Store], BulkSource | SearchSource]
+Make = Callable[[Pipeline, SqliteStore], BulkSource | SearchSource]
 
 
 async def read(
     cluster: Cluster,
     sink: SlowSink,
-    store: Store,
+    store: SqliteStore,
     make: Make,
     planned: list[Interruption],
-    complete: Callable[[], bool],
+    complete: Callable[[], Awaitable[bool]],
 ) -> None:
     """Read as the Follower does, through all interruptions, until `complete` or for LONG_ENOUGH."""
     loop = cluster.loop
@@ -134,12 +134,12 @@ async def read(
             loop.call_at(one.at, cluster.lose_connection)
     for kill in [*sorted((one for one in planned if one.kill), key=lambda one: one.at), None]:
         window = DuplicateWindow()
-        window.load(store.delivered_ids())
+        window.load(await store.delivered_ids())
         line = Pipeline(sink, store, Selector("slow", window), PipelineLimits(3, IN_FLIGHT))
         await line.__aenter__()
         following = asyncio.create_task(follow(make, line, store))
         end = kill.at if kill else loop.time() + LONG_ENOUGH
-        while loop.time() < end and not following.done() and (kill or not complete()):
+        while loop.time() < end and not following.done() and (kill or not await complete()):
             await asyncio.sleep(min(5.0, end - loop.time()))
         following.cancel()
         for task in line._tasks:  # nothing more is remembered
@@ -150,7 +150,7 @@ async def read(
             await asyncio.sleep(kill.down)
 
 
-async def follow(make: Make, line: Pipeline, store: Store) -> None:
+async def follow(make: Make, line: Pipeline, store: SqliteStore) -> None:
     while True:
         try:
             await make(line, store).run()

@@ -19,7 +19,7 @@ from event_handler.sources.pages import EMPTY_PAGES, LARGEST_PAGE, Search
 from event_handler.teleport.rpc.client import Client
 from event_handler.teleport.wire.decode import event_id, event_time
 from event_handler.teleport.wire.messages import NEWEST_FIRST, OLDEST_FIRST
-from tests.unit.sources.scripted import wire_at
+from tests.support.scripted_cluster import wire_at
 
 
 class Paged(Client):

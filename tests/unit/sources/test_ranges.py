@@ -16,12 +16,12 @@ from event_handler.pipeline.engine import Pipeline, PipelineLimits
 from event_handler.pipeline.select import Selector
 from event_handler.sources import ranges, search
 from event_handler.sources.search import SearchSource
-from event_handler.state.store import Store
+from event_handler.state.sqlite import SqliteStore
 from event_handler.teleport.rpc.client import Client
 from event_handler.teleport.wire.messages import OLDEST_FIRST
+from tests.support.passing_time import BEGIN, PassingLoop
+from tests.support.scripted_cluster import wire_at
 from tests.unit.sources.interrupted import SlowSink, page_of, run
-from tests.unit.sources.passing_time import BEGIN, PassingLoop
-from tests.unit.sources.scripted import wire_at
 
 HOUR = 3600.0
 EVENTS = 6000
@@ -94,7 +94,7 @@ def test_a_backlog_shorter_than_the_window_takes_hardly_longer_than_three_equal_
     async def work(loop: PassingLoop) -> None:
         sink, client = SlowSink(0.0), PacedClient(loop, spread(kind))
         monkeypatch.setattr(search, "SERVER_REST", 0.0)
-        with closing(Store(None)) as store:
+        with closing(SqliteStore(None)) as store:
             window = DuplicateWindow()
             async with Pipeline(sink, store, Selector("slow", window), PipelineLimits(3, 1_000_000)) as line:
                 source = SearchSource(

@@ -16,16 +16,19 @@ import structlog
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from event_handler.checkpoint import DONE, day_of
 from event_handler.errors import RpcError
 from event_handler.pipeline.engine import Pipeline
-from event_handler.sources.export import DONE, FIRST_DAY, BulkSource, day_of
+from event_handler.sources.export import BulkSource
 from event_handler.sources.search import SearchSource
-from event_handler.state.store import Store
+from event_handler.state.keys import FIRST_DAY
+from event_handler.state.sqlite import SqliteStore
 from event_handler.teleport.wire.decode import event_id
 from event_handler.teleport.wire.messages import OLDEST_FIRST
+from tests.support.checkpoints import positions
+from tests.support.passing_time import BEGIN, PassingLoop
+from tests.support.scripted_cluster import wire_at
 from tests.unit.sources.interrupted import Cluster, Interruption, SlowSink, interruptions, page_of, read, run
-from tests.unit.sources.passing_time import BEGIN, PassingLoop
-from tests.unit.sources.scripted import wire_at
 from tests.unit.sources.test_export import chunk_name
 
 DAY = 86_400.0
@@ -149,13 +152,11 @@ class BulkCluster(Cluster):
         events = {event_id(event): event for name in there for event in self.events[name]}
         return page_of(events.values(), since, until, key, order, 3)
 
-    def is_read(self, store: Store) -> bool:
+    async def is_read(self, store: SqliteStore) -> bool:
         """Every chunk is done, or its day is closed."""
-        positions, first = store.positions("bulk/"), store.fact(FIRST_DAY)
+        found, first = await positions(store), await store.note(FIRST_DAY)
         streams = {day: [f"bulk/{day}/{name}" for name in chunks] for day, chunks in self.plan.items()}
-        return all(
-            str(day) < first or all(positions.get(name) == DONE for name in names) for day, names in streams.items()
-        )
+        return all(str(day) < first or all(found.get(name) == DONE for name in names) for day, names in streams.items())
 
     def in_order(self) -> list[str]:
         """Events whose order is certain.
@@ -188,13 +189,13 @@ def test_bulk_export_delivers_every_event(
     async def work(loop: PassingLoop) -> None:
         cluster, sink = BulkCluster(loop, plan, failures), SlowSink(delay, ordered=ordered)
 
-        def make(line: Pipeline, store: Store) -> BulkSource:
+        def make(line: Pipeline, store: SqliteStore) -> BulkSource:
             start = BEGIN - 5 * DAY
             return BulkSource(cluster, line, store, start=start, late_days=LATE_DAYS, poll=10.0, until_caught_up=False)
 
-        with closing(Store(None)) as store:
+        with closing(SqliteStore(None)) as store:
             await read(cluster, sink, store, make, planned, lambda: cluster.is_read(store))
-            assert cluster.is_read(store)
+            assert await cluster.is_read(store)
             assert set(sink.delivered) == {event_id(event) for events in cluster.events.values() for event in events}
             if not any(one.kill for one in planned):
                 assert len(sink.delivered) == len(set(sink.delivered))
@@ -303,7 +304,7 @@ def test_search_delivers_every_event(
         cluster, sink = SearchedCluster(loop, log, habits), SlowSink(delay)
         wanted = {event_id(event) for event, _ in cluster.log} - {cluster.hidden}
 
-        def make(line: Pipeline, store: Store) -> SearchSource:
+        def make(line: Pipeline, store: SqliteStore) -> SearchSource:
             return SearchSource(
                 cluster,
                 line,
@@ -317,8 +318,12 @@ def test_search_delivers_every_event(
                 until_caught_up=False,
             )
 
-        with closing(Store(None)) as store:
-            await read(cluster, sink, store, make, planned, lambda: set(sink.delivered) == wanted)
+        with closing(SqliteStore(None)) as store:
+
+            async def complete() -> bool:
+                return set(sink.delivered) == wanted
+
+            await read(cluster, sink, store, make, planned, complete)
             assert set(sink.delivered) == wanted
             if not any(one.kill for one in planned):
                 assert len(sink.delivered) == len(wanted)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from time import time
 
@@ -17,10 +17,12 @@ from event_handler.pipeline.select import Selector
 from event_handler.ports import Commit, RecordingItem
 from event_handler.sources import recordings
 from event_handler.sources.recordings import RecordingSource
-from event_handler.state.store import Store
+from event_handler.state.sqlite import SqliteStore
 from event_handler.teleport.wire.messages import write_number
-from tests.unit.pipeline.test_engine import ScriptedSink, wire
-from tests.unit.sources.scripted import ScriptedClient
+from tests.support.events import wire
+from tests.support.scripted_cluster import ScriptedClient
+from tests.support.sinks import ScriptedSink
+from tests.support.waiting import until
 
 HOUR = 3600.0
 
@@ -38,15 +40,17 @@ def recorded(count: int) -> list[bytes]:
     return [wire(f"r{index}", kind) + write_number(4, index) for index, kind in enumerate(kinds)]
 
 
-def announced(*sessions: str, ago: float = 0.0) -> Store:
-    store = Store(None)
-    store.commit(Commit(recordings=[RecordingItem(session, time() - ago, True, 0, 0.0, 0) for session in sessions]))
+async def announced(*sessions: str, ago: float = 0.0) -> SqliteStore:
+    store = SqliteStore(None)
+    await store.commit(
+        Commit(recordings=[RecordingItem(session, time() - ago, True, 0, 0.0, 0) for session in sessions])
+    )
     return store
 
 
 @asynccontextmanager
 async def fetching(
-    client: ScriptedClient, sink: ScriptedSink, store: Store, concurrency: int = 5, skipped: tuple[str, ...] = ()
+    client: ScriptedClient, sink: ScriptedSink, store: SqliteStore, concurrency: int = 5, skipped: tuple[str, ...] = ()
 ) -> AsyncIterator[None]:
     selector = Selector("scripted", DuplicateWindow(), skip_session_types=skipped)
     async with Pipeline(sink, store, selector, PipelineLimits(3, 1_000_000)) as line:
@@ -59,79 +63,73 @@ async def fetching(
             await asyncio.gather(running, return_exceptions=True)
 
 
-async def until(true: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20):
-        while not true():
-            await asyncio.sleep(0.005)
-
-
 async def test_a_recording_whose_stream_breaks_again_and_again_arrives_whole_and_once() -> None:
-    client, sink, store = ScriptedClient(), ScriptedSink(), announced("s")
+    client, sink, store = ScriptedClient(), ScriptedSink(), await announced("s")
     client.recordings["s"] = recorded(25)
     client.breaks["s"] = ["UNAVAILABLE", "UNKNOWN", "UNAVAILABLE", "INTERNAL", "UNAVAILABLE"]
     async with fetching(client, sink, store):
-        await until(lambda: store.waiting_recordings() == (0, 0))
+        await until(lambda: store.waiting_recordings(), lambda found: found == (0, 0))
     assert sorted(sink.delivered) == sorted(f"r{index}" for index in range(25))
 
 
 async def test_a_clock_that_is_set_back_by_a_day_does_not_put_off_what_waits() -> None:
-    client, sink, store = ScriptedClient(), ScriptedSink(), announced("waits", "set back")
+    client, sink, store = ScriptedClient(), ScriptedSink(), await announced("waits", "set back")
     client.recordings = {"waits": recorded(2), "set back": recorded(1)}
-    store.recording_later("waits", time() + HOUR, counted=True)
-    store.recording_later("set back", time() + 24 * HOUR, counted=True)
+    await store.recording_later("waits", time() + HOUR, counted=True)
+    await store.recording_later("set back", time() + 24 * HOUR, counted=True)
     async with fetching(client, sink, store):
-        await until(lambda: store.waiting_recordings()[0] == 1)
+        await until(lambda: store.waiting_recordings(), lambda found: found[0] == 1)
         await asyncio.sleep(0.05)
     assert sink.delivered == ["r0"]
 
 
 async def test_a_recording_is_not_done_while_what_an_earlier_try_read_is_in_flight() -> None:
-    client, sink, store = ScriptedClient(), ScriptedSink(), announced("s")
+    client, sink, store = ScriptedClient(), ScriptedSink(), await announced("s")
     client.recordings["s"] = recorded(5)
     client.breaks["s"] = ["UNAVAILABLE"]
     sink.hold = asyncio.Event()
     async with fetching(client, sink, store):
         await until(lambda: sink.calls > 0)
         await asyncio.sleep(0.3)  # long enough for several more tries
-        assert store.waiting_recordings()[0] == 1
+        assert (await store.waiting_recordings())[0] == 1
         sink.hold.set()
-        await until(lambda: store.waiting_recordings() == (0, 0))
+        await until(lambda: store.waiting_recordings(), lambda found: found == (0, 0))
     assert sorted(sink.delivered) == [f"r{index}" for index in range(5)]
 
 
 async def test_a_missing_recording_is_asked_for_again_and_delivered_once_when_it_appears() -> None:
-    client, sink, store = ScriptedClient(), ScriptedSink(), announced("s", ago=2.5 * 24 * HOUR)
+    client, sink, store = ScriptedClient(), ScriptedSink(), await announced("s", ago=2.5 * 24 * HOUR)
     async with fetching(client, sink, store):
         await until(lambda: len(client.asked) == 3)
         client.recordings["s"] = recorded(3)
-        await until(lambda: store.waiting_recordings() == (0, 0))
+        await until(lambda: store.waiting_recordings(), lambda found: found == (0, 0))
         asked = len(client.asked)
         await asyncio.sleep(0.1)
         assert len(client.asked) == asked
     assert sorted(sink.delivered) == ["r0", "r1", "r2"]
-    assert store.dead_letters() == 0
+    assert await store.dead_letters() == 0
 
 
 async def test_a_recording_that_stays_missing_is_given_up_after_its_time_only_and_kept_as_a_dead_letter() -> None:
     client, sink = ScriptedClient(), ScriptedSink()
-    young, old = announced("s", ago=HOUR / 2), announced("s", ago=2 * HOUR)
+    young, old = await announced("s", ago=HOUR / 2), await announced("s", ago=2 * HOUR)
     async with fetching(client, sink, young):
         await until(lambda: len(client.asked) > 6)
-    assert (young.waiting_recordings()[0], young.dead_letters()) == (1, 0)
+    assert ((await young.waiting_recordings())[0], await young.dead_letters()) == (1, 0)
     client.asked.clear()
     async with fetching(client, sink, old):
-        await until(lambda: old.waiting_recordings() == (0, 0))
+        await until(lambda: old.waiting_recordings(), lambda found: found == (0, 0))
     assert len(client.asked) == 4
-    assert old.dead_letters() == 1
+    assert await old.dead_letters() == 1
 
 
 async def test_no_more_recordings_than_allowed_are_read_at_once_and_a_stuck_one_holds_up_no_other() -> None:
     sessions = [f"s{number}" for number in range(12)]
-    client, sink, store = ScriptedClient(), ScriptedSink(), announced(*sessions)
+    client, sink, store = ScriptedClient(), ScriptedSink(), await announced(*sessions)
     client.recordings = {session: [wire(f"{session}-0", "session.end")] for session in sessions}
     client.stuck = {"s0"}
     async with fetching(client, sink, store, concurrency=3):
-        await until(lambda: store.waiting_recordings()[0] == 1)
+        await until(lambda: store.waiting_recordings(), lambda found: found[0] == 1)
     assert client.most_open == 3
     assert sorted(sink.delivered) == sorted(f"{session}-0" for session in sessions)
 
@@ -139,12 +137,12 @@ async def test_no_more_recordings_than_allowed_are_read_at_once_and_a_stuck_one_
 async def test_skipped_types_of_a_recording_are_dropped_as_they_came_and_not_read_again_when_the_stream_breaks() -> (
     None
 ):
-    client, sink, store = ScriptedClient(), ScriptedSink(), announced("s")
+    client, sink, store = ScriptedClient(), ScriptedSink(), await announced("s")
     frames = [wire(f"f{index}", "desktop.recording") + write_number(4, index) for index in range(400)]
     client.recordings["s"] = [*frames, wire("end", "windows.desktop.session.end") + write_number(4, 400)]
     client.breaks["s"] = ["UNAVAILABLE"]
     async with fetching(client, sink, store, skipped=("desktop.recording",)):
-        await until(lambda: store.waiting_recordings() == (0, 0))
+        await until(lambda: store.waiting_recordings(), lambda found: found == (0, 0))
     assert client.asked == [("s", "0"), ("s", "400")]
     assert sink.delivered == ["end"]
 
@@ -153,42 +151,42 @@ async def test_skipped_types_of_a_recording_are_dropped_as_they_came_and_not_rea
 async def test_a_cluster_that_fails_is_asked_ever_less_often_for_a_recording_which_is_never_given_up(
     monkeypatch: pytest.MonkeyPatch, code: str
 ) -> None:
-    client, sink, store = ScriptedClient(), ScriptedSink(), announced("s", ago=30 * 24 * HOUR)
+    client, sink, store = ScriptedClient(), ScriptedSink(), await announced("s", ago=30 * 24 * HOUR)
     client.recordings["s"] = recorded(3)
     client.breaks["s"] = [code] * 8
     with capture_logs() as lines:
         async with fetching(client, sink, store):
-            await until(lambda: store.waiting_recordings() == (0, 0))
+            await until(lambda: store.waiting_recordings(), lambda found: found == (0, 0))
     waits = [line["wait_s"] for line in lines if "wait_s" in line]
     assert waits == [0.02, 0.04, 0.08, 0.1, 0.1, 0.1, 0.1, 0.1]
-    assert store.dead_letters() == 0
+    assert await store.dead_letters() == 0
 
 
 async def test_a_recording_that_the_cluster_never_comes_to_send_is_spaced_and_given_up_as_a_missing_one() -> None:
-    client, sink, store = ScriptedClient(), ScriptedSink(), announced("s", ago=2 * HOUR)
+    client, sink, store = ScriptedClient(), ScriptedSink(), await announced("s", ago=2 * HOUR)
     client.recordings["s"] = []
     client.breaks["s"] = ["DEADLINE_EXCEEDED"] * 100
     async with fetching(client, sink, store):
-        await until(lambda: store.waiting_recordings() == (0, 0))
+        await until(lambda: store.waiting_recordings(), lambda found: found == (0, 0))
     assert len(client.asked) == 4
-    assert store.dead_letters() == 1
+    assert await store.dead_letters() == 1
 
 
 @pytest.mark.parametrize("code", ["PERMISSION_DENIED", "UNKNOWN", "INVALID_ARGUMENT"])
 async def test_a_recording_that_is_refused_or_damaged_is_kept_for_a_dead_letter_and_holds_up_no_other(
     code: str,
 ) -> None:
-    client, sink, store = ScriptedClient(), ScriptedSink(), announced("bad", "good", ago=2 * HOUR)
+    client, sink, store = ScriptedClient(), ScriptedSink(), await announced("bad", "good", ago=2 * HOUR)
     client.recordings = {"bad": recorded(2), "good": [wire("g0", "session.end")]}
     client.breaks["bad"] = [code] * 100
     async with fetching(client, sink, store):
-        await until(lambda: store.waiting_recordings() == (0, 0))
+        await until(lambda: store.waiting_recordings(), lambda found: found == (0, 0))
     assert sorted(sink.delivered) == ["g0", "r0", "r1"]
-    assert store.dead_letters() == 1
+    assert await store.dead_letters() == 1
 
 
 async def test_tries_that_are_cut_off_by_a_lost_connection_are_spaced_as_well() -> None:
-    client, sink, store = ScriptedClient(), ScriptedSink(), announced("s")
+    client, sink, store = ScriptedClient(), ScriptedSink(), await announced("s")
     client.recordings["s"] = recorded(3)
     client.stuck = {"s"}
     async with Pipeline(sink, store, Selector("scripted", DuplicateWindow()), PipelineLimits(3, 1_000_000)) as line:
@@ -202,7 +200,7 @@ async def test_tries_that_are_cut_off_by_a_lost_connection_are_spaced_as_well() 
         assert 2 <= len(client.asked) <= 7  # after 20, 40, 80 and then every 100 ms
         client.stuck.clear()
         running = asyncio.create_task(source.run(client))
-        await until(lambda: store.waiting_recordings() == (0, 0))
+        await until(lambda: store.waiting_recordings(), lambda found: found == (0, 0))
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
     assert sorted(sink.delivered) == ["r0", "r1", "r2"]
@@ -211,7 +209,7 @@ async def test_tries_that_are_cut_off_by_a_lost_connection_are_spaced_as_well() 
 async def test_after_a_lost_connection_a_recording_is_asked_for_again_when_what_is_in_flight_of_it_is_delivered() -> (
     None
 ):
-    client, sink, store = ScriptedClient(), ScriptedSink(), announced("s")
+    client, sink, store = ScriptedClient(), ScriptedSink(), await announced("s")
     client.recordings["s"] = recorded(5)
     client.stuck = {"s"}
     sink.hold = asyncio.Event()
@@ -226,7 +224,7 @@ async def test_after_a_lost_connection_a_recording_is_asked_for_again_when_what_
         await asyncio.sleep(0.2)  # long enough for several more tries
         assert client.asked == [("s", "0")]
         sink.hold.set()
-        await until(lambda: store.waiting_recordings() == (0, 0))
+        await until(lambda: store.waiting_recordings(), lambda found: found == (0, 0))
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
     assert client.asked == [("s", "0"), ("s", "4")]
@@ -234,7 +232,7 @@ async def test_after_a_lost_connection_a_recording_is_asked_for_again_when_what_
 
 
 async def test_a_recording_that_takes_longer_than_the_pause_between_tries_is_read_once() -> None:
-    client, sink, store = ScriptedClient(), ScriptedSink(), announced("s")
+    client, sink, store = ScriptedClient(), ScriptedSink(), await announced("s")
     client.recordings["s"] = recorded(2)
     client.stuck = {"s"}
     async with fetching(client, sink, store):
@@ -244,27 +242,27 @@ async def test_a_recording_that_takes_longer_than_the_pause_between_tries_is_rea
 
 
 async def test_bytes_of_a_recording_that_are_no_event_become_a_dead_letter() -> None:
-    client, sink, store = ScriptedClient(), ScriptedSink(), announced("s")
+    client, sink, store = ScriptedClient(), ScriptedSink(), await announced("s")
     client.recordings["s"] = [*recorded(2), b"\xff\xff"]
     async with fetching(client, sink, store):
-        await until(lambda: store.waiting_recordings() == (0, 0))
+        await until(lambda: store.waiting_recordings(), lambda found: found == (0, 0))
     assert sink.delivered == ["r0", "r1"]
-    assert store.dead_letters() == 1
+    assert await store.dead_letters() == 1
 
 
 async def test_the_end_waits_for_recordings_that_are_read_and_no_longer_for_the_uploads_of_others() -> None:
-    client, sink, store = ScriptedClient(), ScriptedSink(), Store(None)
+    client, sink, store = ScriptedClient(), ScriptedSink(), SqliteStore(None)
     tried_before, ended = (
         RecordingItem("read", time(), True, 1, 0.0, 0),
         RecordingItem("ended", time(), False, 0, time() + HOUR, 0),
     )
-    store.commit(Commit(recordings=[tried_before, ended]))
+    await store.commit(Commit(recordings=[tried_before, ended]))
     client.recordings = {"read": recorded(2), "ended": []}
     sink.hold = asyncio.Event()
     async with Pipeline(sink, store, Selector("scripted", DuplicateWindow()), PipelineLimits(3, 1_000_000)) as line:
         source = RecordingSource(line, store, concurrency=5, missing_ttl=HOUR)
         finishing, running = asyncio.create_task(source.finish()), asyncio.create_task(source.run(client))
-        await until(lambda: store.waiting_recordings() == (1, 0))
+        await until(lambda: store.waiting_recordings(), lambda found: found == (1, 0))
         await asyncio.sleep(0.15)
         assert not finishing.done()
         sink.hold.set()
@@ -276,28 +274,28 @@ async def test_the_end_waits_for_recordings_that_are_read_and_no_longer_for_the_
 
 
 async def test_a_cluster_that_is_away_is_no_reason_to_give_up_a_recording_that_was_missing_for_long() -> None:
-    client, sink, store = ScriptedClient(), ScriptedSink(), Store(None)
-    store.commit(Commit(recordings=[RecordingItem("s", time() - 2 * HOUR, True, 9, 0.0, 0)]))
+    client, sink, store = ScriptedClient(), ScriptedSink(), SqliteStore(None)
+    await store.commit(Commit(recordings=[RecordingItem("s", time() - 2 * HOUR, True, 9, 0.0, 0)]))
     client.recordings["s"] = recorded(2)
     client.breaks["s"] = ["UNAVAILABLE"]
     async with fetching(client, sink, store):
-        await until(lambda: store.waiting_recordings() == (0, 0))
+        await until(lambda: store.waiting_recordings(), lambda found: found == (0, 0))
     assert sink.delivered == ["r0", "r1"]
-    assert store.dead_letters() == 0
+    assert await store.dead_letters() == 0
 
 
 async def test_a_recording_beyond_the_largest_index_is_resumed_by_skipping_and_its_position_never_goes_back() -> None:
-    client, sink, store = ScriptedClient(), ScriptedSink(), Store(None)
+    client, sink, store = ScriptedClient(), ScriptedSink(), SqliteStore(None)
     far = recordings.LARGEST_INDEX + 10
-    store.commit(Commit(recordings=[RecordingItem("s", time(), True, 0, 0.0, far)]))
+    await store.commit(Commit(recordings=[RecordingItem("s", time(), True, 0, 0.0, far)]))
     client.recordings["s"] = [wire("before", "resize") + write_number(4, 1)]
     client.breaks["s"] = ["UNAVAILABLE"] * 1000
     async with fetching(client, sink, store):
         await until(lambda: len(client.asked) >= 3)
-        assert store.due_recordings(time() + HOUR, 1)[0].next_index == far
+        assert (await store.due_recordings(time() + HOUR, 1))[0].next_index == far
         client.recordings["s"].append(wire("behind", "session.end") + write_number(4, far))
         client.breaks.clear()
-        await until(lambda: store.waiting_recordings() == (0, 0))
+        await until(lambda: store.waiting_recordings(), lambda found: found == (0, 0))
     assert client.asked[0] == ("s", "0")
     assert sink.delivered == ["behind"]
 
@@ -313,10 +311,10 @@ async def test_a_connection_that_fails_for_one_recording_leaves_the_others_alone
             async for wires in super().recording(session_id, index):
                 yield wires
 
-    client, sink, store = Failing(), ScriptedSink(), announced("bad", "good")
+    client, sink, store = Failing(), ScriptedSink(), await announced("bad", "good")
     client.recordings = {"bad": recorded(2), "good": [wire("g0", "session.end")]}
     async with fetching(client, sink, store):
-        await until(lambda: store.waiting_recordings() == (0, 0))
+        await until(lambda: store.waiting_recordings(), lambda found: found == (0, 0))
     assert sorted(sink.delivered) == ["g0", "r0", "r1"]
 
 
@@ -338,19 +336,19 @@ class Growing(ScriptedClient):
 
 
 async def test_a_stream_that_ends_well_without_an_event_is_no_recording_yet() -> None:
-    client, sink, store = Growing([], [], recorded(3)), ScriptedSink(), announced("s")
+    client, sink, store = Growing([], [], recorded(3)), ScriptedSink(), await announced("s")
     async with fetching(client, sink, store):
-        await until(lambda: store.waiting_recordings() == (0, 0))
+        await until(lambda: store.waiting_recordings(), lambda found: found == (0, 0))
     assert sink.delivered == ["r0", "r1", "r2"]
     assert len(client.asked) == 3
 
 
 async def test_a_recording_that_stays_empty_is_looked_at_three_times_and_told() -> None:
-    client, sink, store = ScriptedClient(), ScriptedSink(), announced("s")
+    client, sink, store = ScriptedClient(), ScriptedSink(), await announced("s")
     client.recordings["s"] = []
     with capture_logs() as lines:
         async with fetching(client, sink, store):
-            await until(lambda: store.waiting_recordings() == (0, 0))
+            await until(lambda: store.waiting_recordings(), lambda found: found == (0, 0))
             await asyncio.sleep(0.1)
     assert len(client.asked) == 3
     assert [line["log_level"] for line in lines if line["event"] == "the recording has no events to deliver"] == [
@@ -360,36 +358,36 @@ async def test_a_recording_that_stays_empty_is_looked_at_three_times_and_told() 
 
 @pytest.mark.parametrize("kind", sorted(recordings.ENDS))
 async def test_a_recording_with_the_end_of_its_session_is_asked_for_once(kind: str) -> None:
-    client, sink, store = ScriptedClient(), ScriptedSink(), announced("s")
+    client, sink, store = ScriptedClient(), ScriptedSink(), await announced("s")
     client.recordings["s"] = [at(0), at(1, kind=kind), at(2, kind="session.leave")]
     async with fetching(client, sink, store):
-        await until(lambda: store.waiting_recordings() == (0, 0))
+        await until(lambda: store.waiting_recordings(), lambda found: found == (0, 0))
         await asyncio.sleep(0.1)
     assert client.asked == [("s", "0")]
 
 
 async def test_a_recording_without_an_end_is_done_when_a_second_look_brings_nothing_new() -> None:
-    client, sink, store = ScriptedClient(), ScriptedSink(), announced("s")
+    client, sink, store = ScriptedClient(), ScriptedSink(), await announced("s")
     client.recordings["s"] = [at(0), at(1)]
     async with fetching(client, sink, store):
-        await until(lambda: store.waiting_recordings() == (0, 0))
+        await until(lambda: store.waiting_recordings(), lambda found: found == (0, 0))
     assert client.asked == [("s", "0"), ("s", "1")]
     assert sink.delivered == ["r0", "r1"]
 
 
 async def test_what_a_recording_grew_by_after_the_first_look_is_delivered() -> None:
-    client, sink, store = Growing([at(0), at(1)], [at(0), at(1), at(2), at(3)]), ScriptedSink(), announced("s")
+    client, sink, store = Growing([at(0), at(1)], [at(0), at(1), at(2), at(3)]), ScriptedSink(), await announced("s")
     async with fetching(client, sink, store):
-        await until(lambda: store.waiting_recordings() == (0, 0))
+        await until(lambda: store.waiting_recordings(), lambda found: found == (0, 0))
     assert sink.delivered == ["r0", "r1", "r2", "r3"]
     assert [index for _, index in client.asked] == ["0", "1", "3"]
 
 
 async def test_skipped_events_that_a_recording_grew_by_are_a_reason_to_look_again() -> None:
     frames = [at(index, kind="print") for index in range(2)]
-    client, sink, store = Growing(frames[:1], frames, [*frames, at(2)]), ScriptedSink(), announced("s")
+    client, sink, store = Growing(frames[:1], frames, [*frames, at(2)]), ScriptedSink(), await announced("s")
     async with fetching(client, sink, store, skipped=("print",)):
-        await until(lambda: store.waiting_recordings() == (0, 0))
+        await until(lambda: store.waiting_recordings(), lambda found: found == (0, 0))
     assert sink.delivered == ["r2"]
 
 
@@ -422,9 +420,9 @@ async def test_events_out_of_order_around_a_break_are_delivered_once(before: lis
     events = [at(index, f"event {number}") for number, index in enumerate(places)]
     events.append(at(max(places) + 1, "end", "session.end"))
     places.append(max(places) + 1)
-    client, sink, store = Filtering(), ScriptedSink(), announced("s")
+    client, sink, store = Filtering(), ScriptedSink(), await announced("s")
     async with fetching(client, sink, store):
-        await until(lambda: store.waiting_recordings() == (0, 0))
+        await until(lambda: store.waiting_recordings(), lambda found: found == (0, 0))
     assert set(sink.delivered) == {"end", *(f"event {number}" for number in range(len(events) - 1))}
     assert len(sink.delivered) == len(set(sink.delivered))
 
@@ -452,11 +450,11 @@ async def test_at_the_end_what_an_earlier_process_has_looked_at_is_looked_at_aga
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(recordings, "WAITS", (HOUR,) * 3)
-    client, sink, store = ScriptedClient(), ScriptedSink(), announced("s")
+    client, sink, store = ScriptedClient(), ScriptedSink(), await announced("s")
     client.recordings["s"] = [at(0)]
     for left in (1, 0):
         window = DuplicateWindow()
-        window.load(store.delivered_ids())
+        window.load(await store.delivered_ids())
         async with Pipeline(sink, store, Selector("scripted", window), PipelineLimits(3, 1_000_000)) as line:
             source = RecordingSource(line, store, concurrency=5, missing_ttl=HOUR)
             finishing, running = asyncio.create_task(source.finish()), asyncio.create_task(source.run(client))

@@ -17,14 +17,17 @@ from event_handler.pipeline.engine import Pipeline, PipelineLimits
 from event_handler.pipeline.select import Selector
 from event_handler.ports import Commit
 from event_handler.sources import pages, ranges, search
-from event_handler.sources.search import AHEAD, STREAM, SearchSource, read_position
-from event_handler.state.store import Store
+from event_handler.sources.search import AHEAD, SearchSource
+from event_handler.state.keys import SEARCH as STREAM
+from event_handler.state.sqlite import SqliteStore
 from event_handler.teleport.rpc.client import Client
 from event_handler.teleport.wire.decode import event_id, event_time
 from event_handler.teleport.wire.messages import OLDEST_FIRST, write_time
-from tests.unit.pipeline.test_engine import ScriptedSink, wire
+from tests.support.checkpoints import places, read_position
+from tests.support.events import wire
+from tests.support.sinks import ScriptedSink
+from tests.support.waiting import until
 from tests.unit.sources.test_pages import Paged
-from tests.unit.sources.test_recordings import until
 
 DAY = 86_400.0
 LOOK_BACK = 300.0
@@ -64,7 +67,7 @@ def at(moment: float, uid: str) -> bytes:
 
 
 def source_of(
-    client: Client, line: Pipeline, store: Store, *, start: float, window: float, look_back: float = LOOK_BACK
+    client: Client, line: Pipeline, store: SqliteStore, *, start: float, window: float, look_back: float = LOOK_BACK
 ) -> SearchSource:
     return SearchSource(
         client,
@@ -82,7 +85,7 @@ def source_of(
 
 @asynccontextmanager
 async def reading(
-    client: Client, sink: ScriptedSink, store: Store, *, start: float, window: float
+    client: Client, sink: ScriptedSink, store: SqliteStore, *, start: float, window: float
 ) -> AsyncIterator[None]:
     async with Pipeline(sink, store, Selector("scripted", DuplicateWindow()), PipelineLimits(3, 1_000_000)) as line:
         running = asyncio.create_task(source_of(client, line, store, start=start, window=window).run())
@@ -95,14 +98,14 @@ async def reading(
 
 @pytest.mark.parametrize("events", [0, 3])
 async def test_a_log_in_which_nothing_happens_is_searched_back_for_little_more_than_an_hour(events: int) -> None:
-    client, sink, store = SearchedClient(), ScriptedSink(), Store(None)
+    client, sink, store = SearchedClient(), ScriptedSink(), SqliteStore(None)
     now = time()
     client.events = [at(now - DAY + number, f"old{number}") for number in range(events)]
     async with reading(client, sink, store, start=now - 2 * DAY, window=10 * DAY):
         await until(lambda: len(client.asked) > 8)  # the past, a sweep, and some polls
     since, _ = client.asked[-1]
     assert now - AHEAD - 2 * LOOK_BACK < since < now - AHEAD - LOOK_BACK
-    position = read_position(store)
+    position = await read_position(store)
     assert position is not None
     assert position == pytest.approx(now - (DAY if events else 2 * DAY), abs=30)
     assert len(sink.delivered) == events
@@ -112,7 +115,7 @@ async def test_an_event_of_a_server_whose_clock_is_behind_is_found_after_the_pas
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(search, "SWEEP_EVERY", 0.05)
-    client, sink, store = SearchedClient(), ScriptedSink(), Store(None)
+    client, sink, store = SearchedClient(), ScriptedSink(), SqliteStore(None)
     now = time()
     async with reading(client, sink, store, start=now - 2 * DAY, window=DAY):
         await until(lambda: len(client.asked) > 5)
@@ -124,7 +127,7 @@ async def test_an_event_that_appears_as_late_as_the_look_back_is_found_though_ne
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(search, "SWEEP_EVERY", 0.05)
-    client, sink, store = SearchedClient(), ScriptedSink(), Store(None)
+    client, sink, store = SearchedClient(), ScriptedSink(), SqliteStore(None)
     now = time()
     client.events = [at(now, "new")]
     async with reading(client, sink, store, start=now - 2 * DAY, window=DAY):
@@ -134,9 +137,9 @@ async def test_an_event_that_appears_as_late_as_the_look_back_is_found_though_ne
 
 
 async def test_an_event_that_was_late_when_nobody_was_reading_is_found() -> None:
-    client, sink, store = SearchedClient(), ScriptedSink(), Store(None)
+    client, sink, store = SearchedClient(), ScriptedSink(), SqliteStore(None)
     position = time() - 3 * AHEAD
-    store.commit(Commit({STREAM: repr(position)}))
+    await store.commit(Commit(places({STREAM: repr(position)})))
     client.events = [at(position - LOOK_BACK + 10, "late")]
     async with reading(client, sink, store, start=time() - DAY, window=AHEAD / 2):
         await until(lambda: sink.delivered == ["late"])
@@ -148,7 +151,7 @@ async def test_an_event_that_is_late_between_two_sweeps_is_found_however_much_ne
     passed = [0.0]
     monkeypatch.setattr(search, "time", lambda: time() + passed[0])
     monkeypatch.setattr(search, "SWEEP_EVERY", 0.3)
-    client, sink, store = SearchedClient(), ScriptedSink(), Store(None)
+    client, sink, store = SearchedClient(), ScriptedSink(), SqliteStore(None)
     begun = time()
     client.events = [at(begun, "new")]
     async with reading(client, sink, store, start=begun - DAY, window=DAY):
@@ -164,7 +167,7 @@ async def test_what_comes_late_after_the_past_was_read_up_to_now_is_found(
     monkeypatch: pytest.MonkeyPatch, look_back: float
 ) -> None:
     monkeypatch.setattr(search, "SWEEP_EVERY", 0.05)
-    client, sink, store = SearchedClient(), ScriptedSink(), Store(None)
+    client, sink, store = SearchedClient(), ScriptedSink(), SqliteStore(None)
     now = time()
     client.events = [at(now - 2.0, "new")]
     async with Pipeline(sink, store, Selector("scripted", DuplicateWindow()), PipelineLimits(3, 1_000_000)) as line:
@@ -182,7 +185,7 @@ async def test_a_clock_that_is_wrong_loses_no_new_event(monkeypatch: pytest.Monk
     monkeypatch.setattr(search, "time", lambda: time() + ahead)
     monkeypatch.setattr(search, "SWEEP_EVERY", 0.1)
     monkeypatch.setattr(search, "DEEP_EVERY", 0.3)
-    client, sink, store = SearchedClient(), ScriptedSink(), Store(None)
+    client, sink, store = SearchedClient(), ScriptedSink(), SqliteStore(None)
     client.events = [at(time() - DAY, "old")]
     async with reading(client, sink, store, start=time() - 10 * DAY, window=DAY):
         await until(lambda: sink.delivered == ["old"])
@@ -197,20 +200,20 @@ async def test_a_clock_that_is_wrong_loses_no_new_event(monkeypatch: pytest.Monk
 
 async def test_an_event_of_the_future_hides_none_of_the_present(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(search, "SWEEP_EVERY", 0.1)
-    client, sink, store = SearchedClient(), ScriptedSink(), Store(None)
+    client, sink, store = SearchedClient(), ScriptedSink(), SqliteStore(None)
     client.events = [at(time() + AHEAD / 2, "future")]
     async with reading(client, sink, store, start=time() - DAY, window=DAY):
         await until(lambda: sink.delivered == ["future"])
         client.events.append(at(time(), "present"))
         await until(lambda: sink.delivered == ["future", "present"])
-        position = read_position(store)
+        position = await read_position(store)
     assert position is not None
     assert position <= time()
 
 
 async def test_all_that_an_event_hides_which_is_too_large_is_found_from_the_end() -> None:
     now = time()
-    client, sink, store = Paged(*(now - 100.0 + number for number in range(9))), ScriptedSink(), Store(None)
+    client, sink, store = Paged(*(now - 100.0 + number for number in range(9))), ScriptedSink(), SqliteStore(None)
     client.hides = {"e0"}
     async with reading(client, sink, store, start=now - DAY, window=DAY):
         await until(lambda: len(sink.delivered) == 8)
@@ -218,7 +221,7 @@ async def test_all_that_an_event_hides_which_is_too_large_is_found_from_the_end(
 
 
 async def test_events_before_the_start_time_are_not_delivered() -> None:
-    client, sink, store = SearchedClient(), ScriptedSink(), Store(None)
+    client, sink, store = SearchedClient(), ScriptedSink(), SqliteStore(None)
     client.events = [at(time() - 100.0, "before"), at(time() - 1.0, "after")]
     async with reading(client, sink, store, start=time() - 50.0, window=DAY):
         await until(lambda: sink.delivered == ["after"])
@@ -227,7 +230,7 @@ async def test_events_before_the_start_time_are_not_delivered() -> None:
 
 
 async def test_a_start_time_years_ago_costs_few_calls_to_reach_the_first_event() -> None:
-    client, sink, store = SearchedClient(), ScriptedSink(), Store(None)
+    client, sink, store = SearchedClient(), ScriptedSink(), SqliteStore(None)
     client.events = [at(time() - DAY, "first")]
     async with reading(client, sink, store, start=time() - 5 * 365 * DAY, window=DAY):
         await until(lambda: sink.delivered == ["first"])
@@ -238,7 +241,7 @@ async def test_late_events_are_found_also_after_the_clock_was_set_back(monkeypat
     wrong = [3600.0]
     monkeypatch.setattr(search, "time", lambda: time() + wrong[0])
     monkeypatch.setattr(search, "SWEEP_EVERY", 0.2)
-    client, sink, store = SearchedClient(), ScriptedSink(), Store(None)
+    client, sink, store = SearchedClient(), ScriptedSink(), SqliteStore(None)
     client.events = [at(time() - 1.0, "newest")]
     async with reading(client, sink, store, start=time() - DAY, window=DAY):
         await until(lambda: sink.delivered == ["newest"])
@@ -283,7 +286,7 @@ class PagedClient(SearchedClient):
 @pytest.mark.parametrize("forgotten", [False, True])
 @pytest.mark.parametrize("refused", [1, 2, 3])
 async def test_a_page_key_that_is_refused_or_forgotten_costs_no_event(refused: int, forgotten: bool) -> None:
-    client, sink, store = PagedClient(refused, forgotten=forgotten), ScriptedSink(), Store(None)
+    client, sink, store = PagedClient(refused, forgotten=forgotten), ScriptedSink(), SqliteStore(None)
     now = time()
     client.events = [at(now - 2 * DAY + number, f"e{number}") for number in range(24)]
     async with reading(client, sink, store, start=now - 3 * DAY, window=DAY):
@@ -300,7 +303,7 @@ async def test_a_server_that_refuses_large_pages_is_asked_for_smaller_ones_by_ea
                 raise RpcError("GetUnstructuredEvents", "INVALID_ARGUMENT", "scripted: limit is too large")
             return self.between(since, until), ""
 
-    client, sink, store = SmallPages(), ScriptedSink(), Store(None)
+    client, sink, store = SmallPages(), ScriptedSink(), SqliteStore(None)
     now = time()
     client.events = [at(now - 9 * DAY + number * DAY / 2, f"e{number}") for number in range(16)]
     async with reading(client, sink, store, start=now - 10 * DAY, window=DAY):
@@ -325,7 +328,7 @@ class GatedClient(SearchedClient):
 
 @pytest.mark.parametrize("days", [0.5, 10])
 async def test_the_past_is_read_in_ranges_side_by_side_and_remembered_in_the_order_of_time(days: float) -> None:
-    client, sink, store = GatedClient(), ScriptedSink(), Store(None)
+    client, sink, store = GatedClient(), ScriptedSink(), SqliteStore(None)
     now = time()
     client.events = [at(now - days * DAY * (1 - number / 18) + 1.0, f"e{number}") for number in range(17)]
     async with reading(client, sink, store, start=now - days * DAY, window=DAY):
@@ -333,16 +336,18 @@ async def test_the_past_is_read_in_ranges_side_by_side_and_remembered_in_the_ord
         behind = {event_id(event) for event in client.between(client.asked[0][1], now)}
         assert 0 < len(behind) < 17
         await until(lambda: set(sink.delivered) == behind)
-        position = read_position(store)
+        position = await read_position(store)
         assert position is None or position == now - days * DAY
         client.gate.set()
         await until(lambda: len(sink.delivered) == 17)
-        await until(lambda: (read_position(store) or 0.0) > now - days * DAY / 9 - 1.0)  # the newest event
+        await until(
+            lambda: read_position(store), lambda found: (found or 0.0) > now - days * DAY / 9 - 1.0
+        )  # the newest event
     assert len(client.asked) >= ranges.RANGES_AT_ONCE
 
 
 async def test_where_order_is_kept_the_past_is_read_one_range_after_the_other() -> None:
-    client, sink, store = GatedClient(), ScriptedSink(requests=1), Store(None)
+    client, sink, store = GatedClient(), ScriptedSink(requests=1), SqliteStore(None)
     sink.limits = replace(sink.limits, ordered=True)
     now = time()
     client.events = [at(now - 9 * DAY + number * DAY / 2, f"e{number}") for number in range(16)]
@@ -367,7 +372,7 @@ async def test_a_range_that_fails_ends_the_reading_and_what_the_others_had_broug
                     raise RpcError("GetUnstructuredEvents", "UNAVAILABLE", "scripted")
             return self.between(since, until), ""
 
-    client, sink, store = FailingClient(), ScriptedSink(), Store(None)
+    client, sink, store = FailingClient(), ScriptedSink(), SqliteStore(None)
 
     async def until_delivered() -> None:
         await until(lambda: {"e0", "e1"} <= set(sink.delivered))
@@ -381,7 +386,7 @@ async def test_a_range_that_fails_ends_the_reading_and_what_the_others_had_broug
         assert raised.group_contains(RpcError, match="scripted")
         await line.drain_all()
         assert {"e0", "e1"} <= set(sink.delivered) < {f"e{number}" for number in range(9)}
-        position = read_position(store)
+        position = await read_position(store)
         assert position is not None
         assert position < now - 8 * DAY + 61
         client.fails = 1_000_000

@@ -12,7 +12,7 @@ import pytest
 from event_handler.errors import ConnectError
 from event_handler.sources import stall_detector
 from event_handler.sources.stall_detector import LONGEST_PAUSE, MARGIN, QUIET, VISIBLE_AFTER, StallDetector
-from tests.unit.sources.scripted import ScriptedClient, wire_at
+from tests.support.scripted_cluster import ScriptedClient, wire_at
 
 
 class Clock:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import sqlite3
@@ -16,7 +17,8 @@ from event_handler.cli import cli
 from event_handler.errors import StateError
 from event_handler.ports import Commit, DeadLetter, RecordingItem
 from event_handler.state.checks import _FACTS
-from event_handler.state.store import Store
+from event_handler.state.sqlite import SqliteStore
+from tests.support.checkpoints import places, positions
 from tests.unit.go_plugin.test_export_state import bulk_position
 
 START = 1_795_219_200.0  # 2026-11-21
@@ -29,14 +31,14 @@ LETTER_COMMANDS = (("dead-letter", "list"), ("dead-letter", "retry", "--all"), (
 @pytest.fixture
 def state(tmp_path: Path) -> Path:
     """A state file that was used, and that no process works on."""
-    store = Store(tmp_path / DIRECTORY)
-    store.claim("example.test")
+    store = SqliteStore(tmp_path / DIRECTORY)
+    asyncio.run(store.claim("example.test"))
     bulk_position(store)
     letter = DeadLetter("fluentd", "refused", "user.login", "u", "", b'{"uid":"u"}', START, 0)
-    more = {"bulk_closed": "2026-11-20", "search_floor": str(START), "plugin_seen": str(START)}
+    notes = {"bulk_closed": "2026-11-20", "search_floor": str(START), "plugin_seen": str(START)}
     recording = RecordingItem("s", START, True, 0, 0.0, 0)
-    store.commit(Commit({"search": str(START)}, b"12345678" * 600, [recording], {}, [letter], more))
-    store.rows("INSERT INTO failed_logins VALUES ('e', 5.0, 'alice')")
+    asyncio.run(store.commit(Commit(places({"search": str(START)}), b"12345678" * 600, [recording], [letter], notes)))
+    store._rows("INSERT INTO failed_logins VALUES ('e', 5.0, 'alice')")
     store.close()
     return tmp_path / DIRECTORY / "state.db"
 
@@ -146,9 +148,9 @@ DAMAGES: dict[str, tuple[Callable[[Path], None], tuple[tuple[str, ...], ...]]] =
 
 def started(path: Path) -> None:
     """What `start` does first, for a user who has not said where to begin."""
-    store = Store(path.parent)
+    store = SqliteStore(path.parent)
     try:
-        store.begin(None)
+        asyncio.run(store.begin(None))
     finally:
         store.close()
 
@@ -197,26 +199,25 @@ def test_a_state_without_damage_is_refused_by_no_command(state: Path) -> None:
 
 def test_a_lost_start_time_is_replaced_by_what_the_user_says_and_the_positions_hold(state: Path) -> None:
     sql("DELETE FROM facts WHERE name = 'start_time'")(state)
-    store = Store(state.parent, begin_known=True)
-    assert store.begin(START) == START
-    assert store.positions("search") == {"search": str(START)}
+    store = SqliteStore(state.parent, begin_known=True)
+    assert asyncio.run(store.begin(START)) == START
+    assert asyncio.run(positions(store, "search")) == {"search": str(START)}
     store.close()
     started(state)
 
 
 def test_what_is_checked_by_name_is_what_others_remember() -> None:
     from event_handler.go_plugin import import_state
-    from event_handler.sources import export, search
-    from event_handler.state import schema, store
+    from event_handler.state import keys, schema
 
     names = {
-        store.START_TIME,
+        keys.START_TIME,
         schema.CREATED,
-        export.FIRST_DAY,
-        export.CLOSED_DAYS,
-        search.FLOOR,
+        keys.FIRST_DAY,
+        keys.CLOSED_DAYS,
+        keys.FLOOR,
+        keys.MODE,
         import_state.PLUGIN_SEEN,
-        "mode",
         "locks",
     }
     assert names == set(_FACTS)

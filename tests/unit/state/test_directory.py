@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,8 @@ import pytest
 from event_handler.errors import StateError
 from event_handler.ports import Commit
 from event_handler.state.directory import migrate_layout, state_directory
-from event_handler.state.store import Store
+from event_handler.state.sqlite import SqliteStore
+from tests.support.checkpoints import places, positions
 
 
 @pytest.mark.parametrize(
@@ -20,14 +22,14 @@ def test_a_cluster_name_becomes_one_directory_below_the_storage(tmp_path: Path, 
 
 
 def test_state_kept_by_address_is_taken_over_once(tmp_path: Path) -> None:
-    old = Store(tmp_path / "auth.example.test_3025")
-    old.commit(Commit({"search": "5.0"}))
+    old = SqliteStore(tmp_path / "auth.example.test_3025")
+    asyncio.run(old.commit(Commit(places({"search": "5.0"}))))
     old.close()
     directory = state_directory(tmp_path, "example.test", "fluentd")
     for _ in range(2):
         migrate_layout(tmp_path, directory, [("proxy.example.test", 443), ("auth.example.test", 3025)])
-    store = Store(directory)
-    assert store.positions("search") == {"search": "5.0"}
+    store = SqliteStore(directory)
+    assert asyncio.run(positions(store, "search")) == {"search": "5.0"}
     store.close()
     assert sorted(path.name for path in (tmp_path / "auth.example.test_3025").iterdir()) == ["lock", "state.db.adopted"]
 
@@ -35,17 +37,17 @@ def test_state_kept_by_address_is_taken_over_once(tmp_path: Path) -> None:
 def test_a_state_that_is_there_already_is_never_replaced_by_an_older_one(tmp_path: Path) -> None:
     directory = state_directory(tmp_path, "example.test", "fluentd")
     for place, position in ((tmp_path / "auth.example.test_3025", "5.0"), (directory, "9.0")):
-        store = Store(place)
-        store.commit(Commit({"search": position}))
+        store = SqliteStore(place)
+        asyncio.run(store.commit(Commit(places({"search": position}))))
         store.close()
     migrate_layout(tmp_path, directory, [("auth.example.test", 3025)])
-    store = Store(directory)
-    assert store.positions("search") == {"search": "9.0"}
+    store = SqliteStore(directory)
+    assert asyncio.run(positions(store, "search")) == {"search": "9.0"}
     store.close()
 
 
 def test_a_state_that_another_process_still_works_on_is_not_taken_over(tmp_path: Path) -> None:
-    working = Store(tmp_path / "auth.example.test_3025")
+    working = SqliteStore(tmp_path / "auth.example.test_3025")
     directory = state_directory(tmp_path, "example.test", "fluentd")
     with pytest.raises(StateError, match="another event handler"):
         migrate_layout(tmp_path, directory, [("auth.example.test", 3025)])
@@ -54,16 +56,16 @@ def test_a_state_that_another_process_still_works_on_is_not_taken_over(tmp_path:
 
 
 def test_nothing_is_taken_over_from_another_address(tmp_path: Path) -> None:
-    Store(tmp_path / "other.test_443").close()
+    SqliteStore(tmp_path / "other.test_443").close()
     directory = state_directory(tmp_path, "example.test", "fluentd")
     migrate_layout(tmp_path, directory, [("auth.example.test", 3025)])
     assert not directory.exists()
 
 
 def test_the_state_of_another_cluster_is_refused_by_name(tmp_path: Path) -> None:
-    store = Store(tmp_path)
-    store.claim("one.test")
-    store.claim("one.test")
+    store = SqliteStore(tmp_path)
+    asyncio.run(store.claim("one.test"))
+    asyncio.run(store.claim("one.test"))
     with pytest.raises(StateError, match=r"belongs to the cluster one\.test, and the credentials are for two\.test"):
-        store.claim("two.test")
+        asyncio.run(store.claim("two.test"))
     store.close()

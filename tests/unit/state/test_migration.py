@@ -5,6 +5,7 @@ nothing of it is lost, all of it becomes this version at once, and a newer one i
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 import sqlite3
 from contextlib import closing
@@ -17,7 +18,8 @@ from event_handler.cli import cli
 from event_handler.errors import StateError
 from event_handler.ports import Commit, DeadLetter, RecordingItem
 from event_handler.state import schema
-from event_handler.state.store import Store
+from event_handler.state.sqlite import SqliteStore
+from tests.support.checkpoints import positions
 from tests.unit.state.test_damage import OLD, START
 
 
@@ -36,20 +38,25 @@ def dump(path: Path) -> list[str]:
 
 
 def test_everything_that_an_older_release_remembered_is_there(old: Path) -> None:
-    store = Store(old.parent)
-    assert store.begin(None) == START
-    assert store.fact("schema") == str(schema.VERSION)
-    assert store.positions("bulk/") == {"bulk/2026-11-21/c1": "done", "bulk/2026-11-21/c2": "a1:3"}
-    assert list(store.delivered_ids()) == [b"12345678" * 3]
-    assert store.due_recordings(1_795_255_400.0, 5) == [
+    store = SqliteStore(old.parent)
+    assert asyncio.run(store.begin(None)) == START
+    assert asyncio.run(store.note("schema")) == str(schema.VERSION)
+    assert asyncio.run(positions(store, "bulk/")) == {"bulk/2026-11-21/c1": "done", "bulk/2026-11-21/c2": "a1:3"}
+    assert list(asyncio.run(store.delivered_ids())) == [b"12345678" * 3]
+    assert asyncio.run(store.due_recordings(1_795_255_400.0, 5)) == [
         RecordingItem("s1", 1_795_255_200.0, True, 0, 1_795_255_300.0, 4)
     ]
-    assert store.dead_letter_totals() == (5, store.rows("SELECT sum(length(body)) FROM dead_letters")[0][0])
-    assert [(number, letter.id, letter.time) for number, letter in store.dead_letters_to_retry()] == [(1, "u1", None)]
-    assert store.fact("locks") == ""
-    rows = store.rows("SELECT id, moment, who FROM failed_logins ORDER BY id")
+    assert asyncio.run(store.dead_letter_totals()) == (
+        5,
+        store._rows("SELECT sum(length(body)) FROM dead_letters")[0][0],
+    )
+    assert [(number, letter.id, letter.time) for number, letter in asyncio.run(store.dead_letters_to_retry())] == [
+        (1, "u1", None)
+    ]
+    assert asyncio.run(store.note("locks")) == ""
+    rows = store._rows("SELECT id, moment, who FROM failed_logins ORDER BY id")
     assert rows == [("e1", 1_795_255_200.0, "alice"), ("e2", 1_795_255_201.0, "alice"), ("e3", 1_795_255_202.0, "")]
-    assert store.rows("SELECT user, login FROM locks_to_make") == [("bob", "")]
+    assert store._rows("SELECT user, login FROM locks_to_make") == [("bob", "")]
     store.close()
 
 
@@ -59,7 +66,7 @@ def test_an_older_state_can_be_looked_at_without_a_change(old: Path) -> None:
         result = CliRunner().invoke(cli, [*command, f"--storage={old.parents[2]}"], standalone_mode=False)
         assert result.exception is None, result.output
     assert dump(old) == before
-    Store(None, copy_from=old).close()
+    SqliteStore(None, copy_from=old).close()
     assert dump(old) == before
 
 
@@ -67,13 +74,13 @@ def test_a_migration_that_fails_leaves_the_state_as_it_was(old: Path, monkeypatc
     before = dump(old)
     monkeypatch.setattr(schema, "_SECOND", (*schema._SECOND, "CREATE TABLE broken"))
     with pytest.raises(StateError, match="incomplete input"):
-        Store(old.parent)
+        SqliteStore(old.parent)
     assert dump(old) == before
 
 
 def test_a_state_that_the_older_release_has_worked_on_again_is_brought_up_again(old: Path) -> None:
-    store = Store(old.parent)
-    store.commit(Commit(dead_letters=[DeadLetter("fluentd", "no", "t", "u6", "", b"{}", 7.0, 3)]))
+    store = SqliteStore(old.parent)
+    asyncio.run(store.commit(Commit(dead_letters=[DeadLetter("fluentd", "no", "t", "u6", "", b"{}", 7.0, 3)])))
     store.close()
     with closing(sqlite3.connect(old)) as database, database:  # the words of the older release
         database.execute("INSERT OR REPLACE INTO facts VALUES ('schema', '1')")
@@ -81,9 +88,9 @@ def test_a_state_that_the_older_release_has_worked_on_again_is_brought_up_again(
             "INSERT INTO dead_letters (time, sink, reason, type, id, session_id, body) VALUES (5.0, 'f', 'r', 't', "
             "'u7', '', x'7b7d')"
         )
-    store = Store(old.parent)
-    assert store.dead_letter_totals()[0] == 7
-    assert store.rows("SELECT id, event_time, event_index FROM dead_letters WHERE number > 5") == [
+    store = SqliteStore(old.parent)
+    assert asyncio.run(store.dead_letter_totals())[0] == 7
+    assert store._rows("SELECT id, event_time, event_index FROM dead_letters WHERE number > 5") == [
         ("u6", 7.0, 3),
         ("u7", None, 0),
     ]
@@ -95,5 +102,5 @@ def test_a_newer_state_is_refused_and_not_touched(old: Path) -> None:
         database.execute("UPDATE facts SET value = '3' WHERE name = 'schema'")
     before = dump(old)
     with pytest.raises(StateError, match=r"written by a newer version of this program \(schema 3; this one knows 2\)"):
-        Store(old.parent, begin_known=True)
+        SqliteStore(old.parent, begin_known=True)
     assert dump(old) == before

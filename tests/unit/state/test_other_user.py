@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import subprocess
@@ -13,7 +14,7 @@ from tempfile import mkdtemp
 import pytest
 
 from event_handler.ports import Commit, DeadLetter
-from event_handler.state.store import Store
+from event_handler.state.sqlite import SqliteStore
 
 STRANGER = 54321  # a user id without a name and without rights
 # The program is loaded before it changes the user, who may perhaps not read this checkout.
@@ -23,13 +24,13 @@ from pathlib import Path
 from event_handler import cli
 from event_handler.errors import EventHandlerError
 from event_handler.state.directory import migrate_layout, state_directory
-from event_handler.state.store import Store
+from event_handler.state.sqlite import SqliteStore
 
 def start(storage):
     directory = state_directory(storage, "example.test", "fluentd")
     try:
         migrate_layout(storage, directory, [("auth.test", 3025)])
-        Store(directory)
+        SqliteStore(directory)
     except EventHandlerError as error:
         sys.stderr.write(f"error: {error}")
         sys.exit(error.exit_code)
@@ -58,9 +59,9 @@ def storage() -> Iterator[Path]:
         pytest.skip("only root may run a command as another user")
     place = Path(mkdtemp(prefix="state-of-another-"))
     place.chmod(0o755)
-    store = Store(place / "storage" / "example.test" / "fluentd")
-    store.begin(5.0)
-    store.commit(Commit(dead_letters=[DeadLetter("fluentd", "no", "t", "u", "", b"{}")]))
+    store = SqliteStore(place / "storage" / "example.test" / "fluentd")
+    asyncio.run(store.begin(5.0))
+    asyncio.run(store.commit(Commit(dead_letters=[DeadLetter("fluentd", "no", "t", "u", "", b"{}")])))
     store.close()
     yield place / "storage"
     shutil.rmtree(place)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import selectors
-from collections.abc import Coroutine
-from typing import Any
+from collections.abc import Callable, Coroutine
+from typing import Any, ParamSpec
 
 BEGIN = 1_795_212_000.0  # seconds since the epoch, 2026-11-20T22:00Z: two hours before a UTC day ends
 
@@ -41,3 +42,16 @@ class PassingLoop(asyncio.SelectorEventLoop):
         finally:
             self.run_until_complete(self.shutdown_asyncgens())
             self.close()
+
+
+Given = ParamSpec("Given")
+
+
+def in_passing_time(test: Callable[Given, Coroutine[Any, Any, None]]) -> Callable[Given, None]:
+    """Run a test on a loop whose pauses take no real second."""
+
+    @functools.wraps(test)
+    def run(*args: Given.args, **kwargs: Given.kwargs) -> None:
+        PassingLoop().run_to_its_end(test(*args, **kwargs))
+
+    return run

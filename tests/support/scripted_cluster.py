@@ -13,7 +13,7 @@ from event_handler.errors import RpcError
 from event_handler.teleport.rpc.client import Client, Cluster
 from event_handler.teleport.wire import messages
 from event_handler.teleport.wire.decode import event_time
-from tests.unit.pipeline.test_engine import wire
+from tests.support.events import wire
 
 YEAR = 366 * 86_400.0  # seconds; who looks so far ahead asks how far the log is
 

@@ -12,7 +12,17 @@ from typing import Any, TypeVar
 R = TypeVar("R")
 
 
-class Worker:
+class InPlace:
+    """Stands where a WorkerThread may, for what never blocks."""
+
+    async def run(self, function: Callable[..., R], *arguments: Any) -> R:
+        return function(*arguments)
+
+    def stop(self, wait: float = 0.0) -> bool:
+        return True
+
+
+class WorkerThread:
     """A disk or a network file system may hang for ever: neither another sink nor the end may wait for it.
 
     The threads of `asyncio.to_thread` are shared by all, and Python waits for them when it ends.
@@ -50,11 +60,14 @@ class Worker:
         self._jobs.put(job)
         return await done
 
-    def stop(self) -> None:
-        """Let the thread end when it has done what it was given."""
-        if self._thread is not None:
-            self._jobs.put(None)
-            self._thread = None
+    def stop(self, wait: float = 0.0) -> bool:
+        """Let the thread end when it has done what it was given; return whether it has within `wait` seconds."""
+        if self._thread is None:
+            return True
+        self._jobs.put(None)
+        thread, self._thread = self._thread, None
+        thread.join(wait)
+        return not thread.is_alive()
 
     def _work(self) -> None:
         while job := self._jobs.get():
