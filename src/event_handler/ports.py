@@ -83,7 +83,8 @@ class Limits:
     more events.
 
     `ordered` asks for one request after the other where order matters: for the events of a session, and for those of
-    none.
+    none. A call that has taken `timeout` seconds is given up, and its events are sent again; 0 where the sink itself
+    bounds how long it takes.
     """
 
     events: int
@@ -91,6 +92,7 @@ class Limits:
     requests: int
     age: float
     ordered: bool = False
+    timeout: float = 0.0
 
 
 class Sink(Protocol):

@@ -10,6 +10,7 @@ import structlog
 from event_handler.backoff import backoff
 from event_handler.errors import StateError
 from event_handler.pipeline.batch import Entry
+from event_handler.pipeline.budget import Budget
 from event_handler.pipeline.tracker import CheckpointTracker, PendingRecording, Span
 from event_handler.ports import Commit, DeadLetter, RecordingItem, StateStore
 
@@ -21,27 +22,26 @@ log = structlog.get_logger()
 
 
 class Committer:
-    """Collects what happened and commits it. `room` is notified after each commit; `bytes` are in flight until then."""
+    """Collects what happened and commits it; then the bytes of what was delivered go back to the budget."""
 
-    def __init__(self, store: StateStore, room: asyncio.Condition) -> None:
+    def __init__(self, store: StateStore, budget: Budget) -> None:
         self._store = store
-        self._room = room
+        self._budget = budget
         self._acknowledged: list[Entry] = []
         self._touched: dict[CheckpointTracker, None] = {}
         self._dead: list[tuple[DeadLetter, bytes]] = []
         self._news = asyncio.Event()
-        self._writing: asyncio.Task[None] | None = None
-        self.bytes = 0
+        self._writing: asyncio.Task[int] | None = None
 
     @property
     def empty(self) -> bool:
         """Nothing is in flight and nothing waits to be remembered."""
-        return not self.bytes and not self._touched and not self._dead and self._writing is None
+        return not self._budget.used and not self._touched and not self._dead and self._writing is None
 
     def acknowledge(self, entries: list[Entry]) -> None:
         """The sink has answered for these entries, or they are dead letters."""
         for entry in entries:
-            entry.span.pending -= 1
+            entry.span.finish(1)
             self._touched[entry.span.tracker.root] = None
         self._acknowledged.extend(entries)
         self._news.set()
@@ -87,11 +87,10 @@ class Committer:
             raise
         finally:
             self._writing = None
-        async with self._room:
-            self._room.notify_all()
-        writing.result()
+        await self._budget.give_back(writing.result())
 
-    async def _commit(self) -> None:
+    async def _commit(self) -> int:
+        """Return the bytes of what needs not be kept any longer."""
         entries, letters, touched = self._acknowledged, self._dead, self._touched
         self._acknowledged, self._touched = [], {}
         group = Commit(ids=b"".join([*(entry.dedup_key for entry in entries), *(key for _, key in letters)]))
@@ -112,7 +111,7 @@ class Committer:
         del letters[: len(group.dead_letters)]
         for tracker, spans in finished.items():
             tracker.advance(spans)
-        self.bytes -= sum(entry.size for entry in entries)
+        return sum(entry.size for entry in entries)
 
 
 def _recording(recording: PendingRecording) -> RecordingItem:

@@ -1,20 +1,20 @@
 """Delivers batches until there is an answer for every event, for every sink alike: waits, narrows down, sets a bad
 event aside.
 
-What is decided is in the table of `verdicts`, what is sent at a time in `sender`; this puts them together.
+This puts layers together, each of which knows one thing: `sender` what is sent (how many requests at a time, how large
+each, and for how long), `verdicts` what is done about an answer, `pauses` how long to wait, `outage` what is said.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from dataclasses import dataclass
 
-from event_handler.backoff import FIRST_WAIT, backoff
 from event_handler.pipeline.batch import Batcher, Entry
 from event_handler.pipeline.concurrency import Concurrency
 from event_handler.pipeline.outage import Outage
+from event_handler.pipeline.pauses import RETRY, Pauses, RetryPolicy
 from event_handler.pipeline.sender import Sender
 from event_handler.pipeline.verdicts import (
     BY_ITSELF,
@@ -34,14 +34,7 @@ from event_handler.pipeline.verdicts import (
 )
 from event_handler.ports import Delivered, Partial, Reject, Retry, Sink, Split
 
-LONGEST_WAIT = 30.0  # seconds; a receiver that is back is noticed within half a minute
-LONGEST_WAIT_MISCONFIGURED = 60.0  # seconds; only a person can correct it
-LONGEST_WAIT_SUSPECT = 10.0  # seconds between tries of an event that is refused while others are taken
-LONGEST_WAIT_NARROWING = 2.0  # seconds; a smaller batch soon tells whether it is the receiver or one event
-LONGEST_ASKED = 300.0  # seconds; a receiver that asks for a longer pause is tried again after this one
-LOOK_EVERY = 5.0  # seconds between looks whether others are taken, in a pause that the receiver asked for
 MOST_ASIDE = 1000  # events that are tried alone beside the others; a task each
-ASIDE_SPACING = 2.0  # seconds between tries of events set aside, however many they are, while nothing is taken
 
 CHECK_RECEIVER = (
     "Look into the receiver's log, and check the URL, the format and the access rules. Nothing is lost meanwhile."
@@ -67,8 +60,7 @@ class Failure:
 class Delivery:
     """The deliverers of one pipeline, with at most `requests` in flight.
 
-    `delivered` is called with entries that the sink took, `refused` with one that becomes a dead letter. `wait` gives
-    the seconds of a pause by attempt and longest.
+    `delivered` is called with entries that the sink took, `refused` with one that becomes a dead letter.
     """
 
     def __init__(
@@ -77,8 +69,8 @@ class Delivery:
         requests: int,
         delivered: Callable[[list[Entry]], None],
         refused: Callable[[Entry, str], Awaitable[None]],
+        policy: RetryPolicy = RETRY,
         clock: Callable[[], float] = loop_time,
-        wait: Callable[[int, float], float] = backoff,
     ) -> None:
         self.sink = sink
         self._requests = requests
@@ -88,12 +80,12 @@ class Delivery:
         self._delivered = delivered
         self._refused = refused
         self._clock = clock
-        self._backoff = wait
+        self._policy = policy
+        self._pauses = Pauses(policy)
         self._evidence = Evidence()
         self._batcher: Batcher | None = None
         self._at_work = 0  # deliverers with a batch
         self._aside: set[asyncio.Task[None]] = set()
-        self._taking: set[asyncio.Future[None]] = set()  # who waits until something is taken
         self.ending = False  # everything that was read is waited for
         self.retries = 0
 
@@ -205,9 +197,8 @@ class Delivery:
         if action is Action.SET_ASIDE:
             self._set_aside(failure)
             if self._evidence.refused:  # nothing else was taken yet
-                await self._sleep_until_taking(
-                    self._log(failure, self._backoff(self._evidence.refused - 1, LONGEST_WAIT))
-                )
+                wait = self._policy.pause(self._evidence.refused - 1, self._policy.longest)
+                await self._pauses.until_taken(self._log(failure, wait))
             return False
         if action is not Action.HALVE:
             await self._wait(action, failure)
@@ -239,31 +230,29 @@ class Delivery:
         if works:
             self._outage.works()
         self._delivered(entries)
-        while self._taking:
-            waiting = self._taking.pop()
-            if not waiting.done():
-                waiting.set_result(None)
+        self._pauses.taken()
 
     async def _wait(self, action: Action, failure: Failure) -> None:
         """The pause before the next try."""
         passing = failure.others is Others.TAKEN
         wait = self._pause_of(action, failure)
-        asked = min(failure.verdict.after, LONGEST_ASKED) if isinstance(failure.verdict, Retry) else 0.0
-        wait = self._log(failure, max(wait, min(asked, LONGEST_WAIT) if passing else asked))
+        asked = min(failure.verdict.after, self._policy.asked) if isinstance(failure.verdict, Retry) else 0.0
+        wait = self._log(failure, max(wait, min(asked, self._policy.longest) if passing else asked))
         if passing or (failure.kind in BY_ITSELF and (failure.history.overloaded or not failure.aside)):
-            await self._sleep(wait)
+            await self._pauses.for_all_of(wait)
         else:
-            await self._sleep_until_taking(wait)
+            await self._pauses.until_taken(wait)
 
     def _pause_of(self, action: Action, failure: Failure) -> float:
         """Seconds: longer with each failure, and with each event that waits beside others while nothing is taken."""
         kind, history, passing = failure.kind, failure.history, failure.others is Others.TAKEN
+        policy = self._policy
         if action is Action.NARROW and kind is not Kind.UNANSWERED:
-            return self._backoff(0 if passing else history.tries - 1, LONGEST_WAIT_NARROWING)
+            return policy.pause(0 if passing else history.tries - 1, policy.narrowing)
         if kind in REFUSALS and failure.others in (Others.TAKEN, Others.ENDING):
-            return self._backoff((history.apart if passing else history.tries) - 1, LONGEST_WAIT_SUSPECT)
-        wait = self._backoff(history.tries - 1, LONGEST_WAIT if kind in BY_ITSELF else LONGEST_WAIT_MISCONFIGURED)
-        return wait if passing or not failure.aside else max(wait, len(self._aside) * ASIDE_SPACING)
+            return policy.pause((history.apart if passing else history.tries) - 1, policy.suspect)
+        wait = policy.pause(history.tries - 1, policy.longest if kind in BY_ITSELF else policy.misconfigured)
+        return wait if passing or not failure.aside else max(wait, len(self._aside) * policy.spacing)
 
     def _log(self, failure: Failure, wait: float) -> float:
         """Say why, and return the seconds to wait."""
@@ -277,26 +266,6 @@ class Delivery:
         else:
             self._outage.failed(reason, wait, person=failure.kind is Kind.UNREACHABLE)
         return wait
-
-    async def _sleep_until_taking(self, seconds: float) -> None:
-        """Sleep so long, or until something is taken, and then a little, for others wake at the same time."""
-        waiting = asyncio.get_running_loop().create_future()
-        self._taking.add(waiting)
-        with suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await waiting
-        self._taking.discard(waiting)
-        if waiting.done() and not waiting.cancelled():
-            await asyncio.sleep(min(self._backoff(0, FIRST_WAIT), seconds))
-
-    async def _sleep(self, seconds: float) -> None:
-        """Sleep so long; a pause that the receiver asked for ends early when it takes other events meanwhile."""
-        taken = self._evidence.taken
-        await asyncio.sleep(min(seconds, LONGEST_WAIT))
-        seconds -= LONGEST_WAIT
-        while seconds > 0.0 and self._evidence.taken == taken:
-            await asyncio.sleep(min(seconds, LOOK_EVERY))
-            seconds -= LOOK_EVERY
 
 
 def _reason(failure: Failure) -> str:

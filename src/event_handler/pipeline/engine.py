@@ -17,9 +17,11 @@ from event_handler.checkpoint import Checkpoint, Chunk, Recording
 from event_handler.errors import StateError, TransformError
 from event_handler.event import Event, RawEvent
 from event_handler.pipeline.batch import Batcher, Entry
+from event_handler.pipeline.budget import Budget
 from event_handler.pipeline.committer import Committer
 from event_handler.pipeline.delivery import Delivery
 from event_handler.pipeline.outage import REMIND_EVERY
+from event_handler.pipeline.pauses import RETRY, RetryPolicy
 from event_handler.pipeline.select import Selection, Selector, dead_letter_key
 from event_handler.pipeline.tracker import CheckpointTracker, Span
 from event_handler.pipeline.transforms.chain import Chain
@@ -84,19 +86,17 @@ class Pipeline:
         selector: Selector,
         limits: PipelineLimits,
         chain: Chain = NO_TRANSFORMS,
+        policy: RetryPolicy = RETRY,
     ) -> None:
         self._chain = chain
         self._sink = sink
         self._store = store
         self._selector = selector
         self._limits = limits
-        self._room = asyncio.Condition()
-        self._turn = (
-            asyncio.Lock()
-        )  # to wait for room, one after the other: small events would overtake a large one for ever
-        self._committer = Committer(store, self._room)
+        self._budget = Budget(limits.bytes)
+        self._committer = Committer(store, self._budget)
         self._batcher = Batcher(sink.limits)
-        self._delivery = Delivery(sink, limits.requests, self._delivered, self._refused)
+        self._delivery = Delivery(sink, limits.requests, self._delivered, self._refused, policy)
         self._group = asyncio.TaskGroup()
         self._tasks: list[asyncio.Task[None]] = []
         self._full_logged = 0.0
@@ -172,13 +172,11 @@ class Pipeline:
     def offer(self, taken: Taken) -> bool:
         """Hand on as much as there is room for now, and return whether that was all."""
         left = taken.left
-        if taken.dead or self._turn.locked():
-            return not left and not taken.dead
+        if taken.dead:
+            return False
         while left:
-            size = left[-1].size
-            if not self._has_room(size):
+            if not self._budget.try_take(left[-1].size):
                 return False
-            self._committer.bytes += size
             self._batcher.add(left.pop())
         return True
 
@@ -188,10 +186,10 @@ class Pipeline:
         try:
             while dead:
                 await self._dead_letter(*dead[0])
-                taken.span.pending -= 1
+                taken.span.finish(1)
                 del dead[0]
             while not self.offer(taken):
-                await self._take_room(left[-1].size)
+                await self._budget.take(left[-1].size)
                 self._batcher.add(left.pop())
         except BaseException:
             self.give_up(taken)
@@ -205,7 +203,7 @@ class Pipeline:
         self._selector.release(entry.dedup_key for entry in taken.left)
         self._selector.release(dedup_key for _, dedup_key in taken.dead)
         taken.span.checkpoint = None
-        taken.span.pending -= len(taken.left) + len(taken.dead)
+        taken.span.finish(len(taken.left) + len(taken.dead))
         self._committer.touch(taken.span.tracker)
 
     def _entries(self, chosen: Selection, span: Span, dead: list[tuple[DeadLetter, bytes]]) -> list[Entry]:
@@ -232,25 +230,15 @@ class Pipeline:
         dedup_keys = [*(dedup_key for _, dedup_key in chosen.events), *map(dead_letter_key, chosen.dead)]
         await self._store.commit(Commit(ids=b"".join(dedup_keys), dead_letters=chosen.dead))
 
-    def _has_room(self, size: int) -> bool:
-        return not self._committer.bytes or self._committer.bytes + size <= self._limits.bytes
-
-    async def _take_room(self, size: int) -> None:
-        async with self._turn, self._room:
-            await self._room.wait_for(lambda: self._has_room(size))
-            self._committer.bytes += size
-
     async def drain(self, tracker: CheckpointTracker) -> None:
         """Wait until everything of a stream has been delivered and remembered."""
-        async with self._room:
-            await self._room.wait_for(lambda: tracker.drained)
+        await self._budget.wait_for(lambda: tracker.drained)
 
     async def drain_all(self) -> None:
         """Wait until everything that was put in has been delivered and remembered."""
         self.nothing_follows(True)
         try:
-            async with self._room:
-                await self._room.wait_for(lambda: self._committer.empty)
+            await self._budget.wait_for(lambda: self._committer.empty)
         finally:
             self.nothing_follows(False)
 

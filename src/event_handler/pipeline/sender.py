@@ -64,12 +64,14 @@ class Sender:
         return verdict
 
     async def _send(self, part: list[Entry]) -> Verdict:
+        timeout = self._sink.limits.timeout
         try:
-            return await self._sink.deliver([entry.event for entry in part])
-        except (
-            Exception
-        ) as error:  # a fault of the sink's own code: nothing is known to be delivered, so keep and repeat
-            return Retry(f"the sink failed ({type(error).__name__}: {error})")
+            async with asyncio.timeout(timeout or None) as limit:
+                return await self._sink.deliver([entry.event for entry in part])
+        except Exception as error:  # nothing is known to be delivered, so keep and repeat
+            if limit.expired():
+                return Retry(f"the sink gave no answer within {timeout:g} s", unanswered=True)
+            return Retry(f"the sink failed ({type(error).__name__}: {error})")  # a fault of its own code
 
     def _learn(self, verdict: Verdict, sent: float, suspect: bool) -> None:
         if not isinstance(verdict, Retry) and not (isinstance(verdict, Partial) and verdict.retry):

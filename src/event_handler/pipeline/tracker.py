@@ -35,6 +35,10 @@ class Span:
     recordings: list[PendingRecording] = field(default_factory=list)
     fixed: bool = False
 
+    def finish(self, events: int) -> None:
+        """So many of its events are delivered, are dead letters, or go to nobody."""
+        self.pending -= events
+
 
 class CheckpointTracker:
     """The spans of one stream in the order they were read.

@@ -8,13 +8,11 @@ import asyncio
 import random
 from collections import defaultdict
 from collections.abc import Sequence
-from pathlib import Path
 
 import orjson
 import pytest
 
 from event_handler.event import Event
-from event_handler.pipeline import delivery
 from event_handler.pipeline.dedup import DuplicateWindow
 from event_handler.pipeline.engine import Pipeline, PipelineLimits
 from event_handler.pipeline.select import Selector
@@ -25,6 +23,7 @@ from event_handler.teleport.wire.raw import raw_events
 from tests.support.checkpoints import mark
 from tests.support.events import wire
 from tests.support.passing_time import in_passing_time
+from tests.support.pipelines import QUICK
 
 EVENTS = 400
 SESSIONS = 30
@@ -69,13 +68,15 @@ class Unsteady:
         return None
 
 
-async def deliver_all(sink: Unsteady, store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
+async def deliver_all(sink: Unsteady, store: SqliteStore) -> None:
     """Events of many sessions and of none, mixed, in runs of ten."""
-    monkeypatch.setattr(delivery, "FIRST_WAIT", 0.0005)
     sids = [f"session-{number % SESSIONS}" if number % 3 else "" for number in range(EVENTS)]
     wires = [wire(str(number), **({"sid": sid} if sid else {})) for number, sid in enumerate(sids)]
     limits = PipelineLimits(sink.limits.requests, 10**6)
-    async with asyncio.timeout(600), Pipeline(sink, store, Selector("unsteady", DuplicateWindow()), limits) as line:
+    async with (
+        asyncio.timeout(600),
+        Pipeline(sink, store, Selector("unsteady", DuplicateWindow()), limits, policy=QUICK) as line,
+    ):
         tracker = CheckpointTracker()
         for begin in range(0, EVENTS, 10):
             await line.put(tracker, raw_events(wires[begin : begin + 10]), mark(str(begin)))
@@ -84,42 +85,35 @@ async def deliver_all(sink: Unsteady, store: SqliteStore, monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize("events", [1, 7])
-async def test_each_session_and_what_belongs_to_none_arrives_in_the_order_read(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, events: int
-) -> None:
+async def test_each_session_and_what_belongs_to_none_arrives_in_the_order_read(events: int) -> None:
     sink = Unsteady(ordered=True, events=events)
-    await deliver_all(sink, SqliteStore(None), monkeypatch)
+    await deliver_all(sink, SqliteStore(None))
     assert {sid: numbers for sid, numbers in sink.took.items() if numbers != sorted(numbers)} == {}
     assert sorted(number for numbers in sink.took.values() for number in numbers) == list(range(EVENTS))
     assert sink.most > 1
 
 
 @in_passing_time
-async def test_an_event_that_is_refused_does_not_change_the_order_of_the_others(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_an_event_that_is_refused_does_not_change_the_order_of_the_others() -> None:
     sink = Unsteady(ordered=True, events=7, poison=frozenset({"31", "32", "200"}))
     store = SqliteStore(None)
-    await deliver_all(sink, store, monkeypatch)
+    await deliver_all(sink, store)
     assert {sid: numbers for sid, numbers in sink.took.items() if numbers != sorted(numbers)} == {}
     assert await store.dead_letters() == 3
 
 
-async def test_without_it_a_failing_sink_mixes_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_without_it_a_failing_sink_mixes_them() -> None:
     sink = Unsteady(ordered=False, events=1)
-    await deliver_all(sink, SqliteStore(None), monkeypatch)
+    await deliver_all(sink, SqliteStore(None))
     assert any(numbers != sorted(numbers) for numbers in sink.took.values())
 
 
-async def test_recordings_keep_their_order_and_go_at_the_same_time(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(delivery, "FIRST_WAIT", 0.0005)
+async def test_recordings_keep_their_order_and_go_at_the_same_time() -> None:
     sink = Unsteady(ordered=True, events=3)
     limits = PipelineLimits(sink.limits.requests, 10**6)
     async with (
         asyncio.timeout(60),
-        Pipeline(sink, SqliteStore(None), Selector("unsteady", DuplicateWindow()), limits) as line,
+        Pipeline(sink, SqliteStore(None), Selector("unsteady", DuplicateWindow()), limits, policy=QUICK) as line,
     ):
         for number in range(0, 200, 5):
             for session in ("r1", "r2", "r3"):

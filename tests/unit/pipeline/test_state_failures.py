@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from event_handler.errors import StateError
-from event_handler.pipeline import delivery, engine
+from event_handler.pipeline import engine
 from event_handler.pipeline.tracker import CheckpointTracker
 from event_handler.ports import Commit
 from event_handler.state.sqlite import SqliteStore
@@ -43,10 +43,10 @@ def _check(fault: bool) -> None:
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(delivery, "FIRST_WAIT", 0.001)
     monkeypatch.setattr(engine, "LOOK_FOR_ROOM_EVERY", 0.01)
 
 
+@in_passing_time
 async def test_a_refused_event_waits_for_the_state_and_the_line_goes_on_afterwards() -> None:
     sink, store = ScriptedSink(events=1, requests=1), AilingStore()
     sink.poison = {"e1"}

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from pathlib import Path
 
 import orjson
-import pytest
 
 from event_handler.event import Event
-from event_handler.pipeline import delivery
 from event_handler.pipeline.dead_letters import DeadLetterRetry
 from event_handler.pipeline.dedup import DuplicateWindow
 from event_handler.pipeline.engine import Pipeline, PipelineLimits
@@ -24,7 +21,8 @@ from event_handler.state.sqlite import SqliteStore
 from event_handler.teleport.wire.raw import raw_events, restored
 from tests.support.checkpoints import CHUNK, mark, positions
 from tests.support.events import wire
-from tests.support.pipelines import stored
+from tests.support.passing_time import in_passing_time
+from tests.support.pipelines import QUICK, stored
 
 LABEL = AddFields(AddFieldsOptions(fields={"environment": "production"}), "label")
 
@@ -63,7 +61,7 @@ class Fussy:
 
 async def put(sink: Keeping, store: SqliteStore, chain: Chain, *wires: bytes) -> None:
     selector = Selector(sink.name, DuplicateWindow())
-    async with Pipeline(sink, store, selector, PipelineLimits(3, 100_000), chain) as line:
+    async with Pipeline(sink, store, selector, PipelineLimits(3, 100_000), chain, QUICK) as line:
         await line.put(CheckpointTracker(), raw_events(wires), mark("p"))
         await line.drain_all()
 
@@ -75,18 +73,16 @@ async def retried(sink: Keeping, store: SqliteStore, chain: Chain) -> None:
     await DeadLetterRetry(sink, store, restored, lambda _: None, chain).run(end)
 
 
-async def test_the_sink_gets_what_the_transforms_made(tmp_path: Path) -> None:
-    sink, store = Keeping(), SqliteStore(tmp_path)
+async def test_the_sink_gets_what_the_transforms_made() -> None:
+    sink, store = Keeping(), SqliteStore(None)
     less = DropFields(DropFieldsOptions(fields=("uid",)), "less")
     await put(sink, store, Chain([LABEL, less]), wire("a"))
     assert orjson.loads(sink.bodies["a"]) == {"environment": "production", "event": "user.login", "ei": 0}
 
 
-async def test_a_dead_letter_keeps_the_event_as_it_was_and_a_retry_passes_the_transforms(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(delivery, "FIRST_WAIT", 0.001)
-    sink, store = Keeping(), SqliteStore(tmp_path)
+@in_passing_time
+async def test_a_dead_letter_keeps_the_event_as_it_was_and_a_retry_passes_the_transforms() -> None:
+    sink, store = Keeping(), SqliteStore(None)
     sink.refused = {"a"}
     await put(sink, store, Chain([LABEL]), wire("a"), *(wire(f"other-{n}") for n in range(30)))
     (letter,) = await stored(store)
@@ -97,8 +93,8 @@ async def test_a_dead_letter_keeps_the_event_as_it_was_and_a_retry_passes_the_tr
     assert await stored(store) == []
 
 
-async def test_an_event_that_no_transform_lets_on_is_done(tmp_path: Path) -> None:
-    sink, store = Keeping(), SqliteStore(tmp_path)
+async def test_an_event_that_no_transform_lets_on_is_done() -> None:
+    sink, store = Keeping(), SqliteStore(None)
     await put(sink, store, Chain([Fussy()]), wire("a", user="robot"), wire("b", user="alice"), wire("c", user="robot"))
     assert set(sink.bodies) == {"b"}
     assert await positions(store) == {CHUNK: "p"}
@@ -106,8 +102,8 @@ async def test_an_event_that_no_transform_lets_on_is_done(tmp_path: Path) -> Non
     assert await positions(store) == {CHUNK: "p"}
 
 
-async def test_an_event_that_a_transform_fails_for_is_a_dead_letter_and_holds_up_no_other(tmp_path: Path) -> None:
-    sink, store = Keeping(), SqliteStore(tmp_path)
+async def test_an_event_that_a_transform_fails_for_is_a_dead_letter_and_holds_up_no_other() -> None:
+    sink, store = Keeping(), SqliteStore(None)
     await put(sink, store, Chain([Fussy()]), wire("a"), wire("b", user="alice"))
     assert set(sink.bodies) == {"b"}
     (letter,) = await stored(store)
@@ -121,8 +117,8 @@ async def test_an_event_that_a_transform_fails_for_is_a_dead_letter_and_holds_up
     )
 
 
-async def test_the_order_of_a_session_is_kept_without_its_id(tmp_path: Path) -> None:
-    sink, store = Keeping(ordered=True), SqliteStore(tmp_path)
+async def test_the_order_of_a_session_is_kept_without_its_id() -> None:
+    sink, store = Keeping(ordered=True), SqliteStore(None)
     chain = Chain([DropFields(DropFieldsOptions(fields=("sid",)), "less")])
     await put(sink, store, chain, *(wire(f"e{n}", sid="s1") for n in range(30)))
     assert list(sink.bodies) == [f"e{n}" for n in range(30)]
