@@ -1,6 +1,5 @@
-"""A state of an older release goes on.
-
-nothing of it is lost, all of it becomes this version at once, and a newer one is refused.
+"""A state of an older release goes on: nothing of it is lost, it becomes this version at once, and a newer one is
+refused.
 """
 
 from __future__ import annotations
@@ -9,11 +8,13 @@ import asyncio
 import shutil
 import sqlite3
 from contextlib import closing
+from datetime import date
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
+from event_handler.checkpoint import DONE, Chunk, Mode, Progress
 from event_handler.cli import cli
 from event_handler.errors import StateError
 from event_handler.ports import Commit, DeadLetter, RecordingItem
@@ -57,6 +58,42 @@ def test_everything_that_an_older_release_remembered_is_there(old: Path) -> None
     rows = store._rows("SELECT id, moment, who FROM failed_logins ORDER BY id")
     assert rows == [("e1", 1_795_255_200.0, "alice"), ("e2", 1_795_255_201.0, "alice"), ("e3", 1_795_255_202.0, "")]
     assert store._rows("SELECT user, login FROM locks_to_make") == [("bob", "")]
+    store.close()
+
+
+def of_release_0_1(tmp_path: Path, mode: str) -> SqliteStore:
+    shutil.copy(OLD.with_name(f"schema-2-{mode}.db"), tmp_path / "state.db")
+    return SqliteStore(tmp_path)
+
+
+async def test_a_bulk_position_of_release_0_1_goes_on(tmp_path: Path) -> None:
+    store = of_release_0_1(tmp_path, "bulk")
+    days = [date(2026, 11, day) for day in (21, 22, 23)]
+    assert await store.progress() == Progress(
+        Mode.BULK,
+        first_day=days[0],
+        closed_days=frozenset(days[1:]),
+        chunks={Chunk(days[0], "c1"): DONE, Chunk(days[0], "c2"): "a1:3"},
+    )
+    store.close()
+
+
+async def test_a_search_position_of_release_0_1_goes_on(tmp_path: Path) -> None:
+    store = of_release_0_1(tmp_path, "search")
+    assert await store.progress() == Progress(Mode.SEARCH, START + 60.25, START + 5, "79cc6d6d")
+    store.close()
+
+
+@pytest.mark.parametrize("mode", ["bulk", "search"])
+async def test_all_else_of_release_0_1_is_there(tmp_path: Path, mode: str) -> None:
+    store = of_release_0_1(tmp_path, mode)
+    await store.claim("example.test")
+    assert (await store.start(), await store.is_new()) == (START, False)
+    assert await store.delivered_ids() == [b"12345678" * 3]
+    assert await store.unfinished_recordings() == [RecordingItem("s1", START + 10, True, 0, START + 20, 4)]
+    assert await store.dead_letter_totals() == (1, len(b'{"uid":"u1"}'))
+    assert await store.note("filters") == '{"types": []}'
+    assert (await store.failed_logins_of("alice"), await store.locks_due()) == ([START + 1], [("bob", "")])
     store.close()
 
 

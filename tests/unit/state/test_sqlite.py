@@ -8,7 +8,6 @@ import asyncio
 import shutil
 import subprocess
 import sys
-from math import nan
 from pathlib import Path
 from time import time
 
@@ -18,45 +17,11 @@ from event_handler.errors import StateError
 from event_handler.ports import Commit, DeadLetter, RecordingItem
 from event_handler.state import sqlite as store_module
 from event_handler.state.sqlite import FINISHED_KEPT, SqliteStore
-from tests.support.checkpoints import CHUNK, places, positions
+from tests.support.checkpoints import places, positions
 
 
 def recording(session: str, *, uploaded: bool, due: float) -> RecordingItem:
     return RecordingItem(session, 1.0, uploaded, 0, due, 0)
-
-
-def test_a_group_is_read_back_after_a_restart(tmp_path: Path) -> None:
-    store = SqliteStore(tmp_path)
-    letter = DeadLetter("fluentd", "refused", "user.login", "u", "", b"{}")
-    asyncio.run(
-        store.commit(
-            Commit(
-                places({"bulk/2026-01-01/c": "a1:3"}),
-                b"12345678",
-                [recording("s", uploaded=True, due=5.0)],
-                [letter],
-            )
-        )
-    )
-    asyncio.run(store.commit(Commit(places({"recording/s": "7"}))))
-    store.close()
-    again = SqliteStore(tmp_path)
-    assert asyncio.run(positions(again, "bulk/")) == {"bulk/2026-01-01/c": "a1:3"}
-    assert list(asyncio.run(again.delivered_ids())) == [b"12345678"]
-    assert asyncio.run(again.due_recordings(6.0, 5)) == [RecordingItem("s", 1.0, True, 0, 5.0, 7)]
-    assert asyncio.run(again.dead_letters()) == 1
-
-
-def test_an_upload_brings_a_waiting_recording_forward_and_a_finished_one_stays_finished(tmp_path: Path) -> None:
-    store = SqliteStore(tmp_path)
-    asyncio.run(store.commit(Commit(recordings=[recording("s", uploaded=False, due=100.0)])))
-    assert asyncio.run(store.due_recordings(50.0, 5)) == []
-    asyncio.run(store.commit(Commit(recordings=[recording("s", uploaded=True, due=10.0)])))
-    assert [item.session_id for item in asyncio.run(store.due_recordings(50.0, 5))] == ["s"]
-    asyncio.run(store.recording_done("s"))
-    asyncio.run(store.commit(Commit(recordings=[recording("s", uploaded=True, due=10.0)])))
-    assert asyncio.run(store.due_recordings(50.0, 5)) == []
-    assert asyncio.run(store.waiting_recordings()) == (0, 0)
 
 
 def test_an_upload_that_is_read_again_and_again_does_not_bring_the_next_try_of_its_recording_forward(
@@ -144,17 +109,6 @@ def test_a_group_that_found_no_room_is_remembered_when_there_is_some(tmp_path: P
     store.close()
 
 
-def test_a_group_that_cannot_be_written_leaves_nothing_half_done_and_the_next_one_is(tmp_path: Path) -> None:
-    store = SqliteStore(tmp_path)
-    with pytest.raises(StateError, match="constraint failed"):
-        asyncio.run(
-            store.commit(Commit(places({"search": "5.0"}), recordings=[RecordingItem("s", nan, True, 0, 0.0, 0)]))
-        )
-    asyncio.run(store.commit(Commit(places({CHUNK: "1"}))))
-    assert asyncio.run(positions(store)) == {CHUNK: "1"}
-    store.close()
-
-
 def test_ids_are_remembered_up_to_their_number_and_the_oldest_go_first(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -168,15 +122,6 @@ def test_ids_are_remembered_up_to_their_number_and_the_oldest_go_first(
     left = list(asyncio.run(store.delivered_ids()))
     assert left == groups[-len(left) :]
     assert 100 <= len(left) <= 101
-    store.close()
-
-
-def test_the_recording_that_has_been_due_for_longest_comes_first(tmp_path: Path) -> None:
-    store = SqliteStore(tmp_path)
-    asyncio.run(
-        store.commit(Commit(recordings=[recording(f"s{due}", uploaded=True, due=float(due)) for due in (3, 1, 2)]))
-    )
-    assert [item.session_id for item in asyncio.run(store.due_recordings(5.0, 2))] == ["s1", "s2"]
     store.close()
 
 
