@@ -1,4 +1,3 @@
-"""Measures the event handler.
-
-the real process between a simulated cluster and a collector, each in a process of its own.
+"""Measures the event handler: the real process between a simulated cluster and a collector, each in a process of its
+own.
 """

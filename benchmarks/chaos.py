@@ -1,6 +1,5 @@
-"""Everything fails at once, and the real process is killed again and again.
-
-is every event delivered, and each repeat explained?
+"""Everything fails at once, and the real process is killed again and again: is every event delivered, and each repeat
+explained?
 """
 
 from __future__ import annotations

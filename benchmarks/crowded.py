@@ -1,6 +1,5 @@
-"""Runs all tests again and again while busy loops take the processors.
-
-a test that knows the machine's speed fails here.
+"""Runs all tests again and again while busy loops take the processors: a test that knows the machine's speed fails
+here.
 """
 
 from __future__ import annotations

@@ -1,6 +1,5 @@
-"""Draws how the knobs matter.
-
-one SVG for each, events/s (or memory) over the values of an option, a line for each collector.
+"""Draws how the knobs matter: one SVG for each, events/s (or memory) over the values of an option, a line for each
+collector.
 """
 
 from __future__ import annotations

@@ -35,9 +35,8 @@ Place = str | tuple[str, int]
 
 @dataclass(slots=True)
 class Receipt:
-    """One request whose events were taken.
-
-    by which run of the handler, and when its answer had been sent (None: never).
+    """One request whose events were taken: by which run of the handler, and when its answer had been sent (None:
+    never).
     """
 
     run: int
@@ -46,9 +45,8 @@ class Receipt:
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """What the state of a killed handler holds.
-
-    fingerprints of delivered events, and of each recording the last index delivered.
+    """What the state of a killed handler holds: fingerprints of delivered events, and of each recording the last index
+    delivered.
     """
 
     marks: frozenset[bytes] = frozenset()
@@ -108,9 +106,8 @@ class Book:
                 self.slowest = max(self.slowest, moment - receipt.answered)
 
     def _why(self, place: Place, before: Receipt, run: int) -> str:
-        """Why an event came again.
-
-        only when the handler had no answer, or could not yet remember it, may it send the event twice.
+        """Why an event came again: only when the handler had no answer, or could not yet remember it, may it send the
+        event twice.
         """
         if run in self.ends:
             return "in flight at a kill"  # the request of a killed run, read only now

@@ -1,6 +1,5 @@
-"""gRPC libraries on the same streams.
-
-grpclib as the handler uses it, grpcio, and grpcio behind a local socket bridge.
+"""gRPC libraries on the same streams: grpclib as the handler uses it, grpcio, and grpcio behind a local socket
+bridge.
 """
 
 from __future__ import annotations
@@ -143,9 +142,8 @@ def grpcio_aio(options: argparse.Namespace) -> dict[str, float]:
 
 
 async def bridge(options: argparse.Namespace, path: str, listening: threading.Event) -> None:
-    """Take one connection on a unix socket and copy it to a TLS session with the cluster.
-
-    grpcio cannot dial by itself.
+    """Take one connection on a unix socket and copy it to a TLS session with the cluster: grpcio cannot dial by
+    itself.
     """
     context = client_context(credentials.load(options.identity, "", "", ""))
     host, port = split_address(options.address)

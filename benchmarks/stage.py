@@ -1,6 +1,5 @@
-"""Sets a benchmark's stage.
-
-the simulated cluster, the collector and the event handler as processes, and what the OS says of them.
+"""Sets a benchmark's stage: the simulated cluster, the collector and the event handler as processes, and what the OS
+says of them.
 """
 
 from __future__ import annotations
@@ -106,9 +105,8 @@ class Handler:
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """What the OS says of a process at one moment.
-
-    wall clock and CPU in seconds, the largest resident memory so far in bytes.
+    """What the OS says of a process at one moment: wall clock and CPU in seconds, the largest resident memory so far in
+    bytes.
     """
 
     wall: float

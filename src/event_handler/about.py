@@ -18,9 +18,8 @@ COMMIT_FILE = "commit.txt"  # put beside this module by the build hook (hatch_bu
 
 @cache
 def commit() -> str:
-    """The git commit, shortened to 12 digits.
-
-    as built, or of the checkout that this runs from; "" when neither is known.
+    """The git commit, shortened to 12 digits: as built, or of the checkout that this runs from; "" when neither is
+    known.
     """
     here = Path(__file__).parent
     try:

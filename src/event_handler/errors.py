@@ -55,11 +55,11 @@ class CredentialsError(EventHandlerError):
 
 
 class ConnectError(EventHandlerError):
-    """`decisive` tells that the other side was reached and showed why: of several causes, this is the real one."""
+    """`conclusive` tells that the other side was reached and showed why: of several causes, this is the real one."""
 
-    def __init__(self, message: str, hint: str = "", *, decisive: bool = False) -> None:
+    def __init__(self, message: str, hint: str = "", *, conclusive: bool = False) -> None:
         super().__init__(message, hint)
-        self.decisive = decisive
+        self.conclusive = conclusive
 
 
 class RpcError(EventHandlerError):

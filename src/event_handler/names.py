@@ -1,6 +1,5 @@
-"""Resolves host names in threads of their own.
-
-a name server that hangs holds up neither other names nor the end of the process.
+"""Resolves host names in threads of their own: a name server that hangs holds up neither other names nor the end of the
+process.
 """
 
 from __future__ import annotations
@@ -70,13 +69,13 @@ class _Lookup:
                 del _running[self._key]
         for answer in self.waiting:
             with contextlib.suppress(RuntimeError):  # its event loop has ended
-                answer.get_loop().call_soon_threadsafe(_tell, answer, found)
+                answer.get_loop().call_soon_threadsafe(_settle, answer, found)
 
 
 def _look_up(host: str, port: int, flags: int = 0) -> list[AddressInfo]:
     return list(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP, flags=flags))
 
 
-def _tell(answer: asyncio.Future[_Found], found: _Found) -> None:
+def _settle(answer: asyncio.Future[_Found], found: _Found) -> None:
     if not answer.done():
         answer.set_result(found)

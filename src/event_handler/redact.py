@@ -1,6 +1,5 @@
-"""Takes out of texts what nobody may read there.
-
-what a URL carries beside its host, passwords, tokens, private keys, events.
+"""Takes out of texts what nobody may read there: what a URL carries beside its host, passwords, tokens, private keys,
+events.
 """
 
 from __future__ import annotations

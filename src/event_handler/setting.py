@@ -1,4 +1,4 @@
-"""How a component says what it can be told: the kind, the help and the secrecy of each field of its options."""
+"""How a component declares its options: the kind, the help and the secrecy of each field of its options."""
 
 from __future__ import annotations
 

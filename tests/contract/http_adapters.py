@@ -1,6 +1,5 @@
-"""How each HTTP sink is built and how its receiver talks.
-
-a new sink joins the conformance suite by one entry in ADAPTERS.
+"""How each HTTP sink is built and how its receiver talks: a new sink joins the conformance suite by one entry in
+ADAPTERS.
 """
 
 from __future__ import annotations

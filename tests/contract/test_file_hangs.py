@@ -1,6 +1,5 @@
-"""A file that takes nothing, as a network file system whose server is away.
-
-it holds up neither another sink nor the end.
+"""A file that takes nothing, as a network file system whose server is away: it holds up neither another sink nor the
+end.
 """
 
 from __future__ import annotations

@@ -1,6 +1,5 @@
-"""A packed body arrives as it was, and a receiver that takes no packed bodies gets plain ones.
-
-nothing is lost for a wrong setting.
+"""A packed body arrives as it was, and a receiver that takes no packed bodies gets plain ones: nothing is lost for a
+wrong setting.
 """
 
 from __future__ import annotations

@@ -1,6 +1,5 @@
-"""A connection ends as TLS wants it.
-
-the receiver reads a clean end, not a torn one, however the connection came to its end.
+"""A connection ends as TLS wants it: the receiver reads a clean end, not a torn one, however the connection came to its
+end.
 """
 
 from __future__ import annotations

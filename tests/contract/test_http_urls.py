@@ -1,6 +1,5 @@
-"""What a receiver's URL may hold.
-
-user names and passwords of any characters, blanks around it; what it may not is refused.
+"""What a receiver's URL may hold: user names and passwords of any characters, blanks around it; what it may not is
+refused.
 """
 
 from __future__ import annotations

@@ -119,7 +119,7 @@ async def test_an_identity_of_another_cluster_is_told_as_that(
     if route.asked:
         assert f"{cluster.address} is the Proxy of the cluster {CLUSTER}, and " in error.message
         assert error.message.endswith("is of other.test")
-        assert error.decisive
+        assert error.conclusive
     elif route.name == "auth":
         assert "the certificate of the server at" in error.message
         assert "another cluster than the identity" in error.hint
@@ -145,7 +145,7 @@ async def test_an_expired_certificate_is_told_with_the_way_to_renew_it(
     async with cluster_of(route, tmp_path, monkeypatch) as cluster:
         issued.Credentials(cluster.directory, CLUSTER, lifetime=timedelta(seconds=-5)).renew()
         error = await refusal(route, cluster)
-    assert error.decisive
+    assert error.conclusive
     assert "expired" in str(error)
     assert "SSH certificate" in error.message if route.ssh else "tctl auth sign" in error.hint
 

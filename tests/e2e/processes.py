@@ -46,9 +46,8 @@ def configuration(
     path: str = "/test.log",
     start: str = "",
 ) -> Path:
-    """Write a configuration file.
-
-    the table `teleport` (by default address and identity of `cluster`), events to that path.
+    """Write a configuration file: the table `teleport` (by default address and identity of `cluster`), events to that
+    path.
     """
     settings = collector.settings
     start = start or f"{datetime.now(UTC) - timedelta(days=DAYS):%Y-%m-%dT%H:%M:%SZ}"

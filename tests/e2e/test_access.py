@@ -1,6 +1,5 @@
-"""The real process through the life of its credentials.
-
-renewed, rotated, of the wrong cluster, and in every layout of files.
+"""The real process through the life of its credentials: renewed, rotated, of the wrong cluster, and in every layout of
+files.
 """
 
 from __future__ import annotations

@@ -1,6 +1,5 @@
-"""From a simulated cluster over real TLS and gRPC to a collector that demands a client certificate.
-
-nothing lost, nothing twice.
+"""From a simulated cluster over real TLS and gRPC to a collector that demands a client certificate: nothing lost,
+nothing twice.
 """
 
 from __future__ import annotations

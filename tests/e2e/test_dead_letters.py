@@ -1,6 +1,5 @@
-"""A run to the last event with events that the collector refuses.
-
-it ends, they are kept, and the next run sends them as asked.
+"""A run to the last event with events that the collector refuses: it ends, they are kept, and the next run sends them
+as asked.
 """
 
 from __future__ import annotations

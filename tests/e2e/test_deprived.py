@@ -1,6 +1,5 @@
-"""Every command, with each thing taken away that a machine may lack.
-
-a sentence and an exit code, never a traceback or a hang.
+"""Every command, with each thing taken away that a machine may lack: a sentence and an exit code, never a traceback or
+a hang.
 """
 
 from __future__ import annotations

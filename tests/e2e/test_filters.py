@@ -1,6 +1,5 @@
-"""Filters in the real process, against a simulated cluster.
-
-what arrives, what the server is asked for, and that recordings stay.
+"""Filters in the real process, against a simulated cluster: what arrives, what the server is asked for, and that
+recordings stay.
 """
 
 from __future__ import annotations

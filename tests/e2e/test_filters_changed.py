@@ -1,6 +1,5 @@
-"""A filter that was wrong and is put right.
-
-the process says from where the new one counts, and reads the past again when asked.
+"""A filter that was wrong and is put right: the process says from where the new one counts, and reads the past again
+when asked.
 """
 
 from __future__ import annotations

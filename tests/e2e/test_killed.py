@@ -1,6 +1,5 @@
-"""The real process, killed with SIGKILL at random moments and started again.
-
-nothing lost, and repeated only what was in flight.
+"""The real process, killed with SIGKILL at random moments and started again: nothing lost, and repeated only what was
+in flight.
 """
 
 from __future__ import annotations

@@ -1,6 +1,5 @@
-"""Login locks in the real process.
-
-every failed login is seen though no sink takes anything, and none is counted twice.
+"""Login locks in the real process: every failed login is seen though no sink takes anything, and none is counted
+twice.
 """
 
 from __future__ import annotations

@@ -1,6 +1,5 @@
-"""The real process at its most talkative, with secrets wherever they may be given.
-
-none of them is ever logged, nor is an event.
+"""The real process at its most talkative, with secrets wherever they may be given: none of them is ever logged, nor is
+an event.
 """
 
 from __future__ import annotations

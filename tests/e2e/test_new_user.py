@@ -1,6 +1,5 @@
-"""The way of a new user, and of one who comes from the Go plugin, with the real command.
-
-every step, and then the events arrive.
+"""The way of a new user, and of one who comes from the Go plugin, with the real command: every step, and then the
+events arrive.
 """
 
 from __future__ import annotations
@@ -55,9 +54,8 @@ async def command(directory: Path, *arguments: str) -> str:
 
 @asynccontextmanager
 async def listening(keys: Path, port: int) -> AsyncIterator[Collector]:
-    """A collector that goes by what `configure` wrote.
-
-    the certificates, and the passphrase that stands in fluent.conf.
+    """A collector that goes by what `configure` wrote: the certificates, and the passphrase that stands in
+    fluent.conf.
     """
     said = re.search(r'private_key_passphrase "(.*)"', (keys / "fluent.conf").read_text())
     assert said is not None

@@ -1,6 +1,5 @@
-"""Several sinks at once, in the real process.
-
-one that is down stops no other, and each goes on from its own position.
+"""Several sinks at once, in the real process: one that is down stops no other, and each goes on from its own
+position.
 """
 
 from __future__ import annotations

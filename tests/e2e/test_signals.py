@@ -1,6 +1,5 @@
-"""How the real process ends.
-
-by one signal or two, with a collector that hangs, by a dry run, and beside a second process.
+"""How the real process ends: by one signal or two, with a collector that hangs, by a dry run, and beside a second
+process.
 """
 
 from __future__ import annotations

@@ -1,6 +1,5 @@
-"""Sixty ways to carry a secret in a URL or a text.
-
-none of them reaches a log line, an error, the settings line or a dead letter.
+"""Sixty ways to carry a secret in a URL or a text: none of them reaches a log line, an error, the settings line or a
+dead letter.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ import click
 
 from event_handler import about, redact
 from event_handler.cli import standard, unexpected
-from event_handler.cli.command_line import Command, Group, app_options, tell
+from event_handler.cli.command_line import Command, Group, app_options, in_words
 from event_handler.cli.configure import configure_command
 from event_handler.cli.dead_letters import dead_letter
 from event_handler.cli.elasticsearch_template import elasticsearch_template
@@ -73,7 +73,7 @@ def main() -> None:
         cli.main(prog_name=about.PROGRAM, standalone_mode=False)
         standard.flush()
     except click.UsageError as error:
-        usage, message = tell(error)
+        usage, message = in_words(error)
         with suppress(OSError):  # the error is what counts
             click.echo(f"{usage}\n")
         _fail(message, EXIT_USAGE)

@@ -1,4 +1,4 @@
-"""How the command line is read and its mistakes are told, as the Go plugin does it where click differs."""
+"""How the command line is read and its mistakes are reported, as the Go plugin does it where click differs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Command(click.Command):
 
 
 class Group(click.Group):
-    """As `Command`; an unknown command is told with the nearest one."""
+    """As `Command`; an unknown command is reported with the nearest one."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         return super().parse_args(ctx, _with_values(self, args))
@@ -51,7 +51,7 @@ def app_options(command: F) -> F:
     return config(click_options(only=frozenset({"debug"}))(command))
 
 
-def tell(error: click.UsageError) -> tuple[str, str]:
+def in_words(error: click.UsageError) -> tuple[str, str]:
     """The usage of the command that was called wrong, and what is wrong."""
     usage = error.ctx.get_help() if error.ctx else ""
     if isinstance(error, click.NoSuchOption):

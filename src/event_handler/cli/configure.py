@@ -115,7 +115,7 @@ def configure_command(
     chosen = [group for group in wanted if force or _may_write(group)]
     click.echo(f"{about.line()}\n")
     written = set(write(chosen))
-    _tell(wanted, written)
+    _print_steps(wanted, written)
     if passphrase.made_up and not written.isdisjoint(wanted[0].paths):
         click.echo(f"The passphrase of the server's key was made up; {request.collector.file} has it.")
     click.echo(f"\n{steps.render(request)}")
@@ -193,7 +193,7 @@ def _may_write(group: Group) -> bool:
     return click.confirm(f"{group.title}; these exist:\n{listed}\nReplace all of them?", default=False, err=True)
 
 
-def _tell(wanted: Sequence[Group], written: set[Path]) -> None:
+def _print_steps(wanted: Sequence[Group], written: set[Path]) -> None:
     for number, group in enumerate(wanted, 1):
         names = ", ".join(
             _shown(path) for path in (group.paths if written.issuperset(group.paths) else group.existing())

@@ -29,7 +29,7 @@ from event_handler.runtime.reread import before_reading
 from event_handler.runtime.session import FollowSettings, day_being_read
 from event_handler.runtime.shared_reading import SharedReading
 from event_handler.runtime.sinks import PlannedSink, planned_sinks
-from event_handler.runtime.supervise import supervise, tell
+from event_handler.runtime.supervise import log_error, supervise
 from event_handler.runtime.worker import OF_THE_CLUSTER, KeptWorker
 from event_handler.state.directory import migrate_layout, state_directory
 from event_handler.state.sqlite import FILE, SqliteStore
@@ -322,7 +322,7 @@ async def _reload(hang_up: asyncio.Event, workers: list[KeptWorker], keeper: Cre
             try:
                 await worker.sink.reopen()
             except Exception as error:  # of one sink; the others are opened all the same
-                tell("files cannot be opened again", error, sink=worker.sink.name)
+                log_error("files cannot be opened again", error, sink=worker.sink.name)
 
 
 async def _signalled() -> None:

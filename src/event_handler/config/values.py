@@ -1,6 +1,5 @@
-"""Makes a value of what was written.
-
-in the file, in a variable or on the command line. Each function raises ValueError.
+"""Makes a value of what was written: in the file, in a variable or on the command line. Each function raises
+ValueError.
 """
 
 from __future__ import annotations
@@ -25,9 +24,8 @@ _EXAMPLE = "2026-11-23T00:00:00Z"
 
 
 def clean(made: Described, raw: Any) -> Any:
-    """Without what no editor shows.
-
-    a carriage return from Windows, and blanks around it. A password may begin or end with blanks.
+    """Without what no editor shows: a carriage return from Windows, and blanks around it. A password may begin or end
+    with blanks.
     """
     if isinstance(raw, str):
         return raw.strip("\r\n") if made.secret else raw.strip()

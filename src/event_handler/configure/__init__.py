@@ -1,6 +1,5 @@
-"""Makes the certificates and sample files for a first set-up.
-
-certificates and keys that fit the collector's file, role, settings.
+"""Makes the certificates and sample files for a first set-up: certificates and keys that fit the collector's file,
+role, settings.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Makes the certificates that guard the way to the collector: an authority, its server and its client."""
+"""Makes the certificates that secure the connection to the collector: an authority, its server and its client."""
 
 from __future__ import annotations
 
@@ -71,9 +71,8 @@ class Chain:
 
 
 def check(dns_names: Sequence[str], ips: Sequence[str], ttl: timedelta, length: int) -> None:
-    """Raise ConfigurationError for names, addresses, a life or a length that make no sense.
-
-    before anyone waits for keys.
+    """Raise ConfigurationError for names, addresses, a life or a length that make no sense: before anyone waits for
+    keys.
     """
     if length not in LENGTHS:
         allowed = ",".join(f'"{number}"' for number in LENGTHS)

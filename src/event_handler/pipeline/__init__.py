@@ -1,1 +1,1 @@
-"""The line from a source to a sink: select, batch, deliver, acknowledge, remember."""
+"""The pipeline into a sink: select, batch, deliver, acknowledge, remember."""

@@ -1,6 +1,5 @@
-"""Cuts the stream of chosen events into batches that fit the sink.
-
-by count, by bytes, and by the time the first one waits.
+"""Cuts the stream of chosen events into batches that fit the sink: by count, by bytes, and by the time the first one
+waits.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from event_handler.ports import Limits
 EVENT_OVERHEAD = 400  # bytes that an event costs in memory beside its body
 COPIES = 2  # of the body: the event's own, and the one in the request
 SESSION_PARTITIONS = (
-    16  # lanes that the sessions of the audit log share where order is kept; one for each would make tiny batches
+    16  # partitions that the sessions of the audit log share where order is kept; one for each would make tiny batches
 )
 
 
@@ -50,7 +49,7 @@ class Entry:
 
 @dataclass(slots=True)
 class Batch:
-    """Entries of one lane in the order they were read.
+    """Entries of one partition in the order they were read.
 
     `born` is the clock's time of the first, `size` the bytes of the bodies.
     """
@@ -64,16 +63,16 @@ class Batch:
 class Batcher:
     """Collects entries; whole batches are taken from `ready`. The events of one recording share a batch with no others.
 
-    Where the sink's limits say `ordered`, the batches of a lane are handed out one after the other: the next one when
+    Where the sink's limits say `ordered`, the batches of a partition are handed out one by one: the next one when
     `finished` was called for the one before. `clock` gives seconds.
     """
 
     def __init__(self, limits: Limits, clock: Callable[[], float] = monotonic) -> None:
         self._limits = limits
         self._clock = clock
-        self._open: dict[str, Batch] = {}  # by lane, the oldest first
+        self._open: dict[str, Batch] = {}  # by partition, the oldest first
         self._opened = asyncio.Event()
-        self._busy: dict[str, deque[Batch]] = {}  # lanes with a batch handed out, and what waits behind it
+        self._busy: dict[str, deque[Batch]] = {}  # partitions with a batch handed out, and what waits behind it
         self.ready: asyncio.Queue[Batch] = asyncio.Queue()  # bounded by the bytes in flight
 
     def add(self, entry: Entry) -> None:
@@ -106,7 +105,7 @@ class Batcher:
             self.ready.put_nowait(batch)
 
     def finished(self, batch: Batch) -> None:
-        """There is an answer for every entry of the batch: the next one of its lane may go."""
+        """There is an answer for every entry of the batch: the next one of its partition may go."""
         if not self._limits.ordered:
             return
         if waiting := self._busy[batch.partition]:
@@ -137,9 +136,9 @@ class Batcher:
 
 
 def partition_of(event: Event, ordered: bool) -> str:
-    """Events of one lane share batches: those of one recording, and all others, which order divides by session.
+    """Events of one partition share batches: those of one recording, and all others, which order divides by session.
 
-    The events of a session (`sid`) are in one lane, those of no session in another.
+    The events of a session (`sid`) are in one partition, those of no session in another.
     """
     if event.session_id or not ordered:
         return event.session_id

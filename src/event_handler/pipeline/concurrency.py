@@ -1,4 +1,4 @@
-"""How many requests a line may have in flight: more while the answers come as quickly as before, fewer when the
+"""How many requests a pipeline may have in flight: more while the answers come as quickly as before, fewer when the
 receiver suffers.
 
 The rule is that of Vector's "adaptive request concurrency": additive growth, multiplicative decrease, judged once a
@@ -28,7 +28,7 @@ LEAST_MARGIN = (
 
 
 class Concurrency:
-    """The limit of one line, between 1 and `ceiling`. Every request is told to it; `clock` gives seconds.
+    """The limit of one pipeline, between 1 and `ceiling`. It hears of every request; `clock` gives seconds.
 
     A round ends when as many answers came as the limit allowed requests at its beginning.
     """

@@ -1,4 +1,4 @@
-"""Decides by an event's type and code whether a sink wants it; what the entries of a list mean is told in
+"""Decides by an event's type and code whether a sink wants it; what the entries of a list mean is described in
 docs/filters.md.
 
 A plain entry is an event type, compared as the Go plugin compares it. No event type has an upper-case letter, and none

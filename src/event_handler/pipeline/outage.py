@@ -12,12 +12,12 @@ log = structlog.get_logger()
 
 
 class Outage:
-    """The state of one sink as its user is told. `reason` is why deliveries fail at the moment, "" while they work."""
+    """The state of one sink as its user sees it. `reason` is why deliveries fail at the moment, "" while they work."""
 
     def __init__(self, sink: str, clock: Callable[[], float]) -> None:
         self._sink = sink
         self._clock = clock
-        self._logged: dict[str, float] = {}  # when each reason was told last
+        self._logged: dict[str, float] = {}  # when each reason was logged last
         self._suspect_logged_at = float("-inf")
         self._said = False
         self.reason = ""

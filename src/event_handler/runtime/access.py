@@ -42,7 +42,7 @@ async def wait_for_credentials(settings: StartSettings) -> CredentialsKeeper:
     Raises ConfigurationError, and CredentialsError for what no waiting repairs; after the startup timeout ConnectError.
     """
     began = monotonic()
-    told, told_at = "", 0.0
+    logged, logged_at = "", 0.0
     while True:
         try:
             return keep_credentials(settings)
@@ -54,8 +54,8 @@ async def wait_for_credentials(settings: StartSettings) -> CredentialsKeeper:
                 raise ConnectError(
                     f"there were no valid credentials within {limit:.0f} s ({error.message})", error.hint
                 ) from None
-            if now - began >= TOLD_AFTER and (error.message != told or now - told_at >= REMIND_EVERY):
-                told, told_at = error.message, now
+            if now - began >= TOLD_AFTER and (error.message != logged or now - logged_at >= REMIND_EVERY):
+                logged, logged_at = error.message, now
                 log.warning(
                     "waiting for valid credentials",
                     reason=error.message,

@@ -1,4 +1,4 @@
-"""Locks users whose logins keep failing: counted per user by the time of the events, and told to the cluster at once.
+"""Locks users whose logins keep failing: counted per user by the time of the events, and locked at once.
 
 Events of a backfill are too old to lock anybody. What is counted and what is still to be locked survives a restart.
 """
@@ -74,10 +74,10 @@ class LoginLockout:
         """Events from before that time count no more."""
         return self._clock() - self._settings.period - LATEST
 
-    async def observe(self, wires: Iterable[bytes]) -> None:
+    async def observe(self, events: Iterable[bytes]) -> None:
         """Count the logins that failed among these events, each the first time that it is read."""
         oldest = self.oldest
-        logins = [login for wire in wires if (login := _failed_login(wire)) is not None and login.moment >= oldest]
+        logins = [login for event in events if (login := _failed_login(event)) is not None and login.moment >= oldest]
         counted = {login.id: login for login in logins if not self._is_exempt(login.user)}
         new = await self._store.add_failed_logins(
             FailedLogin(login.id, login.moment, login.who) for login in counted.values()
@@ -132,9 +132,9 @@ class LoginLockout:
         return True
 
 
-def _failed_login(wire: bytes) -> _Login | None:
+def _failed_login(event: bytes) -> _Login | None:
     try:
-        raw = read_event(wire)
+        raw = read_event(event)
         if raw.type != FAILED_LOGIN:
             return None
         body, uid = convert(raw.content)

@@ -1,8 +1,8 @@
 """Reads the logins of a cluster for the locks, apart from all sinks: one that is down, or slow, hides no failed login.
 
 It searches for events of one type, which every back end can do, on a connection of its own. How far it was is not
-remembered: what can still count is younger than the period and ten minutes, and is read again at each start; the guard
-knows what it has counted.
+remembered: what can still count is younger than the period and ten minutes, and is read again at each start; the
+lockout knows what it has counted.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ log = structlog.get_logger()
 
 
 class LoginWatch:
-    """Feeds a guard and makes its locks. `connect` makes a new client from the newest credentials."""
+    """Feeds a lockout and makes its locks. `connect` makes a new client from the newest credentials."""
 
     def __init__(self, connect: Callable[[], Client], lockout: LoginLockout) -> None:
         self._connect = connect

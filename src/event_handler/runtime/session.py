@@ -18,7 +18,7 @@ from event_handler.errors import ConfigurationError, ConnectError, CredentialsEr
 from event_handler.ports import Commit, StateStore
 from event_handler.runtime.fan_out import FanOut
 from event_handler.runtime.merged_state import MergedState
-from event_handler.runtime.supervise import cause_of, supervise, tell
+from event_handler.runtime.supervise import cause_of, log_error, supervise
 from event_handler.sources.export import BulkSource
 from event_handler.sources.recordings import RecordingSource
 from event_handler.sources.search import SearchSource
@@ -78,7 +78,7 @@ class Follower:
         self._delivered = 0  # events, when reading ended the last time
         self._attempt = 0
         self._faults = 0
-        self._logged: dict[str, float] = {}  # errors and when they were told, since something was delivered
+        self._logged: dict[str, float] = {}  # errors and when they were logged, since something was delivered
 
     async def run(self, *, near: bool = False) -> None:
         """Return when `exit_on_last_event` is set and all is delivered; otherwise run until cancelled, whatever
@@ -145,7 +145,7 @@ class Follower:
             f"this is the cluster {cluster.name}, and the credentials and the state are for {self._settings.cluster}"
         )
         hint = "Correct teleport.addr, or make an identity in that cluster."
-        raise ConnectError(message, hint, decisive=True) if self._reached else ConfigurationError(message, hint)
+        raise ConnectError(message, hint, conclusive=True) if self._reached else ConfigurationError(message, hint)
 
     async def _wait(self, failure: Exception) -> None:
         """Tell what failed and pause, longer with each failure since something was delivered.
@@ -177,12 +177,14 @@ class Follower:
             return
         self._logged[text] = now
         if not isinstance(failure, EventHandlerError):
-            tell("reading failed by a fault of the event handler, will try again", failure)
+            log_error("reading failed by a fault of the event handler, will try again", failure)
             return
         refused = isinstance(failure, RpcError) and failure.code == "PERMISSION_DENIED"
         next_step = RIGHTS if refused else failure.hint
         person_needed = (
-            refused or isinstance(failure, CredentialsError | ConfigurationError) or getattr(failure, "decisive", False)
+            refused
+            or isinstance(failure, CredentialsError | ConfigurationError)
+            or getattr(failure, "conclusive", False)
         )
         say = log.error if person_needed else log.warning
         say("cannot read now, will try again", error=failure.message, **({"next_step": next_step} if next_step else {}))

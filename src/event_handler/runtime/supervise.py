@@ -1,6 +1,5 @@
-"""Keeps background work alive.
-
-an error that ends it is told, and it is begun again after a pause, longer with each error.
+"""Keeps background work alive: an error that ends it is logged, and it is begun again after a pause, longer with each
+error.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ async def supervise(
     final: tuple[type[Exception], ...] = (),
     **facts: str,
 ) -> None:
-    """Run `work` until it returns or is cancelled. `name` and `facts` tell in the log what it is.
+    """Run `work` until it returns or is cancelled. `name` and `facts` say in the log what it is.
 
     An error of one of the types `final`, and the last one of `most` in a row (0 = no limit), is raised instead of begun
     again.
@@ -47,11 +46,11 @@ async def supervise(
             if isinstance(cause, final) or failures == most:
                 raise cause from None
             pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** (failures - 1))
-            tell(f"{name} failed and is started again", cause, pause_s=pause, **facts)
+            log_error(f"{name} failed and is started again", cause, pause_s=pause, **facts)
         await asyncio.sleep(pause)
 
 
-def tell(event: str, error: Exception, **facts: object) -> None:
+def log_error(event: str, error: Exception, **facts: object) -> None:
     """Log an error that was caught; a fault of our own code with its type, and at level debug with its traceback."""
     if isinstance(error, EventHandlerError):
         log.error(event, error=str(error), **facts)

@@ -233,7 +233,7 @@ class KeptWorker:
             await self._worker.follower.renew(connect())
 
     async def facts(self) -> dict[str, object]:
-        """What is told about it on request. What a worker counts for itself begins again when it is opened again."""
+        """What is logged about it on request. What a worker counts for itself begins again when it is opened again."""
         worker = self._worker
         return {
             "sink": self.sink.name,

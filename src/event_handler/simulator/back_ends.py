@@ -1,6 +1,5 @@
-"""What the storage back ends that can only be searched have of their own.
-
-order, windows, and the keys of the next page.
+"""What the storage back ends that can only be searched have of their own: order, windows, and the keys of the next
+page.
 """
 
 from __future__ import annotations
@@ -74,9 +73,8 @@ class FileBackEnd(BackEnd):
 
 
 class PostgresBackEnd(BackEnd):
-    """Keys are base64url of 24 bytes.
-
-    microseconds as a little-endian int64, and the row's UUID (here: the event's own).
+    """Keys are base64url of 24 bytes: microseconds as a little-endian int64, and the row's UUID (here: the event's
+    own).
     """
 
     def export_error(self, method: str) -> str:

@@ -1,6 +1,5 @@
-"""Issues what the cluster's user and servers present, again whenever asked.
-
-renewals, expiries and rotations are made of this.
+"""Issues what the cluster's user and servers present, again whenever asked: renewals, expiries and rotations are made
+of this.
 """
 
 from __future__ import annotations
@@ -24,9 +23,8 @@ DAY = timedelta(days=1)
 
 
 class Renewal(StrEnum):
-    """How new files take the place of old ones.
-
-    tbot truncates and writes in place, Kubernetes swaps the symlink `..data`.
+    """How new files take the place of old ones: tbot truncates and writes in place, Kubernetes swaps the symlink
+    `..data`.
     """
 
     IN_PLACE = "in-place"

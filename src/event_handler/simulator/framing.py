@@ -1,6 +1,5 @@
-"""Sends each message in an HTTP/2 frame of its own, as a real server does.
-
-grpclib packs what it is given into the largest frames.
+"""Sends each message in an HTTP/2 frame of its own, as a real server does: grpclib packs what it is given into the
+largest frames.
 """
 
 from __future__ import annotations

@@ -50,9 +50,8 @@ def build(options: argparse.Namespace) -> tuple[AuditLog, Generator]:
 
 
 def write_manifest(log: AuditLog, directory: Path) -> None:
-    """Write `manifest.json`, what a perfect reader delivers.
-
-    ids of all events, and per session how many its recording has.
+    """Write `manifest.json`, what a perfect reader delivers: ids of all events, and per session how many its recording
+    has.
     """
     facts = {
         "events": [event.id for event in log.events],

@@ -1,6 +1,5 @@
-"""A TCP server for handlers of byte streams, and what they are made of.
-
-copying both ways, handing a stream to a protocol.
+"""A TCP server for handlers of byte streams, and what they are made of: copying both ways, handing a stream to a
+protocol.
 """
 
 from __future__ import annotations
@@ -123,8 +122,7 @@ async def hand_over(
     factory: Callable[[], asyncio.BaseProtocol],
     context: ssl.SSLContext | None,
 ) -> None:
-    """Let a server protocol have the stream, of which `first` is already read, through TLS if `context` is given.
-
+    """Let a server protocol have the stream, of which `first` is already read, through TLS if `context` is given:
     asyncio has no way to put read bytes back, so the stream goes through a socket pair.
     """
     ours, theirs = socket.socketpair()

@@ -22,9 +22,8 @@ LIMIT_IN_TEXT = 1000  # the real server refuses above 10 000 but speaks of 1000
 
 @dataclass(slots=True)
 class Chunk:
-    """A complete, immutable chunk.
-
-    one encoded ExportEventUnstructured an event. It is listed from `visible` on (epoch).
+    """A complete, immutable chunk: one encoded ExportEventUnstructured an event. It is listed from `visible` on
+    (epoch).
     """
 
     name: str

@@ -1,6 +1,5 @@
-"""Says in one sentence why a simulated part cannot start.
-
-a library that is not installed, a port that is taken, a directory.
+"""Says in one sentence why a simulated part cannot start: a library that is not installed, a port that is taken, a
+directory.
 """
 
 from __future__ import annotations

@@ -14,9 +14,8 @@ PASSING = frozenset(
 
 
 def judge(answer: Answer) -> Verdict:
-    """Turn a status into a verdict.
-
-    any 2xx is success, also when the body was cut off, for the status has decided already.
+    """Turn a status into a verdict: any 2xx is success, also when the body was cut off, for the status has decided
+    already.
     """
     status = answer.status
     if 200 <= status < 300:

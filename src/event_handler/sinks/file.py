@@ -1,6 +1,5 @@
-"""Writes events as lines of JSON to a file that rotates, or to standard output.
-
-the disk has them before they count as delivered.
+"""Writes events as lines of JSON to a file that rotates, or to standard output: the disk has them before they count as
+delivered.
 """
 
 from __future__ import annotations

@@ -169,9 +169,8 @@ def _pack(body: bytes) -> bytes:
 
 
 def retry_seconds(retry_after: str) -> float:
-    """`Retry-After` in seconds.
-
-    a number or an HTTP date in any of its three forms, 0 when absent or odd (RFC 9110, 10.2.3).
+    """`Retry-After` in seconds: a number or an HTTP date in any of its three forms, 0 when absent or odd (RFC 9110,
+    10.2.3).
     """
     if retry_after.isascii() and retry_after.isdigit():
         return min(float(retry_after), LONGEST_RETRY_AFTER)

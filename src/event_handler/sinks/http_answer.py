@@ -1,6 +1,5 @@
-"""Reads the answer to an HTTP/1.x request.
-
-its status line counts as soon as it can be read, whatever is wrong behind it.
+"""Reads the answer to an HTTP/1.x request: its status line counts as soon as it can be read, whatever is wrong behind
+it.
 """
 
 from __future__ import annotations

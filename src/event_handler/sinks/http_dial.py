@@ -1,6 +1,5 @@
-"""Connects to a receiver.
-
-its name, TCP, the proxy of the environment where there is one, TLS; an error tells which step failed.
+"""Connects to a receiver: its name, TCP, the proxy of the environment where there is one, TLS; an error tells which
+step failed.
 """
 
 from __future__ import annotations

@@ -26,9 +26,8 @@ class TlsFiles:
 
 
 class Tls:
-    """The TLS context of the files, made again when one of them changes.
-
-    connections made from then on use the new one.
+    """The TLS context of the files, made again when one of them changes: connections made from then on use the new
+    one.
     """
 
     def __init__(self, section: str, files: TlsFiles) -> None:

@@ -23,7 +23,7 @@ LIKE = 0.6  # how alike two names are at least, of 1, before one is offered for 
 
 @dataclass(frozen=True, slots=True)
 class SinkType:
-    """A destination: what it is in one line, what it can be told, and how a sink of that type is made.
+    """A destination: what it is in one line, its options, and how a sink of that type is made.
 
     `make` gets the options, the name of the sink, and the table in which its options stand, for errors
     (`sinks.siem`). It raises SinkError for options that cannot be used.

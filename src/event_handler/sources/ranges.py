@@ -21,7 +21,7 @@ SHORTEST = 1.0  # seconds; the coarsest back ends tell times apart by the second
 
 @dataclass(slots=True, eq=False)
 class Range:
-    """A span of time to read, both ends included, and its place in the ledger.
+    """A span of time to read, both ends included, and its place in the stream.
 
     `count` is how many events it has brought so far.
     """
@@ -64,7 +64,7 @@ class Ranges:
     def goes_on(self, one: Range, reached: float) -> bool:
         """Whether to read on in a range that has come to the time `reached`.
 
-        When it is to end there, the rest is handed out anew.
+        When it is to end there, the rest is handed out again.
         """
         if not one.since < reached < one.until - SHORTEST:
             return True
@@ -87,7 +87,7 @@ class Ranges:
             self._length = max(self._length, min(2 * length, max(self._window, LONGEST_EMPTY)))
         while self._taken and self._taken[0].done:
             del self._taken[0]
-        self._log()
+        self._wake()
 
     def _next(self) -> Range:
         first = self._rest[0]
@@ -104,7 +104,7 @@ class Ranges:
         """Events that were read beyond the first range that is not done."""
         return sum(one.count for one in self._taken[1:])
 
-    def _log(self) -> None:
+    def _wake(self) -> None:
         """Wake the readers that have nothing to do."""
         self._news.set()
         self._news = asyncio.Event()

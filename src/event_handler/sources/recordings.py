@@ -168,14 +168,14 @@ class RecordingSource:
         """Read a recording to the end of the stream, until all of it is delivered."""
         start = item.next_index if item.next_index <= LARGEST_INDEX else 0
         unbroken, look = Unbroken(item.next_index), _Look()
-        async for wires in client.recording(item.session_id, start):
+        async for events in client.recording(item.session_id, start):
             new = []
-            look.empty = look.empty and not wires
-            for wire in wires:
-                kind, index = event_place(wire)
+            look.empty = look.empty and not events
+            for event in events:
+                kind, index = event_place(event)
                 look.ended = look.ended or kind in ENDS
                 if index < 0 or index >= item.next_index:
-                    new.append(wire)
+                    new.append(event)
                     unbroken.add(index)
             reached = RecordingCheckpoint(Recording(item.session_id), unbroken.index)
             fresh = await self._pipeline.put(stream, raw_events(new, item.session_id), reached)

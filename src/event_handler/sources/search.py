@@ -108,7 +108,7 @@ class SearchSource:
         self._deep_due = 0.0
         self._deep_pause = SWEEP_EVERY
         self._hurry = asyncio.Event()
-        self._look_back_told = False
+        self._look_back_logged = False
 
     async def run(self) -> None:
         """Raises RpcError or ConnectError when a call fails, or a group of them.
@@ -152,7 +152,7 @@ class SearchSource:
         before: list[bytes] = []
         async with aclosing(self._search.pages(self._start, time() + AHEAD)) as pages:
             async for events, _ in pages:
-                ids = [event_id(wire) for wire in events]
+                ids = [event_id(event) for event in events]
                 if last_id in ids:
                     await self._pipeline.skip(raw_events([*before, *events[: ids.index(last_id) + 1]]))
                     break
@@ -317,8 +317,8 @@ class SearchSource:
         known = IDS_FOR_SWEEPS * REMEMBERED_IDS / self._rate - 2 * BUSY_SWEEP_EVERY
         if known >= self._look_back:
             return self._look_back
-        if not self._look_back_told:
-            self._look_back_told = True
+        if not self._look_back_logged:
+            self._look_back_logged = True
             log.warning(
                 "so many events come that not all ids of the look-back time can be remembered; it is shortened",
                 events_a_second=round(self._rate),

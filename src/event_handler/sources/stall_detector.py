@@ -64,9 +64,9 @@ class StallDetector:
             )
 
 
-def _what(wire: bytes) -> str:
+def _what(sent: bytes) -> str:
     try:
-        event = read_event(wire)
+        event = read_event(sent)
         return f"a newer event, {event.type} of {datetime.fromtimestamp(event.time, UTC).isoformat(timespec='seconds')}"
     except (MalformedEventError, ValueError, OverflowError):
         return "a newer event"

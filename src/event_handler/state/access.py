@@ -62,9 +62,8 @@ def _code(error: sqlite3.Error) -> int:
 
 
 def unusable(path: Path, reason: str, *, for_good: bool = False) -> StateError:
-    """The error for `path`.
-
-    with the owner when it is another user's, and else with `reason`. `for_good`: a person has to act.
+    """The error for `path`: with the owner when it is another user's, and else with `reason`. `for_good`: a person has
+    to act.
     """
     foreign = _foreign(path)
     if foreign is not None:

@@ -1,6 +1,4 @@
-"""Looks whether what a state file holds makes sense, so that damage is told at the start and never met in the middle
-of the work.
-"""
+"""Looks whether what a state file holds makes sense, so that damage is reported at the start and never met later."""
 
 from __future__ import annotations
 

@@ -1,6 +1,5 @@
-"""Finds the directory of a sink's state.
-
-keyed by the cluster's name, so that another address or host name loses nothing.
+"""Finds the directory of a sink's state: keyed by the cluster's name, so that another address or host name loses
+nothing.
 """
 
 from __future__ import annotations

@@ -94,7 +94,7 @@ def is_whole(path: Path) -> bool:
     if path.is_file() and not path.stat().st_size:  # one of this name is never made empty
         return False
     with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True)) as database:
-        database.text_factory = bytes  # what is found may be told in damaged text
+        database.text_factory = bytes  # an error about it may quote damaged text
         try:
             return bool(database.execute("PRAGMA quick_check(1)").fetchone()[0] == b"ok")
         except sqlite3.Error as error:

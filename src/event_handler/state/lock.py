@@ -1,6 +1,5 @@
-"""Keeps a second process out of a directory.
-
-two that deliver from one position would do so twice and lose track of it.
+"""Keeps a second process out of a directory: two that deliver from one position would do so twice and lose track of
+it.
 """
 
 from __future__ import annotations

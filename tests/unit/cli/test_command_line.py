@@ -1,6 +1,5 @@
-"""Every way to call the program wrong, and what it answers.
-
-the rows of the Go plugin's table of exit codes, and `version`.
+"""Every way to call the program wrong, and what it answers: the rows of the Go plugin's table of exit codes, and
+`version`.
 """
 
 from __future__ import annotations

@@ -46,9 +46,8 @@ def at_terminal(out: Path, dialogue: Sequence[tuple[str, str]], *more: str) -> t
 
 
 def echo(terminal: int) -> str:
-    """What it has shown of the typing.
-
-    nothing, told as an error once the other side is closed, when it was told not to.
+    """What it has shown of the typing: nothing, told as an error once the other side is closed, when it was told not
+    to.
     """
     try:
         return os.read(terminal, 65536).decode()

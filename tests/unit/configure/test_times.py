@@ -1,6 +1,5 @@
-"""The time formats in the generated files against every form of a time.
-
-what a real collector is run with in tests/contract.
+"""The time formats in the generated files against every form of a time: what a real collector is run with in
+tests/contract.
 """
 
 from __future__ import annotations

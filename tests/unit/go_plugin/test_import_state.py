@@ -1,6 +1,5 @@
-"""The Go plugin's position becomes ours at the first start.
-
-never later than what was delivered, and not a file of it is touched.
+"""The Go plugin's position becomes ours at the first start: never later than what was delivered, and not a file of it
+is touched.
 """
 
 from __future__ import annotations

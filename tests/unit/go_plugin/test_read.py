@@ -1,6 +1,5 @@
-"""The Go plugin's directory is read in every state that a crash may leave it in.
-
-what is doubtful counts as not delivered.
+"""The Go plugin's directory is read in every state that a crash may leave it in: what is doubtful counts as not
+delivered.
 """
 
 from __future__ import annotations

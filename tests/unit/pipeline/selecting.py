@@ -1,6 +1,5 @@
-"""Selects from runs of events and tells what came of it as JSON.
-
-in this process, or line by line as a program of its own.
+"""Selects from runs of events and tells what came of it as JSON: in this process, or line by line as a program of its
+own.
 """
 
 from __future__ import annotations

@@ -283,9 +283,8 @@ class Core(RuleBasedStateMachine):
             self.patch.undo()
 
     def finish(self) -> None:
-        """Everything works again and is read to its end.
-
-        all is delivered or a dead letter, and every recording announced.
+        """Everything works again and is read to its end: all is delivered or a dead letter, and every recording
+        announced.
         """
         self.the_disk_fails_or_works_again((False, False))
         self.everything_is_answered()

@@ -1,6 +1,5 @@
-"""Signing in at the start.
-
-credentials that are not there yet are waited for, and what no waiting repairs ends the start at once.
+"""Signing in at the start: credentials that are not there yet are waited for, and what no waiting repairs ends the
+start at once.
 """
 
 from __future__ import annotations

@@ -1,6 +1,5 @@
-"""Failed logins lock their user.
-
-at the configured count, by the time of the events, and never twice for the same events.
+"""Failed logins lock their user: at the configured count, by the time of the events, and never twice for the same
+events.
 """
 
 from __future__ import annotations

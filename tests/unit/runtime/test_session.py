@@ -189,7 +189,7 @@ async def test_no_error_of_any_kind_ends_the_reading_and_each_is_told(
 @pytest.mark.parametrize(
     ("failure", "level"),
     [
-        (ConnectError("refused", "Renew it.", decisive=True), "error"),
+        (ConnectError("refused", "Renew it.", conclusive=True), "error"),
         (CredentialsError("expired", "Renew it."), "error"),
         (ConnectError("away", "Wait."), "warning"),
     ],

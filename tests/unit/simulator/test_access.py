@@ -1,6 +1,5 @@
-"""The simulated cluster as a process.
-
-its fronts, the life of its credentials, and faults of connections, by options.
+"""The simulated cluster as a process: its fronts, the life of its credentials, and faults of connections, by
+options.
 """
 
 from __future__ import annotations
@@ -92,9 +91,8 @@ async def test_a_load_balancer(tmp_path: Path) -> None:
 
 
 async def connected(address: str, directory: Path, *protocols: str) -> Stream:
-    """Read the user's files and connect, again and again until it works.
-
-    files may be torn, and connections be cut, at any moment.
+    """Read the user's files and connect, again and again until it works: files may be torn, and connections be cut, at
+    any moment.
     """
     async with asyncio.timeout(PATIENCE):
         while True:

@@ -19,9 +19,8 @@ OK = "HTTP/1.1 200 OK\r\n"
 
 
 def read(data: bytes, cuts: list[int] | None = None, *, status_only: bool = False) -> tuple[Answer | None, bool, bool]:
-    """The answer in `data`, given in pieces.
-
-    the answer, whether it was decided before the end, whether the connection may stay.
+    """The answer in `data`, given in pieces: the answer, whether it was decided before the end, whether the connection
+    may stay.
     """
     reader = AnswerReader(LIMIT, status_only=status_only)
     places = [0, *sorted(cut % (len(data) + 1) for cut in cuts or []), len(data)]

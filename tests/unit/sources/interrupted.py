@@ -1,6 +1,5 @@
-"""What the property tests of the sources share.
-
-a cluster with a clock of its own, and a reading that is interrupted and killed.
+"""What the property tests of the sources share: a cluster with a clock of its own, and a reading that is interrupted
+and killed.
 """
 
 from __future__ import annotations

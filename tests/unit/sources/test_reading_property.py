@@ -159,9 +159,8 @@ class BulkCluster(Cluster):
         return all(str(day) < first or all(found.get(name) == DONE for name in names) for day, names in streams.items())
 
     def in_order(self) -> list[str]:
-        """Events whose order is certain.
-
-        those of chunks that are there from the beginning and without a fault, and of no other.
+        """Events whose order is certain: those of chunks that are there from the beginning and without a fault, and of
+        no other.
         """
         ordered = [(day, name, chunk) for day, chunks in self.plan.items() for name, chunk in chunks.items()]
         certain: dict[str, None] = {}
@@ -208,9 +207,8 @@ def test_bulk_export_delivers_every_event(
 
 @dataclass(frozen=True)
 class Written:
-    """An event `ago` seconds older than BEGIN (less than 0.
-
-    after it), which a search finds `late` seconds after that.
+    """An event `ago` seconds older than BEGIN (less than 0: after it), which a search finds `late` seconds after
+    that.
     """
 
     ago: float

@@ -27,7 +27,7 @@ def is_log_call(node: ast.AST) -> bool:
     function = node.func
     if isinstance(function, ast.Attribute) and isinstance(function.value, ast.Name):
         return function.value.id == "log" and function.attr in LEVELS
-    return isinstance(function, ast.Name) and function.id in ("say", "tell")
+    return isinstance(function, ast.Name) and function.id in ("say", "log_error")
 
 
 def used() -> set[str]:

@@ -21,7 +21,7 @@ LIKE = 0.6  # how alike two names are at least, of 1, before one is offered for 
 
 @dataclass(frozen=True, slots=True)
 class TransformType:
-    """What a transform does in one line, what it can be told, and how one is made of its options and its name."""
+    """What a transform does in one line, its options, and how one is made of its options and its name."""
 
     summary: str
     options: type[Options]

@@ -1,6 +1,5 @@
-"""A load balancer of the kind that ends TLS.
-
-speaks HTTP only and selects no ALPN, so TLS routing does not get through it.
+"""A load balancer of the kind that ends TLS: speaks HTTP only and selects no ALPN, so TLS routing does not get through
+it.
 """
 
 from __future__ import annotations

@@ -32,9 +32,8 @@ class Fronts:
         self.addresses: dict[str, str] = {}
 
     async def start(self, front: Front, port: int = 0) -> None:
-        """Start the fronts of that kind on loopback.
-
-        on `port` (0 = a free one) what clients dial, on free ports the others.
+        """Start the fronts of that kind on loopback: on `port` (0 = a free one) what clients dial, on free ports the
+        others.
         """
         if front is Front.SEPARATE:
             await self._start_separate(port)

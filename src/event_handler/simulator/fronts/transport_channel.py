@@ -1,8 +1,7 @@
-"""The seam in asyncssh: an SSH server connection that has Teleport's own kind of channel and nothing else.
-
-asyncssh has no public way to add a kind of channel. Its connections and channels look up a method by the name of what
-the client asks for (`_process_<channel type>_open`, `_process_<request>_request`); everything that relies on that is in
-this module. Written for asyncssh 2.24.
+"""The seam in asyncssh: an SSH server connection that has Teleport's own kind of channel and nothing else: asyncssh has
+no public way to add a kind of channel. Its connections and channels look up a method by the name of what the client
+asks for (`_process_<channel type>_open`, `_process_<request>_request`); everything that relies on that is in this
+module. Written for asyncssh 2.24.
 """
 
 from __future__ import annotations

@@ -1,6 +1,5 @@
-"""The connection upgrade.
-
-a WebSocket at the Proxy that carries another TLS connection, for load balancers that end TLS.
+"""The connection upgrade: a WebSocket at the Proxy that carries another TLS connection, for load balancers that end
+TLS.
 """
 
 from __future__ import annotations

@@ -195,9 +195,8 @@ def refusal_text(answer: Answer) -> str:
 
 
 def without_content(reason: str) -> str:
-    """The reason up to the first thing in quotes or brackets that may come from an event.
-
-    only names and numbers are kept.
+    """The reason up to the first thing in quotes or brackets that may come from an event: only names and numbers are
+    kept.
     """
     reason = PREVIEW.split(reason, maxsplit=1)[0]
     for found in QUOTED.finditer(reason):

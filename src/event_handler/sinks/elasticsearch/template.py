@@ -1,6 +1,5 @@
-"""The index template for audit events.
-
-a type for each known field, and nothing that an unknown one could be refused for.
+"""The index template for audit events: a type for each known field, and nothing that an unknown one could be refused
+for.
 """
 
 from __future__ import annotations

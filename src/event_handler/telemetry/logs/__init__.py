@@ -101,7 +101,7 @@ def _stream(processors: Sequence[Processor]) -> TextIO:
     except (OSError, ValueError):  # a stand-in for it, in memory
         return sys.stderr
 
-    def tell(lines: int) -> str:
+    def line_about(lines: int) -> str:
         line: Any = _stamp(None, "", {"level": "warning", "event": LOST, "lines": lines})
         for process in processors:
             line = process(None, "warning", line)
@@ -109,10 +109,10 @@ def _stream(processors: Sequence[Processor]) -> TextIO:
 
     writer = _writers.get(descriptor)
     if writer is None:
-        writer = _writers[descriptor] = Writer(descriptor, tell)
+        writer = _writers[descriptor] = Writer(descriptor, line_about)
         atexit.register(writer.finish)
     elif processors:
-        writer.tell = tell
+        writer.line_about = line_about
     return cast(TextIO, writer)
 
 

@@ -21,26 +21,26 @@ FLUSH = 1.0  # seconds that the end of the process waits for the lines that are 
 LINE_END = ord("\n")
 SLICE = 4096  # bytes that a pipe which is ready takes without blocking (PIPE_BUF of Linux, pipe(7))
 
-Tell = Callable[[int], str]
+LineAbout = Callable[[int], str]
 
 
 class Writer:
     """A text stream over a descriptor. `write` takes whole lines and returns at once; those that find no room are left
     out.
 
-    How many were left out is told by the line that `tell` makes of their number, where they are missing. Lines are kept
-    in order.
+    How many were left out is said by the line that `line_about` makes of their number, where they are missing. Lines
+    are kept in order.
     """
 
-    def __init__(self, descriptor: int, tell: Tell, most_bytes: int = MOST_BYTES) -> None:
-        self.tell = tell
+    def __init__(self, descriptor: int, line_about: LineAbout, most_bytes: int = MOST_BYTES) -> None:
+        self.line_about = line_about
         self._descriptor = descriptor
         self._most = most_bytes
         self._waits = stat.S_ISREG(os.fstat(descriptor).st_mode) or os.isatty(descriptor)  # these go on by themselves
         self._lines: deque[tuple[bytes, int]] = deque()  # each with the number of lines that are lost with it
         self._bytes = 0
         self._lost = 0
-        self._failed = False  # the last write was: nothing is told before another line comes
+        self._failed = False  # the last write was: nothing is said before another line comes
         self._torn = False  # the last line that was begun has no end
         self._moved = monotonic()  # when something was written last, or there was nothing to write
         self._changed = threading.Condition()
@@ -82,7 +82,7 @@ class Writer:
     def _log_lost(self) -> None:
         if self._lost:
             lost, self._lost = self._lost, 0
-            self._add(self.tell(lost).encode("utf-8", "backslashreplace"), lost)
+            self._add(self.line_about(lost).encode("utf-8", "backslashreplace"), lost)
 
     def _run(self) -> None:
         while True:

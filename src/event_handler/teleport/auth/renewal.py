@@ -112,8 +112,8 @@ class CredentialsKeeper:
         return self.current.not_after <= datetime.now(UTC)
 
     def _is_news(self, text: str) -> bool:
-        told, at = self._logged
-        if text == told and monotonic() - at < REMIND_EVERY:
+        logged, at = self._logged
+        if text == logged and monotonic() - at < REMIND_EVERY:
             return False
         self._logged = text, monotonic()
         return True

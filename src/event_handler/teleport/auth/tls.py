@@ -1,6 +1,5 @@
-"""The TLS settings of the connection to Auth.
-
-our certificate, the cluster's authorities only, the protocols offered.
+"""The TLS settings of the connection to Auth: our certificate, the cluster's authorities only, the protocols
+offered.
 """
 
 from __future__ import annotations

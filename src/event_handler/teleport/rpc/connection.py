@@ -1,4 +1,4 @@
-"""One gRPC connection to the cluster: HTTP/2 on the TLS session that the entrance made, and the calls on top of it."""
+"""One gRPC connection to the cluster: HTTP/2 on the TLS session that the connector made, and the calls on top of it."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class _Processor(EventsProcessor):
     Grpclib itself would wait for that until the time is up.
     """
 
-    tell: Callable[[BaseException], None]
+    ended: Callable[[BaseException], None]
 
     def process(self, event: h2.events.Event) -> None:
         if not isinstance(event, IGNORED):
@@ -78,7 +78,7 @@ class _Processor(EventsProcessor):
             stream.__terminated__("the answer ended without a status")
 
     def process_connection_terminated(self, event: h2.events.ConnectionTerminated) -> None:
-        self.tell(ConnectionError(f"the server ended it with GOAWAY, code {int(event.error_code or 0)}"))
+        self.ended(ConnectionError(f"the server ended it with GOAWAY, code {int(event.error_code or 0)}"))
         super().process_connection_terminated(event)
 
 
@@ -111,7 +111,7 @@ class _Protocol(H2Protocol):
         self._transport = cast(asyncio.Transport, transport)
         super().connection_made(transport)
         self.processor = _Processor(self.handler, self.connection)
-        self.processor.tell = self._end
+        self.processor.ended = self._end
 
     def data_received(self, data: bytes) -> None:
         if self._ended:
@@ -262,11 +262,9 @@ class Connection:
 
     @contextmanager
     def _explained(self, method: str) -> Iterator[None]:
-        """Turn whatever a call raises into an error of ours.
-
-        grpclib wakes a call whose connection was lost by cancelling its task, and leaves the task marked as being
-        cancelled; a later TaskGroup in that task would then take the failure of a child for a wish to stop. So the mark
-        is taken off here.
+        """Turn whatever a call raises into an error of ours: grpclib wakes a call whose connection was lost by
+        cancelling its task, and leaves the task marked as being cancelled; a later TaskGroup in that task would then
+        take the failure of a child for a wish to stop. So the mark is taken off here.
         """
         task = asyncio.current_task()
         before = task.cancelling() if task else 0

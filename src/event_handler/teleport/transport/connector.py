@@ -40,7 +40,7 @@ log = structlog.get_logger()
 
 
 def always(*routes: Route) -> Callable[[Credentials], Awaitable[Sequence[Route]]]:
-    """What an Entrance wants, for ways that never change."""
+    """What a Connector wants, for routes that never change."""
 
     async def listed(_: Credentials) -> Sequence[Route]:
         return routes
@@ -139,13 +139,13 @@ def _as_connect_error(route: Route, error: BaseException) -> ConnectError:
 
 
 def explain(failed: Sequence[tuple[Route, ConnectError]]) -> ConnectError:
-    """One error for all ways: what is decisive comes first, then the ways in the order they are listed."""
-    ranked = sorted(failed, key=lambda pair: not pair[1].decisive)
+    """One error for all routes: the one that shows the real cause comes first, then the others in their order."""
+    ranked = sorted(failed, key=lambda pair: not pair[1].conclusive)
     first = ranked[0][1]
     if len({error.message for _, error in failed}) == 1:
         return first
     causes = "; ".join(f"{route.name}: {error.message}" for route, error in ranked)
-    return ConnectError(f"no route into the cluster: {causes}", first.hint, decisive=first.decisive)
+    return ConnectError(f"no route into the cluster: {causes}", first.hint, conclusive=first.conclusive)
 
 
 def explain_tls(error: OSError, address: str, ours: Credentials) -> ConnectError:
@@ -162,7 +162,7 @@ def explain_tls(error: OSError, address: str, ours: Credentials) -> ConnectError
             f"Teleport at {address} refused our certificate{reason_of(error)} from {ours.source}",
             "Check that the identity belongs to this cluster, and make it again if the cluster's authority was "
             "rotated.",
-            decisive=True,
+            conclusive=True,
         )
     if isinstance(error, ConnectionError) or "eof" in text:
         return ConnectError(
@@ -184,14 +184,14 @@ def _explain_expired(address: str, ours: Credentials) -> ConnectError:
             f"Teleport at {address} refused our certificate: it has expired ({ours.source}, at "
             f"{ours.not_after:{TIME}})",
             RENEW,
-            decisive=True,
+            conclusive=True,
         )
     return ConnectError(
         f"Teleport at {address} refused our certificate: it has expired or is not valid yet by the cluster's clock, "
         f"though by this"
         f" machine's it is valid from {ours.not_before:{TIME}} to {ours.not_after:{TIME}} ({ours.source})",
         CHECK_CLOCKS,
-        decisive=True,
+        conclusive=True,
     )
 
 

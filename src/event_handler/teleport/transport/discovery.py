@@ -103,7 +103,7 @@ def parse(address: str, body: bytes) -> Discovery:
         raise ConnectError(
             f"{address} answers /webapi/find with something other than a Proxy's description: it is not Teleport",
             _NO_PROXY_HINT,
-            decisive=True,
+            conclusive=True,
         )
     proxy = found["proxy"]
     ssh = proxy.get("ssh") if isinstance(proxy.get("ssh"), dict) else {}
@@ -125,9 +125,8 @@ def _text(members: dict[str, Any], name: str) -> str:
 
 
 def tunnel_address(found: Discovery, environment: Mapping[str, str]) -> str:
-    """The `host:port` of the tunnel.
-
-    the environment's word, else what the Proxy says. Raises ConnectError where nothing does.
+    """The `host:port` of the tunnel: the environment's word, else what the Proxy says. Raises ConnectError where
+    nothing does.
     """
     web_port = _split(found.web_listen_addr)[1] or WEB_PORT
     tunnel_port = _split(found.tunnel_listen_addr)[1] or TUNNEL_PORT

@@ -65,9 +65,8 @@ def _frame(stream: bytes, pieces: list[bytes], size: int) -> bytes:
 
 
 def split_messages(data: bytes) -> tuple[list[bytes], int]:
-    """The whole gRPC messages at the beginning of `data`, and where the rest begins.
-
-    one that is cut off, or compressed.
+    """The whole gRPC messages at the beginning of `data`, and where the rest begins: one that is cut off, or
+    compressed.
     """
     messages: list[bytes] = []
     at, end = 0, len(data)

@@ -67,9 +67,8 @@ def _tunnel_direct(address: str, credentials: Credentials) -> Dialer:
 def routes_to(
     addresses: Sequence[str], credentials: Credentials, *, choice: Choice = "auto", insecure_proxy: bool = False
 ) -> list[Route]:
-    """The ways in at any of `addresses`.
-
-    the likeliest at each address first, so that one that is down does not hold up the next.
+    """The ways in at any of `addresses`: the likeliest at each address first, so that one that is down does not hold up
+    the next.
     """
     by_address = [routes(address, credentials, choice=choice, insecure_proxy=insecure_proxy) for address in addresses]
     if len(addresses) > 1:

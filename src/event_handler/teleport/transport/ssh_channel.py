@@ -1,10 +1,9 @@
-"""The SSH channel on which a Proxy connects its client to Auth: type `teleport-transport`, as a stream.
-
-asyncssh has no public call for a channel type of one's own. Its channels for forwarded TCP connections differ from ours
-only in the type's name and the data sent with it, so this module subclasses one and uses three inherited, non-public
-methods: `_open_forward` (opens a channel of any type and connects a session to it), `_make_request` (a channel request
-with raw data, awaits the reply) and the set `_read_datatypes` (which lets the server's stderr through). Source of the
-names on the wire: Teleport's api/constants, as restated in its protocol reference.
+"""The SSH channel on which a Proxy connects its client to Auth: type `teleport-transport`, as a stream: asyncssh has no
+public call for a channel type of one's own. Its channels for forwarded TCP connections differ from ours only in the
+type's name and the data sent with it, so this module subclasses one and uses three inherited, non-public methods:
+`_open_forward` (opens a channel of any type and connects a session to it), `_make_request` (a channel request with raw
+data, awaits the reply) and the set `_read_datatypes` (which lets the server's stderr through). Source of the names on
+the wire: Teleport's api/constants, as restated in its protocol reference.
 """
 
 from __future__ import annotations

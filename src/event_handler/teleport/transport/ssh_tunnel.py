@@ -48,7 +48,7 @@ def tunnel(address: str, credentials: Credentials, *, insecure_proxy: bool = Fal
                 f"{address} is the Proxy of the cluster {found.cluster_name}, and {credentials.source} is of "
                 f"{credentials.cluster}",
                 "Correct teleport.addr, or make an identity in that cluster.",
-                decisive=True,
+                conclusive=True,
             ) from None
 
     return dial
@@ -85,9 +85,8 @@ async def _tls(address: str, credentials: Credentials, insecure: bool) -> Stream
 
 
 def _options(credentials: Credentials) -> asyncssh.SSHClientConnectionOptions:
-    """Sign in by certificate and trust host certificates of the cluster's authorities only.
-
-    no agent, no files of the user.
+    """Sign in by certificate and trust host certificates of the cluster's authorities only: no agent, no files of the
+    user.
     """
     try:
         key = asyncssh.import_private_key(credentials.key_pem)
@@ -148,7 +147,7 @@ def _explain(error: BaseException, address: str) -> BaseException:
             "Check that the identity belongs to this cluster, dial the Proxy by one of its public names, and issue the "
             "identity "
             "again if the cluster's authority was rotated.",
-            decisive=True,
+            conclusive=True,
         )
     if isinstance(error, asyncssh.KeyExchangeFailed):
         return ConnectError(
@@ -158,7 +157,7 @@ def _explain(error: BaseException, address: str) -> BaseException:
         return ConnectError(
             f"{address} refused our SSH certificate ({error.reason})",
             "Check that the identity belongs to this cluster and has not expired.",
-            decisive=True,
+            conclusive=True,
         )
     if isinstance(error, asyncssh.ChannelOpenError):
         return ConnectError(f"{address} opens no channel to Auth ({error.reason})", _NO_TUNNEL_HINT)

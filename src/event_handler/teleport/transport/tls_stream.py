@@ -1,6 +1,5 @@
-"""TLS as a layer of a stream, and the settings of TLS that is not the cluster's own.
-
-public roots, or none on request.
+"""TLS as a layer of a stream, and the settings of TLS that is not the cluster's own: public roots, or none on
+request.
 """
 
 from __future__ import annotations

@@ -98,9 +98,8 @@ async def _decided(address: str, environment: Mapping[str, str], insecure: bool)
 
 
 async def _test(address: str, insecure: bool) -> bool:
-    """Offer a protocol name that every Proxy picks.
-
-    whatever ends TLS without picking it is no Proxy. Raises ConnectError.
+    """Offer a protocol name that every Proxy picks: whatever ends TLS without picking it is no Proxy. Raises
+    ConnectError.
     """
     host, _ = split_address(address)
     context = public_context(address, insecure=insecure, protocols=(TUNNEL_PROTOCOL,))

@@ -1,6 +1,5 @@
-"""Small servers on the loopback interface that the dialers are tried against.
-
-echo, proxies, TLS with a private authority.
+"""Small servers on the loopback interface that the dialers are tried against: echo, proxies, TLS with a private
+authority.
 """
 
 from __future__ import annotations
@@ -63,9 +62,8 @@ async def listening(
 
 
 async def take_what_waits() -> None:
-    """Let connections that the kernel has accepted reach their handler.
-
-    asyncio leaks those that it gets while a server closes.
+    """Let connections that the kernel has accepted reach their handler: asyncio leaks those that it gets while a server
+    closes.
     """
     for _ in range(5):
         await asyncio.sleep(0)

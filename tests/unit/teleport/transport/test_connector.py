@@ -58,9 +58,9 @@ class Protocol(asyncio.Protocol):
         self.transport = transport
 
 
-def failing(message: str, *, decisive: bool = False) -> Callable[[], Awaitable[socket.socket]]:
+def failing(message: str, *, conclusive: bool = False) -> Callable[[], Awaitable[socket.socket]]:
     async def dial() -> socket.socket:
-        raise ConnectError(message, "A hint.", decisive=decisive)
+        raise ConnectError(message, "A hint.", conclusive=conclusive)
 
     return dial
 
@@ -79,13 +79,13 @@ class Hanging:
         raise AssertionError
 
 
-def entrance_of(routes: list[Route]) -> Connector:
+def connector_of(routes: list[Route]) -> Connector:
     return Connector(always(*routes))
 
 
 async def test_a_way_that_hangs_does_not_hold_up_the_one_that_works_and_is_cancelled(auth: Auth) -> None:
     hanging = Hanging()
-    protocol = await entrance_of(
+    protocol = await connector_of(
         [Route("hangs", "", hanging), Route("works", auth.address, direct(auth.address))]
     ).enter(Protocol, auth.context)
     assert hanging.cancelled
@@ -102,7 +102,7 @@ async def test_the_way_that_worked_is_tried_first_the_next_time(auth: Auth) -> N
 
         return Route(name, "", dialer)
 
-    routes = entrance_of([noted("fails", failing("no")), noted("works", direct(auth.address))])
+    routes = connector_of([noted("fails", failing("no")), noted("works", direct(auth.address))])
     for _ in range(2):
         (await routes.enter(Protocol, auth.context)).transport.close()
     assert tried == ["fails", "works", "works"]
@@ -111,18 +111,18 @@ async def test_the_way_that_worked_is_tried_first_the_next_time(auth: Auth) -> N
 async def test_when_all_fail_each_way_has_its_line_and_the_clusters_own_answer_comes_first(auth: Auth) -> None:
     routes = [
         Route("direct", "", failing("refused")),
-        Route("tunnel", "", failing("it has expired", decisive=True)),
+        Route("tunnel", "", failing("it has expired", conclusive=True)),
         Route("upgrade", "", failing("slow")),
     ]
     with pytest.raises(ConnectError) as caught:
-        await entrance_of(routes).enter(Protocol, auth.context)
+        await connector_of(routes).enter(Protocol, auth.context)
     assert caught.value.message == "no route into the cluster: tunnel: it has expired; direct: refused; upgrade: slow"
     assert caught.value.hint == "A hint."
 
 
 async def test_one_cause_for_all_ways_is_told_once(auth: Auth) -> None:
     with pytest.raises(ConnectError) as caught:
-        await entrance_of([Route("a", "", failing("no such host")), Route("b", "", failing("no such host"))]).enter(
+        await connector_of([Route("a", "", failing("no such host")), Route("b", "", failing("no such host"))]).enter(
             Protocol, auth.context
         )
     assert caught.value.message == "no such host"
@@ -132,11 +132,11 @@ async def test_a_server_that_the_cluster_has_not_signed_is_refused_on_every_way(
     write_cluster_files(tmp_path / "other", "other.test")
     context = client_context(read_identity(str(tmp_path / "other" / "identity")))
     with pytest.raises(ConnectError, match="not trusted"):
-        await entrance_of([Route("direct", auth.address, direct(auth.address))]).enter(Protocol, context)
+        await connector_of([Route("direct", auth.address, direct(auth.address))]).enter(Protocol, context)
 
 
 @pytest.mark.parametrize(
-    ("alert", "message", "decisive"),
+    ("alert", "message", "conclusive"),
     [
         (40, "the TLS handshake with {} failed (", False),  # handshake_failure
         (112, "the TLS handshake with {} failed (", False),  # unrecognized_name
@@ -147,7 +147,7 @@ async def test_a_server_that_the_cluster_has_not_signed_is_refused_on_every_way(
     ],
 )
 async def test_only_an_alert_about_our_certificate_is_told_as_its_refusal(
-    auth: Auth, alert: int, message: str, decisive: bool
+    auth: Auth, alert: int, message: str, conclusive: bool
 ) -> None:
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read(4096)
@@ -158,25 +158,25 @@ async def test_only_an_alert_about_our_certificate_is_told_as_its_refusal(
     async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
         address = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
         with pytest.raises(ConnectError) as caught:
-            await entrance_of([Route("direct", address, direct(address))]).enter(Protocol, auth.context)
+            await connector_of([Route("direct", address, direct(address))]).enter(Protocol, auth.context)
     assert caught.value.message.startswith(message.format(address))
-    assert caught.value.decisive is decisive
+    assert caught.value.conclusive is conclusive
 
 
 async def test_what_nobody_expects_of_one_way_leaves_the_others_to_be_tried(auth: Auth) -> None:
     async def odd() -> socket.socket:
         raise KeyError("a fault of ours")
 
-    connector = entrance_of([Route("odd", "one:1", odd), Route("direct", auth.address, direct(auth.address))])
+    connector = connector_of([Route("odd", "one:1", odd), Route("direct", auth.address, direct(auth.address))])
     protocol = await connector.enter(Protocol, auth.context)
     protocol.transport.close()
     with pytest.raises(ConnectError, match=r"one:1 cannot be reached by the route odd \(KeyError: 'a fault of ours'\)"):
-        await entrance_of([Route("odd", "one:1", odd)]).enter(Protocol, auth.context)
+        await connector_of([Route("odd", "one:1", odd)]).enter(Protocol, auth.context)
 
 
 async def test_each_way_is_told_once_before_it_is_tried(auth: Auth) -> None:
     hanging = Hanging()
-    connector = entrance_of(
+    connector = connector_of(
         [Route("tunnel", "silent:443", hanging), Route("direct", auth.address, direct(auth.address))]
     )
     for expected in ([("tunnel", "silent:443"), ("direct", auth.address)], []):
@@ -211,14 +211,14 @@ async def test_a_certificate_that_is_refused_as_expired_is_told_by_both_clocks(
     )
     assert re.search(message, error.message)
     assert hint in error.hint
-    assert error.decisive
+    assert error.conclusive
 
 
 async def test_an_authority_that_is_not_the_servers_is_named_with_address_and_file(auth: Auth, tmp_path: Path) -> None:
     write_cluster_files(tmp_path / "other", "other.test")
     paths = [str(tmp_path / "other" / name) for name in ("tls.crt", "tls.key", "tls.cas")]
     with pytest.raises(ConnectError) as caught:
-        await entrance_of([Route("direct", auth.address, direct(auth.address))]).enter(
+        await connector_of([Route("direct", auth.address, direct(auth.address))]).enter(
             Protocol, client_context(read_key_pair(*paths))
         )
     assert auth.address in caught.value.message
