@@ -15,7 +15,7 @@ test: lint
 
 # Under a minute: before each commit.
 check: lint
-	$(BIN)/python -m pytest -n 4 --dist worksteal tests/unit
+	$(BIN)/python -m pytest -n 3 --dist worksteal -m "not soak and not proof" tests/unit
 
 lint: $(VENV)/ready-dev
 	$(BIN)/ruff check .

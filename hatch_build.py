@@ -19,6 +19,7 @@ COMMIT_FILE = "src/event_handler/commit.txt"  # read by event_handler.about
 COMPILED = (  # where the CPU goes; they run uncompiled as well
     "event_handler/event.py",
     "event_handler/pipeline/dedup.py",
+    "event_handler/pipeline/entry.py",
     "event_handler/pipeline/select.py",
     "event_handler/teleport/wire/decode.py",
     "event_handler/teleport/wire/raw.py",

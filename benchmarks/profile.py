@@ -28,15 +28,16 @@ EVENTS = 200_000
 
 # The first entry that is part of a file's path names the part of the program; the innermost frame that has one decides.
 PARTS = (
-    ("/teleport/decode.py", "select, decoding"),
+    ("/teleport/wire/", "select, decoding"),
     ("/teleport/", "cluster client"),
     ("/grpclib/", "reading: grpclib, h2"),
     ("/h2/", "reading: grpclib, h2"),
     ("/hpack/", "reading: grpclib, h2"),
     ("/hyperframe/", "reading: grpclib, h2"),
-    ("/pipeline/duplicates.py", "duplicate window"),
+    ("/pipeline/dedup.py", "duplicate window"),
     ("/pipeline/select.py", "select, decoding"),
     ("/pipeline/", "batching, acknowledging"),
+    ("/runtime/fan_out.py", "fan-out"),
     ("/sources/", "sources"),
     ("/state/", "SQLite"),
     ("/sinks/", "sending: HTTP"),

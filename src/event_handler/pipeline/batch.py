@@ -14,37 +14,12 @@ from zlib import crc32
 import orjson
 
 from event_handler.event import Event
-from event_handler.pipeline.tracker import Span
+from event_handler.pipeline.entry import Entry
 from event_handler.ports import Limits
 
-EVENT_OVERHEAD = 400  # bytes that an event costs in memory beside its body
-COPIES = 2  # of the body: the event's own, and the one in the request
 SESSION_PARTITIONS = (
     16  # partitions that the sessions of the audit log share where order is kept; one for each would make tiny batches
 )
-
-
-@dataclass(slots=True)
-class Entry:
-    """An event on its way, with the fingerprint of its id and the span that waits for it.
-
-    `original` is the event as it was read, where transforms have made another one of it.
-    """
-
-    event: Event
-    dedup_key: bytes
-    span: Span
-    original: Event | None = None
-
-    @property
-    def as_read(self) -> Event:
-        return self.original or self.event
-
-    @property
-    def size(self) -> int:
-        """Bytes that it takes while it is in flight."""
-        size = COPIES * len(self.event.body) + EVENT_OVERHEAD
-        return size if self.original is None else size + len(self.original.body)
 
 
 @dataclass(slots=True)
@@ -76,7 +51,7 @@ class Batcher:
         self.ready: asyncio.Queue[Batch] = asyncio.Queue()  # bounded by the bytes in flight
 
     def add(self, entry: Entry) -> None:
-        partition, size = partition_of(entry.as_read, self._limits.ordered), len(entry.event.body)
+        partition, size = partition_of(entry.as_read, self._limits.ordered), entry.length
         batch = self._open.get(partition)
         if batch is not None and batch.size + size > self._limits.bytes:
             self._close(batch)

@@ -9,8 +9,8 @@ import structlog
 
 from event_handler.backoff import backoff
 from event_handler.errors import StateError
-from event_handler.pipeline.batch import Entry
 from event_handler.pipeline.budget import Budget
+from event_handler.pipeline.entry import Entry, dedup_keys, finish, total_size
 from event_handler.pipeline.tracker import CheckpointTracker, PendingRecording, Span
 from event_handler.ports import Commit, DeadLetter, RecordingItem, StateStore
 
@@ -40,9 +40,7 @@ class Committer:
 
     def acknowledge(self, entries: list[Entry]) -> None:
         """The sink has answered for these entries, or they are dead letters."""
-        for entry in entries:
-            entry.span.finish(1)
-            self._touched[entry.span.tracker.root] = None
+        self._touched |= finish(entries)
         self._acknowledged.extend(entries)
         self._news.set()
 
@@ -93,7 +91,7 @@ class Committer:
         """Return the bytes of what needs not be kept any longer."""
         entries, letters, touched = self._acknowledged, self._dead, self._touched
         self._acknowledged, self._touched = [], {}
-        group = Commit(ids=b"".join([*(entry.dedup_key for entry in entries), *(key for _, key in letters)]))
+        group = Commit(ids=b"".join([*dedup_keys(entries), *(key for _, key in letters)]))
         group.dead_letters = [letter for letter, _ in letters]
         finished: dict[CheckpointTracker, list[Span]] = {}
         for tracker in touched:
@@ -111,7 +109,7 @@ class Committer:
         del letters[: len(group.dead_letters)]
         for tracker, spans in finished.items():
             tracker.advance(spans)
-        return sum(entry.size for entry in entries)
+        return total_size(entries)
 
 
 def _recording(recording: PendingRecording) -> RecordingItem:

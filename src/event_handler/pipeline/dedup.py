@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
-from event_handler.event import MARK, RawEvent
+from event_handler.event import MARK
 
 BUCKETS: Final = 65_536  # a power of two; a fingerprint is looked for among the fifty or so that share its bucket
 KEPT: Final = 56  # fingerprints of a bucket, which are the newest 2,000,000 of all, for they fall evenly on the buckets
@@ -38,21 +38,6 @@ class DuplicateWindow:
         if len(bucket) >= self._full:
             del bucket[: -self._kept]
 
-    def count_new(self, events: Iterable[RawEvent]) -> int:
-        """How many of the events are not known yet; they are from now on."""
-        new = 0
-        for raw in events:
-            dedup_key = _key_of(raw)
-            if not dedup_key:
-                continue
-            bucket = self._bucket(dedup_key)
-            if dedup_key not in bucket:
-                new += 1
-                bucket += dedup_key
-                if len(bucket) >= self._full:
-                    del bucket[: -self._kept]
-        return new
-
     def discard(self, dedup_key: bytes) -> None:
         """Forget an id whose event was not delivered after all."""
         bucket = self._bucket(dedup_key)
@@ -66,10 +51,3 @@ class DuplicateWindow:
 
     def _bucket(self, dedup_key: bytes) -> bytearray:
         return self._buckets[(dedup_key[0] << 8 | dedup_key[1]) & self._last]
-
-
-def _key_of(raw: RawEvent) -> bytes:
-    try:
-        return raw.dedup_key()
-    except Exception:  # no event, or a fault of our own code: it is kept as a dead letter where it is selected
-        return b""

@@ -11,8 +11,9 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from event_handler.pipeline.batch import Batcher, Entry
+from event_handler.pipeline.batch import Batcher
 from event_handler.pipeline.concurrency import Concurrency
+from event_handler.pipeline.entry import Entry
 from event_handler.pipeline.outage import Outage
 from event_handler.pipeline.pauses import RETRY, Pauses, RetryPolicy
 from event_handler.pipeline.sender import Sender

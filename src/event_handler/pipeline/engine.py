@@ -16,10 +16,11 @@ import structlog
 from event_handler.checkpoint import Checkpoint, Chunk, Recording
 from event_handler.errors import StateError, TransformError
 from event_handler.event import Event, RawEvent
-from event_handler.pipeline.batch import Batcher, Entry
+from event_handler.pipeline.batch import Batcher
 from event_handler.pipeline.budget import Budget
 from event_handler.pipeline.committer import Committer
 from event_handler.pipeline.delivery import Delivery
+from event_handler.pipeline.entry import Entry, newest, total_size
 from event_handler.pipeline.outage import REMIND_EVERY
 from event_handler.pipeline.pauses import RETRY, RetryPolicy
 from event_handler.pipeline.select import Selection, Selector, dead_letter_key
@@ -49,13 +50,13 @@ class PipelineLimits:
 @dataclass(slots=True)
 class Taken:
     """A run that was selected, and what of it is still to be handed on: entries, the first of them last, and dead
-    letters. `count` is how many of its events go to the sink.
+    letters. `new` is how many of its events were not read before.
     """
 
     span: Span
     left: list[Entry]
     dead: list[tuple[DeadLetter, bytes]]
-    count: int
+    new: int
 
 
 @dataclass(slots=True)
@@ -146,7 +147,7 @@ class Pipeline:
         return CheckpointTracker()
 
     async def put(self, tracker: CheckpointTracker, events: Sequence[RawEvent], checkpoint: Checkpoint | None) -> int:
-        """Take a run of events of one stream and return how many of them go to the sink.
+        """Take a run of events of one stream and return how many of them were not read before.
 
         `checkpoint` is remembered when they and all before them are delivered.
         """
@@ -154,7 +155,7 @@ class Pipeline:
         taken = self.take(tracker, events, checkpoint)
         if not self.offer(taken):
             await self.hand_on(taken)
-        return taken.count
+        return taken.new
 
     def take(self, tracker: CheckpointTracker, events: Sequence[RawEvent], checkpoint: Checkpoint | None) -> Taken:
         """Select and transform a run of one stream. It is handed on by `offer`, and `hand_on` where that is not all."""
@@ -167,13 +168,18 @@ class Pipeline:
         if not span.pending:
             self._committer.touch(tracker)
         entries.reverse()
-        return Taken(span, entries, dead, len(chosen.events))
+        return Taken(span, entries, dead, chosen.new)
 
     def offer(self, taken: Taken) -> bool:
         """Hand on as much as there is room for now, and return whether that was all."""
         left = taken.left
         if taken.dead:
             return False
+        size = total_size(left)
+        if size <= self._budget.limit and self._budget.try_take(size):  # all at once, for most often there is room
+            for entry in reversed(left):
+                self._batcher.add(entry)
+            left.clear()
         while left:
             if not self._budget.try_take(left[-1].size):
                 return False
@@ -244,7 +250,7 @@ class Pipeline:
 
     def _delivered(self, entries: list[Entry]) -> None:
         self.counters.delivered += len(entries)
-        self.counters.newest = max(self.counters.newest, max(entry.event.time for entry in entries))
+        self.counters.newest = max(self.counters.newest, newest(entries))
         self._committer.acknowledge(entries)
 
     def dead_letter_delivered(self, event: Event) -> None:

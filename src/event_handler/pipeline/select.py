@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Final
 
 import orjson
 
@@ -17,15 +18,20 @@ from event_handler.ports import DeadLetter
 UPLOADED = "session.upload"
 ENDED = frozenset({"session.end", "windows.desktop.session.end", "db.session.end"})
 ANNOUNCING = (UPLOADED, *sorted(ENDED))
+UNWANTED_BUCKETS: Final = 4_096  # 230,000 ids, twice what a sweep of the tail reads again at most; a power of two
 
 
 @dataclass(slots=True)
 class Selection:
-    """The outcome for a run: what to deliver (with dedup keys), what is dead, and which recordings are pending."""
+    """The outcome for a run: what to deliver (with dedup keys), what is dead, and which recordings are pending.
+
+    `new` is how many of the events were not read before, whether the sink wants them or not.
+    """
 
     events: list[tuple[Event, bytes]] = field(default_factory=list)
     dead: list[DeadLetter] = field(default_factory=list)
     recordings: list[PendingRecording] = field(default_factory=list)
+    new: int = 0
 
 
 class Selector:
@@ -46,6 +52,7 @@ class Selector:
     ) -> None:
         self._sink = sink
         self._window = window
+        self._unwanted = DuplicateWindow(UNWANTED_BUCKETS)  # what is new never depends on the filters
         self._audit = Filter(types, skip_types)
         self._recorded = Filter(skip=skip_session_types)
         self._recordings = recordings
@@ -60,6 +67,8 @@ class Selector:
                     self._unreadable(raw, chosen)
                 elif self._is_wanted(raw, chosen):
                     self._take_new(raw, chosen)
+                else:
+                    self._pass_by(raw, chosen)
             except Exception as error:  # no event, or a fault of our own code: neither may stop the events behind it
                 reason = (
                     str(error)
@@ -86,25 +95,36 @@ class Selector:
         event = raw.event()
         self._window.add(dedup_key)
         chosen.events.append((event, dedup_key))
+        chosen.new += 1
+
+    def _pass_by(self, raw: RawEvent, chosen: Selection) -> None:
+        """Take note of an event that is not wanted."""
+        dedup_key = raw.dedup_key()
+        if dedup_key not in self._unwanted:
+            self._unwanted.add(dedup_key)
+            chosen.new += 1
 
     def _unreadable(self, raw: Unreadable, chosen: Selection) -> None:
         """Keep it, unless its type is known and not wanted. Its code is not known."""
         of_sink = self._recorded if raw.session_id else self._audit
         if not raw.type or of_sink.needs_code or of_sink.wants(raw.type, ""):
             self._keep(raw, chosen)
+        else:
+            self._pass_by(raw, chosen)
 
     def _keep(self, raw: Unreadable, chosen: Selection) -> None:
         time = raw.time if raw.type else None
-        self._dead_letter(
-            DeadLetter(self._sink, raw.reason, raw.type, raw.id, raw.session_id, raw.body, time, raw.index), chosen
-        )
+        letter = DeadLetter(self._sink, raw.reason, raw.type, raw.id, raw.session_id, raw.body, time, raw.index)
+        chosen.new += self._dead_letter(letter, chosen)
 
-    def _dead_letter(self, letter: DeadLetter, chosen: Selection) -> None:
-        """Once only: the tail of a search reads the same events again and again."""
+    def _dead_letter(self, letter: DeadLetter, chosen: Selection) -> bool:
+        """Once only: the tail of a search reads the same events again and again. Return whether this was the first."""
         dedup_key = dead_letter_key(letter)
         if dedup_key not in self._window:
             self._window.add(dedup_key)
             chosen.dead.append(letter)
+            return True
+        return False
 
     def release(self, dedup_keys: Iterable[bytes]) -> None:
         """Forget events that were selected but never handed on, so that they count as new when they are read again."""

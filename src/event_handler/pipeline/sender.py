@@ -6,9 +6,9 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 
-from event_handler.pipeline.batch import Entry
 from event_handler.pipeline.batch_size import BatchSize
 from event_handler.pipeline.concurrency import Concurrency
+from event_handler.pipeline.entry import Entry, how_many_fit, total_length
 from event_handler.ports import Partial, Retry, Sink, Split, Verdict
 
 
@@ -34,14 +34,8 @@ class Sender:
 
     def cut(self, entries: list[Entry], most: int) -> list[Entry]:
         """As many of the first entries as may go in one request: `most` of them, and one at least."""
-        if len(entries) == 1:
-            return entries
-        left = self._size.limit
-        for number, entry in enumerate(entries):
-            left -= len(entry.event.body)
-            if number and (left < 0 or number >= most):
-                return entries[:number]
-        return entries
+        number = how_many_fit(entries, most, self._size.limit)
+        return entries if number == len(entries) else entries[:number]
 
     async def ask(self, part: list[Entry], more: bool, suspect: bool = False) -> Verdict:
         """Send when the receiver may have one request more; `more` when the part was cut off from others.
@@ -82,7 +76,7 @@ class Sender:
             self._concurrency.refused(sent)
 
     def _learn_size(self, verdict: Verdict, part: list[Entry], sent: float, more: bool) -> None:
-        size = sum(len(entry.event.body) for entry in part)
+        size = total_length(part)
         if isinstance(verdict, Split) or (isinstance(verdict, Retry) and verdict.unanswered):
             if len(part) > 1:
                 self._size.failed(size, sent)

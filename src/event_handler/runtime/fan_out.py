@@ -15,14 +15,12 @@ import structlog
 from event_handler.checkpoint import DONE, Checkpoint, Chunk, Progress, Recording
 from event_handler.errors import StateError
 from event_handler.event import RawEvent
-from event_handler.pipeline.dedup import DuplicateWindow
 from event_handler.pipeline.engine import Pipeline, Taken
 from event_handler.pipeline.tracker import CheckpointTracker
 from event_handler.ports import StateStore
 
 PATIENCE = 5.0  # seconds that a sink may hold up others before it is detached
 FORGIVEN = 0.5  # seconds of that which a second without holding anybody up makes good
-NOVELTY_BUCKETS = 4_096  # 230,000 ids, twice what a sweep of the tail reads again at most; a power of two
 
 R = TypeVar("R")
 
@@ -107,9 +105,8 @@ class FanOut:
         self._members = list(members)
         self._joining: list[Member] = []
         self._news = asyncio.Event()  # somebody joins, or nobody is left
-        novelty = DuplicateWindow(NOVELTY_BUCKETS)
-        self.audit = Branch(self, novelty, lambda member: member.audit)
-        self.recordings = Branch(self, novelty, lambda member: member.recordings)
+        self.audit = Branch(self, lambda member: member.audit)
+        self.recordings = Branch(self, lambda member: member.recordings)
 
     def join(self, member: Member) -> None:
         """Attach a member when reading begins the next time, which is soon."""
@@ -199,9 +196,8 @@ class FanOut:
 class Branch:
     """One of the two ways of a fan-out: the audit log, or recordings. A Consumer."""
 
-    def __init__(self, group: FanOut, novelty: DuplicateWindow, pipeline: Callable[[Member], Pipeline]) -> None:
+    def __init__(self, group: FanOut, pipeline: Callable[[Member], Pipeline]) -> None:
         self._group = group
-        self._novelty = novelty
         self._pipeline = pipeline
 
     @property
@@ -224,13 +220,14 @@ class Branch:
         That is nothing that a sink's filters can change: what is read never depends on them.
         """
         await asyncio.sleep(0)  # a fast source would otherwise never let the deliveries run
-        new = self._novelty.count_new(events)
+        new = 0
         rest: list[tuple[Member, Taken]] = []
         try:
             for member, tracker in stream.trackers.items():
                 if member.attached:
                     pipeline = self._pipeline(member)
                     taken = pipeline.take(tracker, events, checkpoint)
+                    new = max(new, taken.new)
                     if not pipeline.offer(taken):
                         rest.append((member, taken))
         except BaseException:

@@ -225,20 +225,22 @@ class SqliteStore:
             facts |= keys.facts_of(group.progress)
             self._db.execute("DELETE FROM positions")
             self._write_positions(keys.positions_of(group.progress))
-        self._db.executemany("INSERT OR REPLACE INTO facts VALUES (?, ?)", facts.items())
+        if facts:
+            self._db.executemany("INSERT OR REPLACE INTO facts VALUES (?, ?)", facts.items())
         self._write_positions(filter(None, map(keys.position_of, group.checkpoints)))
         if group.ids:
             self._db.execute("INSERT INTO delivered (count, ids) VALUES (?, ?)", (len(group.ids) // 8, group.ids))
             ids = self._prune(ids + len(group.ids) // 8)
         self._write_recordings(group)
-        self._db.executemany(
-            "INSERT INTO dead_letters (time, sink, reason, type, id, session_id, body, event_time, event_index)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            [
-                (time(), d.sink, d.reason, d.type, d.id, d.session_id, d.body, d.time, d.index)
-                for d in group.dead_letters
-            ],
-        )
+        if group.dead_letters:
+            self._db.executemany(
+                "INSERT INTO dead_letters (time, sink, reason, type, id, session_id, body, event_time, event_index)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                [
+                    (time(), d.sink, d.reason, d.type, d.id, d.session_id, d.body, d.time, d.index)
+                    for d in group.dead_letters
+                ],
+            )
         return ids
 
     def _write_positions(self, positions: Iterable[tuple[str, str]]) -> None:

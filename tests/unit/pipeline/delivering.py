@@ -9,8 +9,9 @@ from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 
 from event_handler.event import Event
-from event_handler.pipeline.batch import Batcher, Entry
+from event_handler.pipeline.batch import Batcher
 from event_handler.pipeline.delivery import Delivery
+from event_handler.pipeline.entry import Entry
 from event_handler.pipeline.tracker import CheckpointTracker, Span
 from event_handler.ports import Delivered, Limits, Retry, Verdict
 from event_handler.sinks.answers import judge

@@ -8,7 +8,8 @@ from __future__ import annotations
 import pytest
 
 from event_handler.event import Event
-from event_handler.pipeline.batch import SESSION_PARTITIONS, Batch, Batcher, Entry, partition_of
+from event_handler.pipeline.batch import SESSION_PARTITIONS, Batch, Batcher, partition_of
+from event_handler.pipeline.entry import Entry
 from event_handler.pipeline.tracker import CheckpointTracker, Span
 from event_handler.ports import Limits
 

@@ -33,6 +33,8 @@ from tests.support.passing_time import PassingLoop
 from tests.support.pipelines import stored
 from tests.unit.pipeline.test_state_failures import AilingStore
 
+pytestmark = pytest.mark.proof
+
 STREAMS = 2
 KINDS = ("plain", "plain", "plain", "upload", "poison", "garbage")
 TURNS = 20  # of the event loop: enough for a verdict to be acted on, remembered, and the next batch to be sent

@@ -31,6 +31,8 @@ from tests.unit.simulator.clients import (
     web_context,
 )
 
+pytestmark = pytest.mark.proof
+
 PAGE = Path(__file__).parents[3] / "docs" / "simulator.md"
 SMALL = ("--events=10", "--sessions=0")
 PATIENCE = 30.0  # seconds, for a loaded machine

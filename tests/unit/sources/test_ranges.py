@@ -81,6 +81,7 @@ def paced(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(ranges, name, getattr(ranges, name) // SCALE)
 
 
+@pytest.mark.proof
 @pytest.mark.parametrize(
     "kind",
     ["in bursts", *(pytest.param(kind, marks=pytest.mark.soak) for kind in ("evenly", "in one hour", "at the end"))],

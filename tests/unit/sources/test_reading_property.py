@@ -31,6 +31,8 @@ from tests.support.scripted_cluster import wire_at
 from tests.unit.sources.interrupted import Cluster, Interruption, SlowSink, interruptions, page_of, read, run
 from tests.unit.sources.test_export import chunk_name
 
+pytestmark = pytest.mark.proof
+
 DAY = 86_400.0
 LOOK_BACK = 300.0
 LATE_DAYS = 3

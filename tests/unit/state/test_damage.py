@@ -21,6 +21,8 @@ from event_handler.state.sqlite import SqliteStore
 from tests.support.checkpoints import places, positions
 from tests.unit.go_plugin.test_export_state import bulk_position
 
+pytestmark = pytest.mark.proof
+
 START = 1_795_219_200.0  # 2026-11-21
 OLD = Path(__file__).parents[2] / "data" / "state" / "schema-1.db"  # written by the release before schema 2
 DIRECTORY = Path("example.test", "fluentd")

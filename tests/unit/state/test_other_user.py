@@ -16,6 +16,8 @@ import pytest
 from event_handler.ports import Commit, DeadLetter
 from event_handler.state.sqlite import SqliteStore
 
+pytestmark = pytest.mark.proof
+
 STRANGER = 54321  # a user id without a name and without rights
 # The program is loaded before it changes the user, who may perhaps not read this checkout.
 PROGRAM = """

@@ -33,6 +33,8 @@ from event_handler.teleport.wire.messages import write_message, write_text
 from tests.unit.pipeline import selecting
 from tests.unit.teleport.wire.test_decode import texts, values
 
+pytestmark = pytest.mark.proof
+
 ROOT = Path(__file__).parents[3]
 HEADERS = Path(sysconfig.get_path("include")) / "Python.h"
 

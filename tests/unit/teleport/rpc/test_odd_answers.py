@@ -41,6 +41,8 @@ from tests.unit.teleport.rpc.odd_server import (
     sane,
 )
 
+pytestmark = pytest.mark.proof
+
 METHOD = "/proto.AuthService/Ping"
 QUICK = 0.5  # seconds for a call that is never answered
 GOOD = message(b"\x0a\x08sim.test")
