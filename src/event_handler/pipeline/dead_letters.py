@@ -41,12 +41,17 @@ class DeadLetterRetry:
         restore: Restore,
         delivered: Callable[[Event], None],
         chain: Chain = NO_TRANSFORMS,
+        *,
+        look_every: float = LOOK_EVERY,
+        after_failure: float = AFTER_FAILURE,
     ) -> None:
         self._sink = sink
         self._store = store
         self._restore = restore
         self._delivered = delivered
         self._chain = chain
+        self._look_every = look_every
+        self._after_failure = after_failure
 
     async def run(self, end: asyncio.Event) -> None:
         """Run until `end` is set, and then until each letter was tried once more.
@@ -62,7 +67,7 @@ class DeadLetterRetry:
             if last:
                 return
             with suppress(TimeoutError):
-                async with asyncio.timeout(LOOK_EVERY if taken else AFTER_FAILURE):
+                async with asyncio.timeout(self._look_every if taken else self._after_failure):
                     await end.wait()
 
     async def _try_all(self) -> bool:

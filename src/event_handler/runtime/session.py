@@ -20,7 +20,7 @@ from event_handler.runtime.fan_out import FanOut
 from event_handler.runtime.merged_state import MergedState
 from event_handler.runtime.supervise import cause_of, log_error, supervise
 from event_handler.sources.export import BulkSource
-from event_handler.sources.recordings import RecordingSource
+from event_handler.sources.recordings import PACE, RecordingPace, RecordingSource
 from event_handler.sources.search import SearchSource
 from event_handler.teleport.rpc.client import Client, Cluster
 
@@ -38,7 +38,8 @@ log = structlog.get_logger()
 class FollowSettings:
     """How to read `cluster`.
 
-    Times are seconds, `start` since the epoch; `page` 0 is the largest, `startup_timeout` 0 is for ever.
+    Times are seconds, `start` since the epoch; `page` 0 is the largest, `startup_timeout` 0 is for ever. Tries to
+    connect are at most `longest_wait` apart.
     """
 
     cluster: str
@@ -55,6 +56,8 @@ class FollowSettings:
     recordings: bool
     startup_timeout: float
     exit_on_last_event: bool
+    recording_pace: RecordingPace = PACE
+    longest_wait: float = LONGEST_WAIT
 
 
 class Follower:
@@ -68,7 +71,11 @@ class Follower:
         self._state = MergedState(group)
         self._settings = settings
         self._fetcher = RecordingSource(
-            group.recordings, self._state, concurrency=settings.concurrency, missing_ttl=settings.missing_ttl
+            group.recordings,
+            self._state,
+            concurrency=settings.concurrency,
+            missing_ttl=settings.missing_ttl,
+            pace=settings.recording_pace,
         )
         self._near = False
         self._client: Client | None = None
@@ -169,7 +176,7 @@ class Follower:
                 raise failure
         self._log(failure, now)
         self._attempt += 1
-        await asyncio.sleep(0.2 + backoff(self._attempt, LONGEST_WAIT))
+        await asyncio.sleep(0.2 + backoff(self._attempt, self._settings.longest_wait))
 
     def _log(self, failure: Exception, now: float) -> None:
         text = f"{type(failure).__name__}: {failure}"

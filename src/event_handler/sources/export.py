@@ -87,6 +87,7 @@ class BulkSource:
         poll: float,
         until_caught_up: bool,
         near: bool = False,
+        longest_wait: float = LONGEST_WAIT,
     ) -> None:
         self._client = client
         self._search = Search(client)
@@ -94,6 +95,7 @@ class BulkSource:
         self._store = store
         self._late_days = late_days
         self._poll = poll
+        self._longest_wait = longest_wait
         self._until_caught_up = until_caught_up
         self._near = near
         self._first = day_of(start)
@@ -360,13 +362,13 @@ class BulkSource:
     async def _read_again(self, reading: _Reading) -> None:
         """Read a chunk on after a pause; the others wait for that only where order is kept."""
         if self._pipeline.ordered:
-            await asyncio.sleep(backoff(reading.attempt, LONGEST_WAIT))
+            await asyncio.sleep(backoff(reading.attempt, self._longest_wait))
             self._wait(reading)
         else:
             self._wait_later(reading)
 
     def _wait_later(self, reading: _Reading) -> None:
-        asyncio.get_running_loop().call_later(backoff(reading.attempt, LONGEST_WAIT), self._wait, reading)
+        asyncio.get_running_loop().call_later(backoff(reading.attempt, self._longest_wait), self._wait, reading)
 
 
 def _made_between(chunk: Chunk) -> tuple[float, float]:

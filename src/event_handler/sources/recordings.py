@@ -21,12 +21,7 @@ from event_handler.teleport.rpc.client import Client
 from event_handler.teleport.wire.decode import event_place
 from event_handler.teleport.wire.raw import raw_events
 
-LOOK_EVERY = 0.5  # seconds between looks at the queue, which is a local table
 LONGEST_WAIT = 21_600.0  # seconds
-WAITS = (10.0, 60.0, 300.0, 1800.0, 7200.0, LONGEST_WAIT)  # seconds before the 2nd, 3rd, … try; the last is repeated
-LONGEST_PASSING_WAIT = (
-    300.0  # seconds between tries while it is the cluster that fails; doubled from the first of WAITS
-)
 PASSING = frozenset(
     {"UNAVAILABLE", "RESOURCE_EXHAUSTED", "CANCELLED", "ABORTED"}
 )  # of the cluster, not of one recording
@@ -38,6 +33,20 @@ EMPTY_LOOKS = 2  # looks without any event, ten seconds and a minute apart, befo
 MOST_AHEAD = 10_000  # indexes behind a gap that are remembered until it is filled; some recorders count nanoseconds
 
 log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class RecordingPace:
+    """All in seconds. `look` between looks at the queue, which is a local table; `waits` before the 2nd, 3rd, … try,
+    the last of which is repeated; at most `passing` while it is the cluster that fails, doubled from `waits[0]`.
+    """
+
+    look: float = 0.5
+    waits: tuple[float, ...] = (10.0, 60.0, 300.0, 1800.0, 7200.0, LONGEST_WAIT)
+    passing: float = 300.0
+
+
+PACE = RecordingPace()
 
 
 class Unbroken:
@@ -89,11 +98,13 @@ class RecordingSource:
         *,
         concurrency: int,
         missing_ttl: float,
+        pace: RecordingPace = PACE,
     ) -> None:
         self._pipeline = pipeline
         self._store = store
         self._concurrency = concurrency
         self._missing_ttl = missing_ttl
+        self._pace = pace
         self._running: set[str] = set()
         self._in_flight: dict[str, Stream] = {}  # of what was begun, until it is delivered
         self._tries: dict[str, int] = {}  # in a row that the cluster failed or that were cut off, by session
@@ -108,7 +119,7 @@ class RecordingSource:
                     if self._may_begin(item.session_id):
                         self._running.add(item.session_id)
                         group.create_task(self._fetch(client, item))
-                await asyncio.sleep(LOOK_EVERY)
+                await asyncio.sleep(self._pace.look)
 
     async def finish(self) -> int:
         """Wait, while run() runs, until everything was tried; return how many recordings are still missing.
@@ -160,7 +171,7 @@ class RecordingSource:
         Return the pause.
         """
         before = self._tries[session_id] = self._tries.get(session_id, -1) + 1
-        wait = min(WAITS[0] * 2.0 ** min(before, 16), LONGEST_PASSING_WAIT)
+        wait = min(self._pace.waits[0] * 2.0 ** min(before, 16), self._pace.passing)
         await self._store.recording_later(session_id, time() + wait, counted=False)
         return wait
 
@@ -187,7 +198,7 @@ class RecordingSource:
     async def _looked(self, item: RecordingItem, look: _Look) -> None:
         """A stream has ended well: the recording is done, or is looked at again later."""
         enough = not look.grown and item.looks >= (EMPTY_LOOKS if look.empty else 1)
-        if look.ended or enough or item.looks >= len(WAITS):
+        if look.ended or enough or item.looks >= len(self._pace.waits):
             await self._store.recording_done(item.session_id)
             self._asked.discard(item.session_id)
             if look.empty:
@@ -195,7 +206,7 @@ class RecordingSource:
             else:
                 log.info("recording delivered", session=item.session_id)
             return
-        wait = WAITS[min(item.looks, len(WAITS) - 1)]
+        wait = self._pace.waits[min(item.looks, len(self._pace.waits) - 1)]
         await self._store.recording_looked(item.session_id, time() + wait)
         log.info("recording without the end of its session, will look again", session=item.session_id, wait_s=wait)
 
@@ -208,7 +219,7 @@ class RecordingSource:
         refused = isinstance(error, RpcError) and error.code not in PASSING
         if refused:
             del self._tries[item.session_id]
-        if refused and now - item.announced > self._missing_ttl and item.attempts >= len(WAITS):
+        if refused and now - item.announced > self._missing_ttl and item.attempts >= len(self._pace.waits):
             body = orjson.dumps({"sid": item.session_id, "announced": item.announced})
             reason = f"the recording could not be read in {item.attempts + 1} tries ({error})"
             letter = DeadLetter(RECORDINGS, reason, "", item.session_id, item.session_id, body)
@@ -216,7 +227,7 @@ class RecordingSource:
             self._asked.discard(item.session_id)
             log.error("recording given up; kept as dead letter", session=item.session_id, error=str(error))
             return
-        wait = WAITS[min(item.attempts, len(WAITS) - 1)] if refused else passing_wait
+        wait = self._pace.waits[min(item.attempts, len(self._pace.waits) - 1)] if refused else passing_wait
         await self._store.recording_later(item.session_id, now + wait, counted=refused)
         missing = isinstance(error, RpcError) and error.code == "NOT_FOUND"
         say = log.info if missing else log.warning

@@ -31,20 +31,15 @@ from event_handler.teleport.wire.raw import raw_events
 OVERLAP = 10.0  # seconds that a poll of the tail looks back: back ends write with that much delay and round to seconds
 BUSY_OVERLAP = 2.0  # seconds; in a busy log the rest of OVERLAP is left to the sweeps
 AHEAD = 3600.0  # seconds that our clock and the server's may differ: so far into the future a poll reaches
-SWEEP_EVERY = 60.0  # seconds between sweeps, which look back the whole look-back time, and a day ahead
 BUSY_SWEEP_EVERY = 5.0  # seconds; then a sweep takes only what has just become as old as the look-back time
 BUSY = 100_000  # events that a sweep would read each minute; where there are more the log is busy
 CLOCK_WRONG = (
     25 * 3600.0
 )  # seconds that sweeps look ahead: a clock of ours that is a time zone behind delays events by one
-DEEP_EVERY = 3600.0  # seconds; such a sweep goes back to the newest event seen, however long ago that is by our clock
 FAR = 10 * 365 * 86_400.0  # seconds; where nothing is near our clock, the cluster's time may be so far from it
 BEHIND = 60.0  # seconds; what is older is read in ranges
 BEHIND_EVENTS = 30_000  # the tail is read in ranges, too, when so many are waiting
 BUSY_PAUSE = 0.5  # seconds between polls while events come; doubled with every poll that finds nothing new
-SERVER_REST = (
-    4.0  # times as long as a search took, the server has rest of us: a file back end sorts the whole day for each
-)
 FRUITLESS_REST = 30.0  # seconds, when the server answered a search with empty pages without end
 IDS_FOR_SWEEPS = (
     0.8  # of those remembered, the share that what a sweep looks back at may have; others are in flight or late
@@ -54,6 +49,23 @@ LOOK_FOR_LAST_ID = (
 )
 
 log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class SearchPace:
+    """`sweep` are the seconds between sweeps, which look back the whole look-back time, and a day ahead.
+
+    `deep` are those between sweeps that go back to the newest event seen, however long ago that is by our clock.
+    `rest` is how many times as long as a search took the server has rest of us: a file back end sorts the whole day for
+    each.
+    """
+
+    sweep: float = 60.0
+    deep: float = 3600.0
+    rest: float = 4.0
+
+
+PACE = SearchPace()
 
 
 @dataclass(slots=True)
@@ -90,6 +102,7 @@ class SearchSource:
         poll: float,
         until_caught_up: bool,
         near: bool = False,
+        pace: SearchPace = PACE,
     ) -> None:
         self._search = Search(client, page, types)
         self._pipeline = pipeline
@@ -99,6 +112,7 @@ class SearchSource:
         self._filtered = bool(types)
         self._look_back = look_back
         self._poll_interval = poll
+        self._pace = pace
         self._until_caught_up = until_caught_up
         self._near = near
         self._clock = ClockWatch(lambda: time(), lambda: monotonic())
@@ -106,7 +120,7 @@ class SearchSource:
         self._far: _Front | None = None  # more than AHEAD of our clock
         self._rate = 0.0  # events a second of the log's time, lately
         self._deep_due = 0.0
-        self._deep_pause = SWEEP_EVERY
+        self._deep_pause = self._pace.sweep
         self._hurry = asyncio.Event()
         self._look_back_logged = False
 
@@ -143,7 +157,7 @@ class SearchSource:
         """Set out where reading was, or at the start."""
         self._from = self._floor = self._start if saved is None else saved
         # What was late may have come since the last sweep.
-        back = 0.0 if saved is None else self._look_back + SWEEP_EVERY + OVERLAP
+        back = 0.0 if saved is None else self._look_back + self._pace.sweep + OVERLAP
         self._begin = max(self._start, self._from - back)
         self._front = _Front(self._from, self._begin, self._begin)
 
@@ -222,7 +236,7 @@ class SearchSource:
             fruitless = self._search.fruitless
             seen = await self._poll()
             pause = BUSY_PAUSE if seen else min(pause * 2, self._poll_interval)
-            rest = max(min(pause, self._poll_interval), self._search.seconds * SERVER_REST)
+            rest = max(min(pause, self._poll_interval), self._search.seconds * self._pace.rest)
             await asyncio.sleep(FRUITLESS_REST if self._search.fruitless > fruitless else rest)
 
     async def _poll(self) -> int:
@@ -256,13 +270,13 @@ class SearchSource:
         """
         if self._far and self._far.newest <= time() + AHEAD:
             self._front, self._far = self._far, None
-        self._deep_due, self._deep_pause = 0.0, SWEEP_EVERY
+        self._deep_due, self._deep_pause = 0.0, self._pace.sweep
         self._hurry.set()
 
     async def _sweep_for_ever(self) -> None:
         while True:
             with suppress(TimeoutError):
-                async with asyncio.timeout(BUSY_SWEEP_EVERY if self._busy else SWEEP_EVERY):
+                async with asyncio.timeout(BUSY_SWEEP_EVERY if self._busy else self._pace.sweep):
                     await self._hurry.wait()
             self._hurry.clear()
             await self._sweep(deep=monotonic() >= self._deep_due)
@@ -274,7 +288,10 @@ class SearchSource:
         """
         low, shown = self._clock.at_most(), 0.0
         if deep:
-            self._deep_due, self._deep_pause = monotonic() + self._deep_pause, min(2 * self._deep_pause, DEEP_EVERY)
+            self._deep_due, self._deep_pause = (
+                monotonic() + self._deep_pause,
+                min(2 * self._deep_pause, self._pace.deep),
+            )
             await self._look_far_ahead()
             if (
                 self._filtered
@@ -308,7 +325,7 @@ class SearchSource:
 
     @property
     def _busy(self) -> bool:
-        return self._rate * (self._look_back + SWEEP_EVERY) > BUSY
+        return self._rate * (self._look_back + self._pace.sweep) > BUSY
 
     def _bearable_look_back(self) -> float:
         """The look-back time, or less where more events come in it than ids are remembered: they would all be sent

@@ -15,7 +15,6 @@ from click.testing import CliRunner
 from event_handler.cli import cli
 from event_handler.errors import EventHandlerError, StateError, UsageError
 from event_handler.event import Event
-from event_handler.pipeline import dead_letters as letters_module
 from event_handler.pipeline.dead_letters import DeadLetterRetry
 from event_handler.ports import (
     RECORDINGS,
@@ -156,12 +155,16 @@ async def tried_once(sink: Sink, store: SqliteStore) -> None:
     """As at the end of a run to the last event."""
     end = asyncio.Event()
     end.set()
-    await DeadLetterRetry(sink, store, restored, lambda event: None).run(end)
+    await DeadLetterRetry(sink, store, restored, lambda event: None, look_every=0.01, after_failure=0.02).run(end)
 
 
 async def retried(sink: Sink, store: SqliteStore) -> None:
     """Run until nothing is to be sent again."""
-    running = asyncio.create_task(DeadLetterRetry(sink, store, restored, lambda event: None).run(asyncio.Event()))
+    running = asyncio.create_task(
+        DeadLetterRetry(sink, store, restored, lambda event: None, look_every=0.01, after_failure=0.02).run(
+            asyncio.Event()
+        )
+    )
     async with asyncio.timeout(20):
         while await store.dead_letters_to_retry():
             await asyncio.sleep(0.005)
@@ -172,8 +175,6 @@ async def retried(sink: Sink, store: SqliteStore) -> None:
 async def test_a_running_handler_sends_them_again_and_keeps_what_is_refused_again(
     storage: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(letters_module, "LOOK_EVERY", 0.02)
-    monkeypatch.setattr(letters_module, "AFTER_FAILURE", 0.02)
     store = SqliteStore(storage / "example.test" / "fluentd")
     call(storage, "retry", "--sink=fluentd", "--all")
     assert "(to be sent again)" in call(storage, "list", "--sink=fluentd")
@@ -187,14 +188,13 @@ async def test_a_running_handler_sends_them_again_and_keeps_what_is_refused_agai
     store.close()
 
 
-async def test_a_collector_that_fails_is_not_flooded_with_letters(
-    storage: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(letters_module, "LOOK_EVERY", 0.001)
+async def test_a_collector_that_fails_is_not_flooded_with_letters(storage: Path) -> None:
     store = SqliteStore(storage / "example.test" / "fluentd")
     call(storage, "retry", "--sink=fluentd", "--all")
     sink = Sink(*[Retry("away")] * 100)
-    running = asyncio.create_task(DeadLetterRetry(sink, store, restored, lambda event: None).run(asyncio.Event()))
+    running = asyncio.create_task(
+        DeadLetterRetry(sink, store, restored, lambda event: None, look_every=0.001).run(asyncio.Event())
+    )
     await asyncio.sleep(0.2)
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
@@ -203,7 +203,6 @@ async def test_a_collector_that_fails_is_not_flooded_with_letters(
 
 
 async def test_a_recording_that_was_given_up_is_asked_for_again(storage: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(letters_module, "LOOK_EVERY", 0.02)
     store = SqliteStore(storage / "example.test" / "recorded")
     letter = DeadLetter(RECORDINGS, "never appeared", "", "s", "s", b'{"sid":"s"}')
     await store.commit(Commit(recordings=[RecordingItem("s", 1.0, True, 0, 0.0, 0)], dead_letters=[letter]))
@@ -243,11 +242,14 @@ async def test_a_letter_that_is_refused_in_an_answer_event_by_event_is_kept_with
 async def test_a_sink_that_fails_by_itself_does_not_end_the_retries(
     storage: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(letters_module, "LOOK_EVERY", 0.02)
     store = SqliteStore(storage / "example.test" / "file")
     call(storage, "retry", "file/1")
     sink = Sink()  # it has no verdict: an IndexError
-    running = asyncio.create_task(DeadLetterRetry(sink, store, restored, lambda event: None).run(asyncio.Event()))
+    running = asyncio.create_task(
+        DeadLetterRetry(sink, store, restored, lambda event: None, look_every=0.01, after_failure=0.02).run(
+            asyncio.Event()
+        )
+    )
     await asyncio.sleep(0.05)
     sink.verdicts.append(Delivered())
     async with asyncio.timeout(20):
@@ -261,7 +263,9 @@ async def test_a_sink_that_fails_by_itself_does_not_end_the_retries(
 async def test_letters_that_are_asked_for_while_a_run_goes_on_are_tried_before_it_ends(storage: Path) -> None:
     store = SqliteStore(storage / "example.test" / "fluentd")
     sink, end = Sink(Delivered(), Delivered()), asyncio.Event()
-    running = asyncio.create_task(DeadLetterRetry(sink, store, restored, lambda event: None).run(end))
+    running = asyncio.create_task(
+        DeadLetterRetry(sink, store, restored, lambda event: None, look_every=0.01, after_failure=0.02).run(end)
+    )
     await asyncio.sleep(0.02)
     call(storage, "retry", "--sink=fluentd", "--all")
     end.set()
@@ -286,7 +290,6 @@ async def test_letters_behind_many_that_the_sink_takes_not_now_are_tried_as_well
 async def test_bytes_that_can_be_decoded_by_now_are_sent_and_others_stay(
     storage: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(letters_module, "LOOK_EVERY", 0.02)
     store = SqliteStore(storage / "example.test" / "odd")
     bodies = [b'{"undecodable":"CgpsYXRlci50eXBlKgkKBwoBbhICCAA="}', b'{"undecodable":"//8="}', b'{"undecodable":"?"}']
     await store.commit(

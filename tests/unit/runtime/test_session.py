@@ -29,7 +29,7 @@ from event_handler.ports import Commit, RecordingItem
 from event_handler.runtime import session, supervise
 from event_handler.runtime.fan_out import FanOut, Member
 from event_handler.runtime.session import Follower, FollowSettings
-from event_handler.sources.recordings import RecordingSource
+from event_handler.sources.recordings import RecordingPace, RecordingSource
 from event_handler.state.sqlite import SqliteStore
 from event_handler.teleport.rpc.client import Client
 from tests.support.events import wire
@@ -54,6 +54,8 @@ SETTINGS = FollowSettings(
     recordings=True,
     startup_timeout=0.0,
     exit_on_last_event=False,
+    recording_pace=RecordingPace(waits=(0.02,)),
+    longest_wait=0.01,
 )
 
 
@@ -88,7 +90,6 @@ async def following(
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(session, "LONGEST_WAIT", 0.01)
     monkeypatch.setattr(supervise, "FIRST_PAUSE", 0.001)
 
 

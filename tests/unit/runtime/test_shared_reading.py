@@ -15,13 +15,12 @@ from structlog.testing import capture_logs
 
 from event_handler.checkpoint import DONE, Chunk, Mode, Progress, Recording, day_of
 from event_handler.errors import StateError
-from event_handler.pipeline import dead_letters
 from event_handler.pipeline.dedup import DuplicateWindow
 from event_handler.pipeline.delivery import Delivery
 from event_handler.pipeline.engine import Pipeline, PipelineLimits
 from event_handler.pipeline.select import Selector
 from event_handler.ports import Commit, RecordingItem, StateStore
-from event_handler.runtime import fan_out, merged_state, session, shared_reading, supervise, worker
+from event_handler.runtime import fan_out, merged_state, shared_reading, supervise, worker
 from event_handler.runtime.fan_out import FanOut, Member
 from event_handler.runtime.merged_state import MergedState
 from event_handler.runtime.shared_reading import SharedReading
@@ -43,8 +42,6 @@ ALL = [f"e{number}" for number in range(40)]
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(supervise, "FIRST_PAUSE", 0.001)
-    monkeypatch.setattr(session, "LONGEST_WAIT", 0.01)
-    monkeypatch.setattr(dead_letters, "LOOK_EVERY", 0.01)
     monkeypatch.setattr(fan_out, "PATIENCE", 0.05)
     monkeypatch.setattr(worker, "FIRST_PAUSE", 0.02)
     monkeypatch.setattr(worker, "BETWEEN", 0.01)

@@ -14,18 +14,16 @@ from structlog.testing import capture_logs
 
 from event_handler.checkpoint import day_of
 from event_handler.errors import ConfigurationError, ConnectError, StateError
-from event_handler.pipeline import dead_letters
 from event_handler.pipeline.batch import Batcher
 from event_handler.pipeline.committer import Committer
 from event_handler.pipeline.dead_letters import DeadLetterRetry
 from event_handler.pipeline.delivery import Delivery
 from event_handler.ports import Commit, RecordingItem
-from event_handler.runtime import session, supervise
+from event_handler.runtime import supervise
 from event_handler.runtime import worker as module
 from event_handler.runtime.session import Follower
 from event_handler.runtime.sinks import Filters, PlannedSink
 from event_handler.runtime.worker import KeptWorker
-from event_handler.sources import recordings
 from event_handler.sources.export import BulkSource
 from event_handler.sources.recordings import RecordingSource
 from event_handler.state.sqlite import SqliteStore
@@ -42,9 +40,6 @@ ALL = [f"e{number}" for number in range(40)]
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(supervise, "FIRST_PAUSE", 0.001)
-    monkeypatch.setattr(session, "LONGEST_WAIT", 0.01)
-    monkeypatch.setattr(dead_letters, "LOOK_EVERY", 0.01)
-    monkeypatch.setattr(recordings, "WAITS", (0.02,))
 
 
 def a_cluster() -> ScriptedClient:

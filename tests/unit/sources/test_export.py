@@ -45,7 +45,9 @@ async def reading(
 ) -> AsyncIterator[asyncio.Task[None]]:
     async with Pipeline(sink, store, Selector("scripted", DuplicateWindow()), PipelineLimits(3, 1_000_000)) as line:
         start = time() - days * DAY
-        source = BulkSource(client, line, store, start=start, late_days=3, poll=poll, until_caught_up=to_the_end)
+        source = BulkSource(
+            client, line, store, start=start, late_days=3, poll=poll, until_caught_up=to_the_end, longest_wait=0.01
+        )
         running = asyncio.create_task(source.run())
         try:
             yield running
@@ -131,10 +133,7 @@ async def test_an_interrupted_chunk_goes_on_at_its_cursor_and_is_not_asked_for_f
 
 
 @pytest.mark.parametrize("code", ["NOT_FOUND", "UNKNOWN", "INTERNAL", "DEADLINE_EXCEEDED"])
-async def test_a_chunk_that_cannot_be_read_is_searched_for_and_holds_up_neither_the_end_nor_its_day(
-    monkeypatch: pytest.MonkeyPatch, code: str
-) -> None:
-    monkeypatch.setattr(export, "LONGEST_WAIT", 0.01)
+async def test_a_chunk_that_cannot_be_read_is_searched_for_and_holds_up_neither_the_end_nor_its_day(code: str) -> None:
     client, sink, store = ScriptedClient(), ScriptedSink(), SqliteStore(None)
     broken, whole = chunk_name(noon(5)), chunk_name(noon(5) + 60)
     client.days[day(5)] = [broken, whole]
@@ -150,8 +149,7 @@ async def test_a_chunk_that_cannot_be_read_is_searched_for_and_holds_up_neither_
 
 
 @pytest.mark.parametrize("code", ["PERMISSION_DENIED", "UNAVAILABLE", "RESOURCE_EXHAUSTED"])
-async def test_a_cluster_that_lets_nobody_read_chunks_is_waited_for(monkeypatch: pytest.MonkeyPatch, code: str) -> None:
-    monkeypatch.setattr(export, "LONGEST_WAIT", 0.01)
+async def test_a_cluster_that_lets_nobody_read_chunks_is_waited_for(code: str) -> None:
     client, sink, store = ScriptedClient(), ScriptedSink(), SqliteStore(None)
     client.days[day(0)] = ["chunk"]
     client.exports["chunk"] = [wire("e1")]
@@ -162,10 +160,7 @@ async def test_a_cluster_that_lets_nobody_read_chunks_is_waited_for(monkeypatch:
     assert (sink.delivered, client.searched) == (["e1"], [])
 
 
-async def test_a_chunk_that_can_neither_be_read_nor_searched_for_is_tried_in_both_ways_again(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(export, "LONGEST_WAIT", 0.01)
+async def test_a_chunk_that_can_neither_be_read_nor_searched_for_is_tried_in_both_ways_again() -> None:
     client, sink, store = ScriptedClient(), ScriptedSink(), SqliteStore(None)
     client.days[day(0)] = ["chunk"]
     client.breaks["search"] = ["PERMISSION_DENIED"] * 1000
@@ -289,9 +284,7 @@ async def test_a_day_stays_open_until_each_of_its_chunks_is_read_and_delivered()
         assert await positions(store, "bulk/") == {}  # of days that are closed
 
 
-async def test_days_are_closed_by_the_clusters_time_and_not_by_a_clock_that_is_ahead(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+async def test_days_are_closed_by_the_clusters_time_and_not_by_a_clock_that_is_ahead() -> None:
     client, sink, store = ScriptedClient(), ScriptedSink(), SqliteStore(None)
     client.newest = -10 * DAY
     client.days = {day(11): ["early"], day(10): ["today"]}
@@ -392,10 +385,7 @@ async def test_a_chunk_that_gives_an_event_at_each_try_is_read_to_its_end_howeve
     assert (client.searched, set(waits)) == ([], {1})
 
 
-async def test_a_chunk_whose_cursor_is_refused_again_and_again_is_read_from_its_start(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(export, "LONGEST_WAIT", 0.01)
+async def test_a_chunk_whose_cursor_is_refused_again_and_again_is_read_from_its_start() -> None:
 
     class Forgetful(ScriptedClient):
         async def export(self, day: float, chunk: str, cursor: str) -> AsyncIterator[tuple[list[bytes], str]]:

@@ -6,11 +6,8 @@ import asyncio
 from dataclasses import replace
 from typing import Any
 
-import pytest
-
 from event_handler.checkpoint import DONE
 from event_handler.errors import RpcError
-from event_handler.sources import export
 from event_handler.state.sqlite import SqliteStore
 from tests.support.checkpoints import positions
 from tests.support.events import wire
@@ -20,9 +17,7 @@ from tests.support.waiting import until
 from tests.unit.sources.test_export import chunk_name, day, noon, reading
 
 
-async def test_an_empty_chunk_is_not_done_while_what_a_search_that_failed_had_found_for_it_is_in_flight(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+async def test_an_empty_chunk_is_not_done_while_what_a_search_that_failed_had_found_for_it_is_in_flight() -> None:
     class FailingLater(ScriptedClient):
         async def search(self, since: float, until: float, *, key: str = "", **options: Any) -> tuple[list[bytes], str]:
             if key:
@@ -30,7 +25,6 @@ async def test_an_empty_chunk_is_not_done_while_what_a_search_that_failed_had_fo
             events, _ = await super().search(since, until, **options)
             return events, "" if len(self.searched) > 1 else "key"
 
-    monkeypatch.setattr(export, "LONGEST_WAIT", 0.01)
     client, sink, store = FailingLater(), ScriptedSink(), SqliteStore(None)
     name = chunk_name(noon(2))
     client.days[day(2)] = [name]
@@ -46,10 +40,7 @@ async def test_an_empty_chunk_is_not_done_while_what_a_search_that_failed_had_fo
     assert sink.delivered == ["e1"]
 
 
-async def test_where_order_is_kept_a_chunk_that_can_neither_be_read_nor_searched_for_does_not_stop_the_others_for_ever(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(export, "LONGEST_WAIT", 0.01)
+async def test_where_order_is_kept_a_chunk_that_can_neither_be_read_nor_searched_for_stops_no_other_for_ever() -> None:
     client, sink, store = ScriptedClient(), ScriptedSink(requests=1), SqliteStore(None)
     sink.limits = replace(sink.limits, ordered=True)
     client.days = {day(1): ["missing"], day(0): ["whole"]}
@@ -60,10 +51,7 @@ async def test_where_order_is_kept_a_chunk_that_can_neither_be_read_nor_searched
         assert await positions(store, "bulk/") in ({}, {f"bulk/{day(0)}/whole": DONE})
 
 
-async def test_a_chunk_that_always_ends_with_a_refusal_is_searched_for_though_its_beginning_can_be_read(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(export, "LONGEST_WAIT", 0.01)
+async def test_a_chunk_that_always_ends_with_a_refusal_is_searched_for_though_its_beginning_can_be_read() -> None:
     client, sink, store = ScriptedClient(), ScriptedSink(), SqliteStore(None)
     client.days[day(0)] = ["chunk"]
     client.exports["chunk"] = [wire("a")]

@@ -14,8 +14,8 @@ import pytest
 from event_handler.pipeline.dedup import DuplicateWindow
 from event_handler.pipeline.engine import Pipeline, PipelineLimits
 from event_handler.pipeline.select import Selector
-from event_handler.sources import ranges, search
-from event_handler.sources.search import SearchSource
+from event_handler.sources import ranges
+from event_handler.sources.search import SearchPace, SearchSource
 from event_handler.state.sqlite import SqliteStore
 from event_handler.teleport.rpc.client import Client
 from event_handler.teleport.wire.messages import OLDEST_FIRST
@@ -94,7 +94,6 @@ def test_a_backlog_shorter_than_the_window_takes_hardly_longer_than_three_equal_
 
     async def work(loop: PassingLoop) -> None:
         sink, client = SlowSink(0.0), PacedClient(loop, spread(kind))
-        monkeypatch.setattr(search, "SERVER_REST", 0.0)
         with closing(SqliteStore(None)) as store:
             window = DuplicateWindow()
             async with Pipeline(sink, store, Selector("slow", window), PipelineLimits(3, 1_000_000)) as line:
@@ -109,6 +108,7 @@ def test_a_backlog_shorter_than_the_window_takes_hardly_longer_than_three_equal_
                     look_back=300.0,
                     poll=2.0,
                     until_caught_up=True,
+                    pace=SearchPace(rest=0.0),
                 )
                 reading = asyncio.create_task(source.run())
                 while len(set(sink.delivered)) < EVENTS:

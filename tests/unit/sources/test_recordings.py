@@ -16,7 +16,7 @@ from event_handler.pipeline.engine import Pipeline, PipelineLimits
 from event_handler.pipeline.select import Selector
 from event_handler.ports import Commit, RecordingItem
 from event_handler.sources import recordings
-from event_handler.sources.recordings import RecordingSource
+from event_handler.sources.recordings import RecordingPace, RecordingSource
 from event_handler.state.sqlite import SqliteStore
 from event_handler.teleport.wire.messages import write_number
 from tests.support.events import wire
@@ -27,11 +27,7 @@ from tests.support.waiting import until
 HOUR = 3600.0
 
 
-@pytest.fixture(autouse=True)
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recordings, "LOOK_EVERY", 0.01)
-    monkeypatch.setattr(recordings, "WAITS", (0.02, 0.02, 0.02))
-    monkeypatch.setattr(recordings, "LONGEST_PASSING_WAIT", 0.1, raising=False)
+QUICK = RecordingPace(look=0.01, waits=(0.02, 0.02, 0.02), passing=0.1)
 
 
 def recorded(count: int) -> list[bytes]:
@@ -54,7 +50,7 @@ async def fetching(
 ) -> AsyncIterator[None]:
     selector = Selector("scripted", DuplicateWindow(), skip_session_types=skipped)
     async with Pipeline(sink, store, selector, PipelineLimits(3, 1_000_000)) as line:
-        source = RecordingSource(line, store, concurrency=concurrency, missing_ttl=HOUR)
+        source = RecordingSource(line, store, concurrency=concurrency, missing_ttl=HOUR, pace=QUICK)
         running = asyncio.create_task(source.run(client))
         try:
             yield
@@ -190,7 +186,7 @@ async def test_tries_that_are_cut_off_by_a_lost_connection_are_spaced_as_well() 
     client.recordings["s"] = recorded(3)
     client.stuck = {"s"}
     async with Pipeline(sink, store, Selector("scripted", DuplicateWindow()), PipelineLimits(3, 1_000_000)) as line:
-        source = RecordingSource(line, store, concurrency=5, missing_ttl=HOUR)
+        source = RecordingSource(line, store, concurrency=5, missing_ttl=HOUR, pace=QUICK)
         begun = time()
         while time() - begun < 0.5:  # the connection is lost every 30 ms
             running = asyncio.create_task(source.run(client))
@@ -214,7 +210,7 @@ async def test_after_a_lost_connection_a_recording_is_asked_for_again_when_what_
     client.stuck = {"s"}
     sink.hold = asyncio.Event()
     async with Pipeline(sink, store, Selector("scripted", DuplicateWindow()), PipelineLimits(3, 1_000_000)) as line:
-        source = RecordingSource(line, store, concurrency=5, missing_ttl=HOUR)
+        source = RecordingSource(line, store, concurrency=5, missing_ttl=HOUR, pace=QUICK)
         lost = asyncio.create_task(source.run(client))
         await until(lambda: sink.calls > 0)
         lost.cancel()
@@ -260,7 +256,7 @@ async def test_the_end_waits_for_recordings_that_are_read_and_no_longer_for_the_
     client.recordings = {"read": recorded(2), "ended": []}
     sink.hold = asyncio.Event()
     async with Pipeline(sink, store, Selector("scripted", DuplicateWindow()), PipelineLimits(3, 1_000_000)) as line:
-        source = RecordingSource(line, store, concurrency=5, missing_ttl=HOUR)
+        source = RecordingSource(line, store, concurrency=5, missing_ttl=HOUR, pace=QUICK)
         finishing, running = asyncio.create_task(source.finish()), asyncio.create_task(source.run(client))
         await until(lambda: store.waiting_recordings(), lambda found: found == (1, 0))
         await asyncio.sleep(0.15)
@@ -446,17 +442,15 @@ def test_more_indexes_behind_a_gap_than_are_remembered_only_cost_a_longer_way_ba
     assert unbroken.index == 0
 
 
-async def test_at_the_end_what_an_earlier_process_has_looked_at_is_looked_at_again_and_what_this_one_has_stays_queued(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(recordings, "WAITS", (HOUR,) * 3)
+async def test_at_the_end_what_an_earlier_process_has_looked_at_is_looked_at_again_and_the_rest_stays_queued() -> None:
+    pace = RecordingPace(look=0.01, waits=(HOUR,) * 3, passing=0.1)
     client, sink, store = ScriptedClient(), ScriptedSink(), await announced("s")
     client.recordings["s"] = [at(0)]
     for left in (1, 0):
         window = DuplicateWindow()
         window.load(await store.delivered_ids())
         async with Pipeline(sink, store, Selector("scripted", window), PipelineLimits(3, 1_000_000)) as line:
-            source = RecordingSource(line, store, concurrency=5, missing_ttl=HOUR)
+            source = RecordingSource(line, store, concurrency=5, missing_ttl=HOUR, pace=pace)
             finishing, running = asyncio.create_task(source.finish()), asyncio.create_task(source.run(client))
             async with asyncio.timeout(20):
                 assert await finishing == left

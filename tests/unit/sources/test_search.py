@@ -17,7 +17,7 @@ from event_handler.pipeline.engine import Pipeline, PipelineLimits
 from event_handler.pipeline.select import Selector
 from event_handler.ports import Commit
 from event_handler.sources import pages, ranges, search
-from event_handler.sources.search import AHEAD, SearchSource
+from event_handler.sources.search import AHEAD, SearchPace, SearchSource
 from event_handler.state.keys import SEARCH as STREAM
 from event_handler.state.sqlite import SqliteStore
 from event_handler.teleport.rpc.client import Client
@@ -67,7 +67,15 @@ def at(moment: float, uid: str) -> bytes:
 
 
 def source_of(
-    client: Client, line: Pipeline, store: SqliteStore, *, start: float, window: float, look_back: float = LOOK_BACK
+    client: Client,
+    line: Pipeline,
+    store: SqliteStore,
+    *,
+    start: float,
+    window: float,
+    look_back: float = LOOK_BACK,
+    sweep: float = 60.0,
+    deep: float = 3600.0,
 ) -> SearchSource:
     return SearchSource(
         client,
@@ -80,15 +88,14 @@ def source_of(
         look_back=look_back,
         poll=0.01,
         until_caught_up=False,
+        pace=SearchPace(sweep, deep),
     )
 
 
 @asynccontextmanager
-async def reading(
-    client: Client, sink: ScriptedSink, store: SqliteStore, *, start: float, window: float
-) -> AsyncIterator[None]:
+async def reading(client: Client, sink: ScriptedSink, store: SqliteStore, **how: float) -> AsyncIterator[None]:
     async with Pipeline(sink, store, Selector("scripted", DuplicateWindow()), PipelineLimits(3, 1_000_000)) as line:
-        running = asyncio.create_task(source_of(client, line, store, start=start, window=window).run())
+        running = asyncio.create_task(source_of(client, line, store, **how).run())
         try:
             yield
         finally:
@@ -111,26 +118,20 @@ async def test_a_log_in_which_nothing_happens_is_searched_back_for_little_more_t
     assert len(sink.delivered) == events
 
 
-async def test_an_event_of_a_server_whose_clock_is_behind_is_found_after_the_past_was_read(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(search, "SWEEP_EVERY", 0.05)
+async def test_an_event_of_a_server_whose_clock_is_behind_is_found_after_the_past_was_read() -> None:
     client, sink, store = SearchedClient(), ScriptedSink(), SqliteStore(None)
     now = time()
-    async with reading(client, sink, store, start=now - 2 * DAY, window=DAY):
+    async with reading(client, sink, store, start=now - 2 * DAY, window=DAY, sweep=0.05):
         await until(lambda: len(client.asked) > 5)
         client.events = [at(now - AHEAD / 2, "of a slow clock")]
         await until(lambda: sink.delivered == ["of a slow clock"])
 
 
-async def test_an_event_that_appears_as_late_as_the_look_back_is_found_though_newer_ones_were_read(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(search, "SWEEP_EVERY", 0.05)
+async def test_an_event_that_appears_as_late_as_the_look_back_is_found_though_newer_ones_were_read() -> None:
     client, sink, store = SearchedClient(), ScriptedSink(), SqliteStore(None)
     now = time()
     client.events = [at(now, "new")]
-    async with reading(client, sink, store, start=now - 2 * DAY, window=DAY):
+    async with reading(client, sink, store, start=now - 2 * DAY, window=DAY, sweep=0.05):
         await until(lambda: len(client.asked) > 5)
         client.events.append(at(now - LOOK_BACK + 10, "late"))
         await until(lambda: sink.delivered == ["new", "late"])
@@ -150,11 +151,10 @@ async def test_an_event_that_is_late_between_two_sweeps_is_found_however_much_ne
 ) -> None:
     passed = [0.0]
     monkeypatch.setattr(search, "time", lambda: time() + passed[0])
-    monkeypatch.setattr(search, "SWEEP_EVERY", 0.3)
     client, sink, store = SearchedClient(), ScriptedSink(), SqliteStore(None)
     begun = time()
     client.events = [at(begun, "new")]
-    async with reading(client, sink, store, start=begun - DAY, window=DAY):
+    async with reading(client, sink, store, start=begun - DAY, window=DAY, sweep=0.3):
         await until(lambda: sink.delivered == ["new"])
         passed[0] = LOOK_BACK
         client.events += [at(begun - LOOK_BACK + 10, "late"), at(begun + LOOK_BACK, "newer")]
@@ -163,15 +163,12 @@ async def test_an_event_that_is_late_between_two_sweeps_is_found_however_much_ne
 
 
 @pytest.mark.parametrize("look_back", [0.0, LOOK_BACK, 5 * AHEAD])
-async def test_what_comes_late_after_the_past_was_read_up_to_now_is_found(
-    monkeypatch: pytest.MonkeyPatch, look_back: float
-) -> None:
-    monkeypatch.setattr(search, "SWEEP_EVERY", 0.05)
+async def test_what_comes_late_after_the_past_was_read_up_to_now_is_found(look_back: float) -> None:
     client, sink, store = SearchedClient(), ScriptedSink(), SqliteStore(None)
     now = time()
     client.events = [at(now - 2.0, "new")]
     async with Pipeline(sink, store, Selector("scripted", DuplicateWindow()), PipelineLimits(3, 1_000_000)) as line:
-        source = source_of(client, line, store, start=now - 2 * DAY, window=AHEAD, look_back=look_back)
+        source = source_of(client, line, store, start=now - 2 * DAY, window=AHEAD, look_back=look_back, sweep=0.05)
         running = asyncio.create_task(source.run())
         await until(lambda: sink.delivered == ["new"])
         client.events.append(at(now - max(look_back - 1.0, 0.0), "late"))
@@ -183,26 +180,23 @@ async def test_what_comes_late_after_the_past_was_read_up_to_now_is_found(
 @pytest.mark.parametrize("ahead", [-20 * 3600.0, -1800.0, -60.0, 60.0, 1800.0, 5 * 3600.0, 20 * 3600.0])
 async def test_a_clock_that_is_wrong_loses_no_new_event(monkeypatch: pytest.MonkeyPatch, ahead: float) -> None:
     monkeypatch.setattr(search, "time", lambda: time() + ahead)
-    monkeypatch.setattr(search, "SWEEP_EVERY", 0.1)
-    monkeypatch.setattr(search, "DEEP_EVERY", 0.3)
     client, sink, store = SearchedClient(), ScriptedSink(), SqliteStore(None)
     client.events = [at(time() - DAY, "old")]
-    async with reading(client, sink, store, start=time() - 10 * DAY, window=DAY):
+    async with reading(client, sink, store, start=time() - 10 * DAY, window=DAY, sweep=0.1, deep=0.3):
         await until(lambda: sink.delivered == ["old"])
         calls = len(client.asked)
         await until(lambda: len(client.asked) > calls + 4)  # it has reached the present
         client.events.append(at(time(), "new"))
         await until(lambda: sink.delivered == ["old", "new"])
-    async with reading(client, sink, store, start=time() - 10 * DAY, window=DAY):
+    async with reading(client, sink, store, start=time() - 10 * DAY, window=DAY, sweep=0.1, deep=0.3):
         client.events.append(at(time(), "after a restart"))
         await until(lambda: "after a restart" in sink.delivered)
 
 
-async def test_an_event_of_the_future_hides_none_of_the_present(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(search, "SWEEP_EVERY", 0.1)
+async def test_an_event_of_the_future_hides_none_of_the_present() -> None:
     client, sink, store = SearchedClient(), ScriptedSink(), SqliteStore(None)
     client.events = [at(time() + AHEAD / 2, "future")]
-    async with reading(client, sink, store, start=time() - DAY, window=DAY):
+    async with reading(client, sink, store, start=time() - DAY, window=DAY, sweep=0.1):
         await until(lambda: sink.delivered == ["future"])
         client.events.append(at(time(), "present"))
         await until(lambda: sink.delivered == ["future", "present"])
@@ -240,10 +234,9 @@ async def test_a_start_time_years_ago_costs_few_calls_to_reach_the_first_event()
 async def test_late_events_are_found_also_after_the_clock_was_set_back(monkeypatch: pytest.MonkeyPatch) -> None:
     wrong = [3600.0]
     monkeypatch.setattr(search, "time", lambda: time() + wrong[0])
-    monkeypatch.setattr(search, "SWEEP_EVERY", 0.2)
     client, sink, store = SearchedClient(), ScriptedSink(), SqliteStore(None)
     client.events = [at(time() - 1.0, "newest")]
-    async with reading(client, sink, store, start=time() - DAY, window=DAY):
+    async with reading(client, sink, store, start=time() - DAY, window=DAY, sweep=0.2):
         await until(lambda: sink.delivered == ["newest"])
         wrong[0] = 0.0
         client.events.append(at(time() - 200.0, "late"))
