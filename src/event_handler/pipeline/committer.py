@@ -81,7 +81,9 @@ class Committer:
         try:
             await asyncio.wait([writing])
         except asyncio.CancelledError:
-            await asyncio.wait([writing], timeout=LONGEST_COMMIT)
+            done, _ = await asyncio.wait([writing], timeout=LONGEST_COMMIT)
+            for one in done:
+                one.exception()  # what could not be written is read again; nobody else asks
             raise
         finally:
             self._writing = None
