@@ -131,9 +131,8 @@ class FileSink:
         The next batch opens it by its name. A file that was moved away is noticed anyway.
         """
         if self._file is not None:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(CLOSE_PATIENCE):
-                    await self._worker.run(self._file.close)
+            with suppress(TimeoutError):  # by wait_for, for at the end this runs while it is being cancelled
+                await asyncio.wait_for(self._worker.run(self._file.close), CLOSE_PATIENCE)
 
     async def close(self) -> None:
         if self._stream is not None:

@@ -50,6 +50,10 @@ class _Seen:
     certificate: x509.Certificate | None
 
 
+CUT = (ssl.SSLEOFError, ssl.SSLSyscallError)
+CUT_OF_OPENSSL_3 = "UNEXPECTED_EOF_WHILE_READING"  # a plain SSLError until Python 3.11.3
+
+
 class Faults:
     """The words for one client's failures. `section` and `files` are its options.
 
@@ -136,7 +140,7 @@ class Faults:
             )
         if "ALERT" in reason:
             return self._refused(route, context, reason)
-        if isinstance(cause, ssl.SSLError) and not isinstance(cause, ssl.SSLEOFError | ssl.SSLSyscallError):
+        if isinstance(cause, ssl.SSLError) and not (isinstance(cause, CUT) or reason == CUT_OF_OPENSSL_3):
             return _misconfigured(f"TLS with {whom} failed ({_words(cause)}); check {self._section}.cert, key and ca")
         if isinstance(cause, ValueError):
             return _misconfigured(

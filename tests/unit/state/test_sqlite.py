@@ -165,21 +165,23 @@ def test_a_group_writes_what_changed_however_much_is_remembered(tmp_path: Path) 
     store.close()
 
 
-def test_recordings_that_were_finished_long_ago_are_forgotten_and_looking_for_due_ones_never_costs_more(
+async def test_recordings_that_were_finished_long_ago_are_forgotten_and_looking_for_due_ones_never_costs_more(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store, now = SqliteStore(tmp_path), time()
+    store = SqliteStore(tmp_path)
     sessions = [f"s{number}" for number in range(3000)]
-    asyncio.run(store.commit(Commit(recordings=[recording(session, uploaded=True, due=0.0) for session in sessions])))
+    await store.commit(Commit(recordings=[recording(session, uploaded=True, due=0.0) for session in sessions]))
     for session in sessions:
-        asyncio.run(store.recording_done(session))
+        await store.recording_done(session)
     steps: list[None] = []
     store._db.set_progress_handler(lambda: steps.append(None), 100)  # every hundred instructions of SQLite's
-    assert asyncio.run(store.due_recordings(now, 10)) == []
+    assert await store.due_recordings(time(), 10) == []
     assert len(steps) < 5
-    monkeypatch.setattr(store_module, "time", lambda: now + FINISHED_KEPT + 1.0)
-    asyncio.run(store.recording_done("s0"))
+    later = time() + FINISHED_KEPT + 1.0
+    monkeypatch.setattr(store_module, "time", lambda: later)
+    await store.recording_done("s0")
     assert store._rows("SELECT session_id FROM recordings") == [("s0",)]
+    store.close()
 
 
 def test_a_recording_that_was_given_up_and_forgotten_can_be_asked_for_again(tmp_path: Path) -> None:

@@ -100,9 +100,8 @@ class _Protocol(H2Protocol):
 
     async def gone(self, seconds: float) -> None:
         """Wait until the connection is closed; one that is not within `seconds` is cut off."""
-        try:
-            async with asyncio.timeout(seconds):
-                await self._gone.wait()
+        try:  # by wait_for, for this runs while it is being cancelled
+            await asyncio.wait_for(self._gone.wait(), seconds)
         except TimeoutError:
             if self._transport is not None:
                 self._transport.abort()
