@@ -50,8 +50,7 @@ class _Seen:
     certificate: x509.Certificate | None
 
 
-CUT = (ssl.SSLEOFError, ssl.SSLSyscallError)
-CUT_OF_OPENSSL_3 = "UNEXPECTED_EOF_WHILE_READING"  # a plain SSLError until Python 3.11.3
+CUT = (ssl.SSLEOFError, ssl.SSLZeroReturnError, ssl.SSLSyscallError)  # which of them depends on the version of Python
 
 
 class Faults:
@@ -140,7 +139,7 @@ class Faults:
             )
         if "ALERT" in reason:
             return self._refused(route, context, reason)
-        if isinstance(cause, ssl.SSLError) and not (isinstance(cause, CUT) or reason == CUT_OF_OPENSSL_3):
+        if isinstance(cause, ssl.SSLError) and not isinstance(cause, CUT):
             return _misconfigured(f"TLS with {whom} failed ({_words(cause)}); check {self._section}.cert, key and ca")
         if isinstance(cause, ValueError):
             return _misconfigured(
