@@ -112,7 +112,7 @@ class Worker:
 
     async def finish(self, seconds: float) -> bool:
         """Wait up to `seconds` until what is in flight has been delivered; return whether it has."""
-        # Who calls it is being cancelled: asyncio.timeout of Python 3.11.2 (Debian 12) never ends in a TimeoutError then.
+        # Who calls it is being cancelled: asyncio.timeout of Python 3.11.2 (Debian 12) gives no TimeoutError then.
         with suppress(TimeoutError):
             await asyncio.wait_for(self.drain(), seconds)
             return True
