@@ -12,9 +12,11 @@ from typing import Literal
 import orjson
 
 from event_handler.ports import Sink
+from event_handler.sinks.datadog import DatadogOptions, DatadogSink
 from event_handler.sinks.elasticsearch import ElasticsearchOptions, ElasticsearchSink
 from event_handler.sinks.fluentd import FluentdOptions, FluentdSink
 from event_handler.sinks.http import KEEPALIVE, REQUEST_TIMEOUT, Compression, TlsFiles
+from event_handler.sinks.splunk_hec import SplunkHecOptions, SplunkHecSink
 from tests.contract.receiver import Receiver, Reply, Request
 
 DOCUMENTS: tuple[Literal["message", "plain"], ...] = ("message", "plain")
@@ -117,6 +119,44 @@ def _elasticsearch_items(request: Request, statuses: Mapping[int, int]) -> Reply
     return Reply(200, orjson.dumps({"errors": bool(statuses), "items": items}))
 
 
+def _splunk(acknowledge: bool, url: str, files: TlsFiles, timeout: float, keepalive: float) -> Sink:
+    options = SplunkHecOptions(
+        url=url,
+        token="0e1c2b3a-0000-4000-8000-00000000hec1",
+        ca=files.ca,
+        cert=files.cert,
+        key=files.key,
+        acknowledge=acknowledge,
+        compression="none" if acknowledge else "gzip",
+        timeout=timeout,
+    )
+    return SplunkHecSink(options, "splunk", "sinks.splunk", keepalive=keepalive, poll_every=0.02)
+
+
+def _splunk_ids(request: Request) -> list[str]:
+    if request.target.endswith("/ack"):
+        return []
+    return [orjson.loads(line)["event"]["uid"] for line in request.body.splitlines()]
+
+
+def _splunk_success(request: Request) -> Reply:
+    if request.target.endswith("/ack"):
+        return Reply(200, orjson.dumps({"acks": {str(n): True for n in orjson.loads(request.body)["acks"]}}))
+    return Reply(200, b'{"text":"Success","code":0,"ackId":7}')
+
+
+def _datadog(url: str, files: TlsFiles, timeout: float, keepalive: float) -> Sink:
+    options = DatadogOptions(
+        url=f"{url}/api/v2/logs",
+        api_key="0123456789abcdef0123456789abcdef",
+        ca=files.ca,
+        cert=files.cert,
+        key=files.key,
+        timeout=timeout,
+    )
+    return DatadogSink(options, "datadog", "sinks.datadog", keepalive=keepalive)
+
+
 ADAPTERS = [
     *(
         HttpAdapter(
@@ -142,5 +182,16 @@ ADAPTERS = [
             packs=document == "message",
         )
         for document in DOCUMENTS
+    ),
+    HttpAdapter("splunk-hec", partial(_splunk, False), _splunk_ids, _splunk_success, False, "sinks.splunk", packs=True),
+    HttpAdapter("splunk-hec-acknowledged", partial(_splunk, True), _splunk_ids, _splunk_success, True, "sinks.splunk"),
+    HttpAdapter(
+        "datadog",
+        _datadog,
+        lambda request: [event["uid"] for event in orjson.loads(request.body)],
+        lambda _: Reply(202, b"{}"),
+        False,
+        "sinks.datadog",
+        packs=True,
     ),
 ]

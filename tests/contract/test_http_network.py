@@ -20,7 +20,7 @@ from tests.contract.receiver import Receiver, Step, answer
 
 async def test_a_reset_in_the_request_body_is_repeated(receiver: Receiver, sink: Sink) -> None:
     receiver.script.append(scripted.reset_in_request)
-    large = events(1, size=1_000_000)
+    large = events(1, size=900_000)
     assert isinstance(await verdict(sink, large), Retry)
     assert await verdict(sink, large) == Delivered()
 

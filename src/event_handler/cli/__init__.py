@@ -16,6 +16,7 @@ from event_handler.cli.command_line import Command, Group, app_options, in_words
 from event_handler.cli.configure import configure_command
 from event_handler.cli.dead_letters import dead_letter
 from event_handler.cli.elasticsearch_template import elasticsearch_template
+from event_handler.cli.sinks import sinks
 from event_handler.cli.start import run
 from event_handler.cli.storage import storage
 from event_handler.config.load import load
@@ -60,6 +61,7 @@ def start(before: dict[str, str | None], /, config: str, **parameters: Any) -> N
 cli.add_command(configure_command)
 cli.add_command(dead_letter)
 cli.add_command(elasticsearch_template)
+cli.add_command(sinks)
 cli.add_command(storage)
 
 

@@ -148,6 +148,11 @@ class HttpClient:
         made = self._routes[authority] = route, lines, before_path
         return made
 
+    def set_header(self, name: str, value: str) -> None:
+        """Send another value from the next request on. Connections that are open are not used again."""
+        self._headers[name] = value
+        self._routes.clear()
+
     def reload(self) -> None:
         """Look at the TLS files before the next request."""
         self._tls.reload()

@@ -14,9 +14,11 @@ from event_handler.setting import Options
 
 GROUP = "event_handler.sinks"  # entry points of other packages: `siem = "their_package.module:SINK"`
 OWN = {  # modules are loaded when their type is used; each has its SinkType in SINK
+    "datadog": "event_handler.sinks.datadog",
     "elasticsearch": "event_handler.sinks.elasticsearch",
     "file": "event_handler.sinks.file",
     "fluentd": "event_handler.sinks.fluentd",
+    "splunk-hec": "event_handler.sinks.splunk_hec",
 }
 LIKE = 0.6  # how alike two names are at least, of 1, before one is offered for the other
 
