@@ -4,6 +4,7 @@ ADAPTERS.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -133,6 +134,9 @@ def _splunk(acknowledge: bool, url: str, files: TlsFiles, timeout: float, keepal
     return SplunkHecSink(options, "splunk", "sinks.splunk", keepalive=keepalive, poll_every=0.02)
 
 
+NUMBERS = itertools.count()  # of the requests that are to be acknowledged
+
+
 def _splunk_ids(request: Request) -> list[str]:
     if request.target.endswith("/ack"):
         return []
@@ -142,7 +146,7 @@ def _splunk_ids(request: Request) -> list[str]:
 def _splunk_success(request: Request) -> Reply:
     if request.target.endswith("/ack"):
         return Reply(200, orjson.dumps({"acks": {str(n): True for n in orjson.loads(request.body)["acks"]}}))
-    return Reply(200, b'{"text":"Success","code":0,"ackId":7}')
+    return Reply(200, orjson.dumps({"text": "Success", "code": 0, "ackId": next(NUMBERS)}))
 
 
 def _datadog(url: str, files: TlsFiles, timeout: float, keepalive: float) -> Sink:

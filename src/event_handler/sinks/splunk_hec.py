@@ -146,14 +146,20 @@ class Acknowledgements:
         self._url = url
         self._timeout = timeout
         self._every = every
-        self._pending: dict[int, asyncio.Future[None]] = {}
+        self._pending: dict[int, asyncio.Future[bool]] = {}
         self._asking = asyncio.Lock()
         self._reason = ""
 
     async def wait(self, number: int) -> Verdict:
-        """Delivered once that request is acknowledged, or a Retry when it is not in time."""
+        """Delivered once that request is acknowledged, or a Retry when it is not in time.
+
+        A number that is given again while somebody waits for it comes from a receiver that was started again, and has
+        forgotten the first one.
+        """
         loop = asyncio.get_running_loop()
         end, acknowledged = loop.time() + self._timeout, loop.create_future()
+        if (before := self._pending.get(number)) is not None and not before.done():
+            before.set_result(False)
         self._pending[number] = acknowledged
         try:
             while not acknowledged.done() and loop.time() < end:
@@ -165,9 +171,11 @@ class Acknowledgements:
                     if not acknowledged.done():
                         await asyncio.wait([acknowledged], timeout=self._every)
         finally:
-            self._pending.pop(number, None)
+            if self._pending.get(number) is acknowledged:
+                del self._pending[number]
         if acknowledged.done():
-            return Delivered()
+            forgotten = "the receiver was started again before it acknowledged events"
+            return Delivered() if acknowledged.result() else Retry(forgotten, unanswered=True)
         why = f"; {self._reason}" if self._reason else ""
         return Retry(f"the indexers did not acknowledge events within {self._timeout:g} s{why}", unanswered=True)
 
@@ -185,7 +193,7 @@ class Acknowledgements:
         for text, yes in acks.items():
             future = self._pending.get(int(text)) if text.isdigit() else None
             if yes is True and future is not None and not future.done():
-                future.set_result(None)
+                future.set_result(True)
 
 
 def judge_hec(answer: Answer, count: int) -> Verdict:
