@@ -10,7 +10,7 @@ from urllib.parse import unquote, urlsplit
 
 HIDDEN = "***"
 TOKEN = 16  # characters of a part of a path, with a digit, that may be a token
-SHORTEST = (
+SHORTEST_SECRET = (
     6  # characters of a configured secret that is looked for wherever it stands; shorter ones are parts of common words
 )
 # A quote or an angle bracket ends a URL where the sentence or the JSON around it goes on, and is part of it elsewhere.
@@ -19,13 +19,13 @@ _SPACED = r"[^\s@/:]*:(?=\S)(?![0-9]{1,5}(?:[\s,;.)\]]|$))[^@/\n]{1,80}@"  # a p
 _URL = re.compile(rf"\b[a-z][a-z0-9+.-]{{0,30}}://(?:\S{{0,4096}}@|{_SPACED})?(?:{_PLAIN})*", re.IGNORECASE)
 _AUTHORITY = re.compile(r"(?:.*@)?(?P<host>\[[0-9a-fA-F:.]+(?:%[\w.-]+)?\]|[\w.*-]+)(?P<port>:[0-9]{1,5})?")
 _ENDS = ".,;:!?)]}"  # belongs to the sentence around a URL
-_NAMES = (
+_NAMED_SO = (
     r"[\w-]{0,60}(?:api[-_]?key|access[-_]?key|auth[-_]?token|client[-_]?secret|credential|passphrase|passwd|password|pwd|secret"
     r"|signature|token)"
 )
 _RULES: list[tuple[re.Pattern[str], str]] = [
-    (re.compile(rf"""(\b{_NAMES}=["']?)[^\s"'&,;)}}]+""", re.IGNORECASE), rf"\1{HIDDEN}"),
-    (re.compile(rf"""(["']{_NAMES}\\?["']\s*:\s*\\?["'])[^"'\\]+""", re.IGNORECASE), rf"\1{HIDDEN}"),
+    (re.compile(rf"""(\b{_NAMED_SO}=["']?)[^\s"'&,;)}}]+""", re.IGNORECASE), rf"\1{HIDDEN}"),
+    (re.compile(rf"""(["']{_NAMED_SO}\\?["']\s*:\s*\\?["'])[^"'\\]+""", re.IGNORECASE), rf"\1{HIDDEN}"),
     (re.compile(r"([?&](?:code|key|sig)=)[^&\s\"']+", re.IGNORECASE), rf"\1{HIDDEN}"),
     (re.compile(r"""(\bauthorization["']?\s*[:=]\s*["']?)(?:[a-z]+\s+)?[^\s"',]+""", re.IGNORECASE), rf"\1{HIDDEN}"),
     (re.compile(r"""(\b(?:bearer|apikey)\s+)[^\s"',]{8,}""", re.IGNORECASE), rf"\1{HIDDEN}"),
@@ -44,7 +44,7 @@ _known: dict[str, None] = {}  # secrets of the settings, in the order in which t
 
 def know(secrets: Iterable[str]) -> None:
     """Look for these very texts too: what the settings hold may have any form, and stand anywhere."""
-    found = {text for text in (*_known, *secrets) if len(text) >= SHORTEST}
+    found = {text for text in (*_known, *secrets) if len(text) >= SHORTEST_SECRET}
     _known.clear()
     _known.update(dict.fromkeys(sorted(found, key=len, reverse=True)))
 
@@ -70,7 +70,7 @@ def parts(url: str) -> list[str]:
     behind = url.partition("://")[2] or url
     userinfo = behind.rpartition("@")[0]
     pairs = [pair.partition("=") for pair in re.split("[&;]", split.query)]
-    values = [value for name, _, value in pairs if re.fullmatch(rf"{_NAMES}|code|key|sig", name, re.IGNORECASE)]
+    values = [value for name, _, value in pairs if re.fullmatch(rf"{_NAMED_SO}|code|key|sig", name, re.IGNORECASE)]
     tokens = [part for part in split.path.split("/") if len(part) >= TOKEN and re.search("[0-9]", part)]
     whole = [userinfo, userinfo.partition(":")[2], split.query, split.fragment, *values, *tokens]
     return [text for part in whole for text in {part, unquote(part)}]

@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 
 from event_handler.ports import Delivered, Retry
 from event_handler.sinks.elasticsearch import ElasticsearchOptions, ElasticsearchSink
-from event_handler.sinks.elasticsearch.template import VERSION
+from event_handler.sinks.elasticsearch.template import TEMPLATE_VERSION
 from tests.contract.deliveries import events
 from tests.contract.receiver import Receiver, Reply, Request, receiving
 
@@ -169,9 +169,9 @@ OURS = {"_meta": {"managed_by": "teleport-event-handler"}}
     ("change", "puts", "words"),
     [
         (existing({"version": 99}), 0, "is there and is not ours"),
-        (existing(OURS | {"version": VERSION + 1}), 0, "of a newer version"),
-        (existing(OURS | {"version": VERSION}), 0, ""),
-        (existing(OURS | {"version": VERSION - 1}), 1, "index template installed"),
+        (existing(OURS | {"version": TEMPLATE_VERSION + 1}), 0, "of a newer version"),
+        (existing(OURS | {"version": TEMPLATE_VERSION}), 0, ""),
+        (existing(OURS | {"version": TEMPLATE_VERSION - 1}), 1, "index template installed"),
         (another_wins, 1, "another index template of a higher priority"),
         (stream_is_there, 1, "POST /t/_rollover"),
         (index_is_there, 1, "the index was there before its template"),

@@ -19,7 +19,7 @@ from event_handler.event import Event
 from event_handler.ports import Delivered, Partial, Retry
 from event_handler.sinks.elasticsearch import ElasticsearchOptions, ElasticsearchSink
 from event_handler.sinks.elasticsearch.fields import FIELDS
-from event_handler.sinks.elasticsearch.template import VERSION, template_name
+from event_handler.sinks.elasticsearch.template import TEMPLATE_VERSION, template_name
 from tests.contract.opensearch_node import VARIABLE, Node, running
 from tests.event_samples import samples
 
@@ -170,7 +170,7 @@ async def test_a_template_is_installed_once_replaced_when_older_and_left_alone_w
     assert await sink.deliver([event({"user": "a"})]) == Delivered()
     await sink.close()
     installed = node.ask("GET", path)["index_templates"][0]["index_template"]
-    assert installed["version"] == VERSION
+    assert installed["version"] == TEMPLATE_VERSION
 
     async def after(change: dict[str, Any]) -> dict[str, Any]:
         node.ask("PUT", path, installed | change)
@@ -182,12 +182,12 @@ async def test_a_template_is_installed_once_replaced_when_older_and_left_alone_w
         left: dict[str, Any] = node.ask("GET", path)["index_templates"][0]["index_template"]
         return left
 
-    assert await after({"version": VERSION - 1, "priority": 151}) == installed
-    newer = {"version": VERSION + 1, "priority": 152}
+    assert await after({"version": TEMPLATE_VERSION - 1, "priority": 151}) == installed
+    newer = {"version": TEMPLATE_VERSION + 1, "priority": 152}
     assert await after(newer) == installed | newer
-    own = {"version": VERSION - 1, "_meta": {"owner": "me"}, "priority": 153}
+    own = {"version": TEMPLATE_VERSION - 1, "_meta": {"owner": "me"}, "priority": 153}
     assert await after(own) == installed | own
-    edited = {"version": VERSION, "priority": 154}
+    edited = {"version": TEMPLATE_VERSION, "priority": 154}
     assert await after(edited) == installed | edited
 
 

@@ -28,7 +28,7 @@ from event_handler.sinks.http_options import HttpOptions
 from event_handler.sinks.registry import sink_type, sink_types
 
 TEST_TYPE = "teleport-event-handler.test"  # no type of Teleport's, so that nobody takes it for an event of the cluster
-LONGEST = 60.0  # seconds for one sink
+LONGEST_TEST = 60.0  # seconds for one sink
 
 
 @click.group("sinks", help="List the destinations, describe one, or try those that are configured.")
@@ -71,9 +71,9 @@ async def _try_all(tried: list[Sink]) -> bool:
     works = True
     for sink in tried:
         try:
-            verdict = await asyncio.wait_for(sink.deliver([_marked()]), LONGEST)
+            verdict = await asyncio.wait_for(sink.deliver([_marked()]), LONGEST_TEST)
         except TimeoutError:
-            said, good = f"no answer within {LONGEST:.0f} s", False
+            said, good = f"no answer within {LONGEST_TEST:.0f} s", False
         else:
             said, good = _in_words(verdict), isinstance(verdict, Delivered)
         finally:

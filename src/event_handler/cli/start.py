@@ -30,7 +30,7 @@ from event_handler.runtime.session import FollowSettings, day_being_read
 from event_handler.runtime.shared_reading import SharedReading
 from event_handler.runtime.sinks import PlannedSink, planned_sinks
 from event_handler.runtime.supervise import log_error, supervise
-from event_handler.runtime.worker import OF_THE_CLUSTER, KeptWorker
+from event_handler.runtime.worker import ERRORS_OF_THE_CLUSTER, KeptWorker
 from event_handler.state.directory import migrate_layout, state_directory
 from event_handler.state.sqlite import FILE, SqliteStore
 from event_handler.teleport.auth.credentials import Credentials
@@ -286,7 +286,7 @@ async def _until_done(
     left = {*reading, stopping}
     while stopping in left and len(left) > 1:
         done, left = await asyncio.wait(left, return_when=asyncio.FIRST_COMPLETED)
-        if any(task is not stopping and isinstance(task.exception(), OF_THE_CLUSTER) for task in done):
+        if any(task is not stopping and isinstance(task.exception(), ERRORS_OF_THE_CLUSTER) for task in done):
             return
     if watch is not None and not stopping.done():
         finishing = asyncio.create_task(watch.finish(LOGINS_READ_WITHIN))
@@ -297,7 +297,7 @@ async def _until_done(
 def _raise_failure(failed: dict[str, Exception]) -> None:
     """Raise for what ended by an error, by its name, what the user shall read at the end."""
     for error in failed.values():
-        if isinstance(error, OF_THE_CLUSTER):
+        if isinstance(error, ERRORS_OF_THE_CLUSTER):
             raise error
     if failed:
         reasons = "; ".join(f"{name}: {_reason(error)}" for name, error in failed.items())

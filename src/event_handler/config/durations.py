@@ -16,14 +16,14 @@ UNITS = {
     "μs": 1000,
     "ns": 1,
 }
-LONGEST = 2**63 - 1  # nanoseconds: what Go can hold, about 292 years
-_SECOND = UNITS["s"]
+LONGEST_DURATION = 2**63 - 1  # nanoseconds: what Go can hold, about 292 years
+_ONE_SECOND = UNITS["s"]
 _PART = re.compile(r"([0-9]+\.?[0-9]*|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h)")
 
 
 def parse(text: str) -> float:
     """Seconds of a duration, or ValueError whose message shows the right spelling."""
-    return nanoseconds(text) / _SECOND
+    return nanoseconds(text) / _ONE_SECOND
 
 
 def nanoseconds(text: str) -> int:
@@ -41,15 +41,15 @@ def nanoseconds(text: str) -> int:
         plain = rest.isascii() and rest.isdigit()
         example = f'"{rest}s" or "{rest}m"' if plain else '"10s", "1m30s" or "24h"'
         raise ValueError(f"expected a duration with its unit, for example {example}, got {text!r}")
-    if total > LONGEST:
-        raise ValueError(f"expected a duration of at most {render(LONGEST / _SECOND)}, got {text!r}")
+    if total > LONGEST_DURATION:
+        raise ValueError(f"expected a duration of at most {render(LONGEST_DURATION / _ONE_SECOND)}, got {text!r}")
     return sign * total
 
 
 def render(seconds: float) -> str:
     """The shortest spelling that `parse` and Go read back as the same value: 86400 becomes `24h`."""
-    whole = round(Fraction(seconds) * _SECOND)
-    left, parts = min(abs(whole), LONGEST), []
+    whole = round(Fraction(seconds) * _ONE_SECOND)
+    left, parts = min(abs(whole), LONGEST_DURATION), []
     for unit in ("h", "m", "s", "ms", "us", "ns"):
         count, left = divmod(left, UNITS[unit])
         if count:

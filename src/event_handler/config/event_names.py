@@ -9,7 +9,7 @@ from importlib import resources
 
 from event_handler.pipeline.filters import EXCEPT, is_pattern, matches, names_codes
 
-TABLE = "event_types.txt"  # a line an event type: its name, then its codes
+TYPES_FILE = "event_types.txt"  # a line an event type: its name, then its codes
 LIKE = 0.6  # how alike two names are at least, of 1, before one is offered for the other
 NEWER = "A type that only a newer Teleport has can be given as a pattern, for example {entry}*."
 CLEARS = "An empty value clears the list."
@@ -19,7 +19,7 @@ WORDS = frozenset({"none", "all", "any", "off", "null"})  # meant for the whole 
 @cache
 def known() -> dict[str, tuple[str, ...]]:
     """The codes of each event type that Teleport had when this was released."""
-    lines = resources.files("event_handler").joinpath(TABLE).read_text("ascii").splitlines()
+    lines = resources.files("event_handler").joinpath(TYPES_FILE).read_text("ascii").splitlines()
     return {name: tuple(codes) for name, *codes in map(str.split, lines)}
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from event_handler.setting import Kind, Options, Setting
 
 FORWARD = ("fluentd", "file", "elasticsearch")  # types whose sink may stand in [forward.<type>] and has flags
-TABLES = ("forward.", "teleport.", "lock.")
+FLAG_TABLES = ("forward.", "teleport.", "lock.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class Option:
     @property
     def key(self) -> str:
         """The TOML key that the documentation uses: dashed, in a table where the option belongs to one."""
-        return next((key for key in reversed(self.keys) if key.startswith(TABLES)), self.flag)
+        return next((key for key in reversed(self.keys) if key.startswith(FLAG_TABLES)), self.flag)
 
 
 def option(

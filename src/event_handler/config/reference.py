@@ -7,7 +7,7 @@ import sys
 from event_handler.config.model import allowed_text, default_text, options
 from event_handler.config.option import Option
 
-HEAD = """\
+PAGE_HEAD = """\
 # Options of `start`
 
 <!-- Made by `python -m event_handler.config.reference > docs/options.md`; a test compares. Do not edit. -->
@@ -28,7 +28,7 @@ Where there are several variables or keys, the first one wins.
 
 def render() -> str:
     """The whole page, with a line end at its end."""
-    return HEAD + "".join(_section(name, option) for name, option in options().items())
+    return PAGE_HEAD + "".join(_section(name, option) for name, option in options().items())
 
 
 def _section(name: str, option: Option) -> str:

@@ -11,9 +11,9 @@ from event_handler.config.model import options
 from event_handler.config.option import FORWARD, Option
 from event_handler.config.toml_file import KeyPath, leaves
 
-LIKE = 0.7  # how alike two names are at least, of 1, before one is offered for the other
+LIKE_KEYS = 0.7  # how alike two names are at least, of 1, before one is offered for the other
 SINK_LIKE = 0.6
-TABLE = 0.3  # how much a table that is alike counts, beside the name
+LIKE_TABLE = 0.3  # how much a table that is alike counts, beside the name
 PREFIXES = ("FDFWD_", "FDWRD_")
 
 
@@ -35,7 +35,7 @@ def unknown_variables(environment: Mapping[str, str], also: Collection[str]) -> 
     warnings = []
     for name in sorted(environment):
         if name.strip("\ufeff ").upper().startswith(PREFIXES) and name not in known and name not in also:
-            near = difflib.get_close_matches(name.upper(), [*known, *also], n=1, cutoff=LIKE)
+            near = difflib.get_close_matches(name.upper(), [*known, *also], n=1, cutoff=LIKE_KEYS)
             warnings.append(f"the variable {name} is not known{f'; did you mean {near[0]}?' if near else ''}")
     return warnings
 
@@ -102,8 +102,8 @@ def _alike(path: KeyPath, table: str, name: str) -> float:
         alike = _ratio(_plain(*path[inside:]), _plain(name))
         # A setting of the top that stands below a table is where it is by mistake: TOML has no way back.
         where = 1.0 if not table else _ratio(_plain(*path[:inside]), _plain(table))
-        if alike >= LIKE:
-            score = max(score, alike + TABLE * where)
+        if alike >= LIKE_KEYS:
+            score = max(score, alike + LIKE_TABLE * where)
     return score
 
 

@@ -18,8 +18,8 @@ from event_handler.setting import Kind
 TRUE, FALSE = frozenset({"true", "1", "yes"}), frozenset({"false", "0", "no"})
 LONGEST_SHOWN = 60  # characters of a value in an error; what is longer is often a secret in the wrong place
 LONGEST_PATH = 1024  # characters; what is longer is the content of a file, and may be a key
-_NUMBER = re.compile(r"[+-]?(0[xX](_?[0-9a-fA-F])+|0[bB](_?[01])+|0[oO]?(_?[0-7])+|0|[1-9](_?[0-9])*)")
-_RFC3339 = re.compile(r"[0-9]{4}(-[0-9]{2}){2}T([0-9]{2}:){2}[0-9]{2}(\.[0-9]+)?(Z|[+-][0-9]{2}:[0-9]{2})")
+_NUMBER_FORMS = re.compile(r"[+-]?(0[xX](_?[0-9a-fA-F])+|0[bB](_?[01])+|0[oO]?(_?[0-7])+|0|[1-9](_?[0-9])*)")
+_TIME_FORM = re.compile(r"[0-9]{4}(-[0-9]{2}){2}T([0-9]{2}:){2}[0-9]{2}(\.[0-9]+)?(Z|[+-][0-9]{2}:[0-9]{2})")
 _EXAMPLE = "2026-11-23T00:00:00Z"
 
 
@@ -114,7 +114,7 @@ def _number(raw: Any) -> int:
     if isinstance(raw, int) and not isinstance(raw, bool):
         return raw
     text = str(raw)
-    if not _NUMBER.fullmatch(text):
+    if not _NUMBER_FORMS.fullmatch(text):
         raise ValueError(f"expected a whole number, got {shortened(raw)}")
     digits = text.lstrip("+-").replace("_", "")
     octal = len(digits) > 1 and digits.startswith("0") and digits.isdigit()
@@ -167,8 +167,8 @@ def _time(raw: Any) -> datetime:
     if isinstance(raw, datetime):
         moment = raw
     else:
-        if not _RFC3339.fullmatch(str(raw)):
-            without = " without a time zone" if _RFC3339.fullmatch(f"{raw}Z") else ""
+        if not _TIME_FORM.fullmatch(str(raw)):
+            without = " without a time zone" if _TIME_FORM.fullmatch(f"{raw}Z") else ""
             raise ValueError(f"expected a time such as {_EXAMPLE}, got {shortened(raw)}{without}")
         try:
             moment = datetime.fromisoformat(str(raw))

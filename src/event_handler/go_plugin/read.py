@@ -21,7 +21,7 @@ START_TIME, CURSOR, LAST_ID, WINDOW = "start_time", "cursor", "id", "window_time
 SESSION, MISSING = "session", "missing_recording"
 DAYS, COMPLETED, PARTIAL = "cursor_v2", "completed-chunks", ".chunk"
 INDEX_BYTES = 8  # of a session file: an unsigned integer, the most significant byte first
-LARGEST_INDEX = 2**63 - 1  # what our own table holds; no recording comes near
+LARGEST_STORED_INDEX = 2**63 - 1  # what our own table holds; no recording comes near
 CHUNK_NAME = re.compile(r"[0-9A-Za-z][0-9A-Za-z._:=+@~-]{0,254}")
 PAGE_KEY = re.compile(r"[\x20-\x7e]{1,8192}")  # page keys and chunk cursors: opaque, but always printable
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
@@ -122,7 +122,7 @@ def parse_completed(data: bytes) -> tuple[frozenset[str], list[str]]:
 def parse_index(data: bytes) -> int | None:
     """The index in a session file, None when it has the wrong size or makes no sense."""
     index = int.from_bytes(data, "big")
-    return index if len(data) == INDEX_BYTES and index <= LARGEST_INDEX else None
+    return index if len(data) == INDEX_BYTES and index <= LARGEST_STORED_INDEX else None
 
 
 def parse_missing(data: bytes) -> Missing | None:
@@ -132,7 +132,7 @@ def parse_missing(data: bytes) -> Missing | None:
         index, attempt, announced = content["Index"], content["Attempt"], content["Timestamp"]
     except (ValueError, KeyError, TypeError, RecursionError):
         return None
-    numbers = all(type(number) is int and 0 <= number <= LARGEST_INDEX for number in (index, attempt))
+    numbers = all(type(number) is int and 0 <= number <= LARGEST_STORED_INDEX for number in (index, attempt))
     return Missing(index, attempt, parse_time(announced)) if numbers and isinstance(announced, str) else None
 
 

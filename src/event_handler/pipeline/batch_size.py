@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 
-START = (
+START_BYTES = (
     16 * 1024
 )  # bytes; doubled with each quick answer, so a receiver that is slow for each event is not met by its time-out
 QUICK = 5.0  # seconds; twice as much still ends well within a time-out of 30 s
@@ -44,7 +44,7 @@ class BatchSize:
         self._largest: deque[tuple[float, int]] = deque(
             maxlen=REMEMBERED
         )  # when the answer came, and the size; falling sizes
-        self.limit = min(START, most)
+        self.limit = min(START_BYTES, most)
 
     def answered(self, size: int, sent: float, full: bool) -> None:
         """The receiver answered for `size` bytes; `full` when there was more to send."""

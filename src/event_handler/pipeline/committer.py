@@ -16,7 +16,7 @@ from event_handler.ports import Commit, DeadLetter, RecordingItem, StateStore
 
 END_GRACE = 30.0  # seconds that the end of a session waits for the upload event that usually follows
 LONGEST_COMMIT = 10.0  # seconds that a commit may hold up the end, on a disk that hangs
-LONGEST_WAIT = 30.0  # seconds between tries to write; a disk that has room again is noticed within half a minute
+LONGEST_COMMIT_WAIT = 30.0  # seconds between tries to write; a disk that has room again is noticed within half a minute
 
 log = structlog.get_logger()
 
@@ -70,7 +70,7 @@ class Committer:
                 log.error("cannot remember what was delivered; reading pauses until it works", error=str(error))
                 attempt += 1
                 self._news.set()
-                await asyncio.sleep(backoff(attempt, LONGEST_WAIT))
+                await asyncio.sleep(backoff(attempt, LONGEST_COMMIT_WAIT))
 
     async def commit(self) -> None:
         """Commit everything acknowledged so far. On StateError it stays acknowledged for the next try.

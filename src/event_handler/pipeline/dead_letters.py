@@ -19,10 +19,10 @@ from event_handler.redact import credentials
 
 LOOK_EVERY = 2.0  # seconds between looks for letters that a person has just asked for
 AFTER_FAILURE = 30.0  # seconds until letters that a failing collector did not take are sent again
-MOST_FAILURES = 100  # letters; when so many were not taken, the collector is left alone
+MOST_REFUSALS = 100  # letters; when so many were not taken, the collector is left alone
 NO_TRANSFORMS = Chain()
 
-_RFC3339 = re.compile(r"(\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d)(?:\.(\d+))?([Zz]|[+-]\d\d:\d\d)")
+_ANY_RFC3339 = re.compile(r"(\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d)(?:\.(\d+))?([Zz]|[+-]\d\d:\d\d)")
 
 log = structlog.get_logger()
 
@@ -73,7 +73,7 @@ class DeadLetterRetry:
     async def _try_all(self) -> bool:
         """Try each letter, as long as not too many fail; return whether the sink had an answer for all of them."""
         number = failed = 0
-        while failed < MOST_FAILURES and (some := await self._store.dead_letters_to_retry(number)):
+        while failed < MOST_REFUSALS and (some := await self._store.dead_letters_to_retry(number)):
             for number, letter in some:
                 failed += not await self._retry(number, letter)
         return not failed
@@ -135,7 +135,7 @@ def read_time(text: object) -> float:
 
     Anything else is 0.0, as for an event that has none.
     """
-    found = _RFC3339.fullmatch(text) if isinstance(text, str) else None
+    found = _ANY_RFC3339.fullmatch(text) if isinstance(text, str) else None
     if found is None:
         return 0.0
     seconds, fraction, zone = found.groups()

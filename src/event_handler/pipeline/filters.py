@@ -14,7 +14,7 @@ from functools import lru_cache
 
 EXCEPT = "!"
 PATTERN = frozenset("*?[")
-REMEMBERED = 1024  # answers; there are about 370 pairs of a type and a code
+REMEMBERED_TYPES = 1024  # answers; there are about 370 pairs of a type and a code
 
 
 class Filter:
@@ -27,7 +27,7 @@ class Filter:
         self._skip, self._not_skip = _split(skip)
         entries = (*self._types, *self._not_types, *self._skip, *self._not_skip)
         self.needs_code = any(names_codes(entry) for entry in entries)
-        self.wants = lru_cache(REMEMBERED)(self._wants)
+        self.wants = lru_cache(REMEMBERED_TYPES)(self._wants)
 
     def _wants(self, kind: str, code: str = "") -> bool:
         """Whether an event of this type is wanted; its code is needed only where `needs_code` says so."""

@@ -20,7 +20,7 @@ from event_handler.teleport.transport import Route, plain_address, split_address
 from event_handler.teleport.transport.connector import Connector
 from event_handler.teleport.transport.routes import routes_to
 
-LOOK_EVERY = 0.3  # seconds between readings of credentials that are not valid at the start
+CREDENTIALS_EVERY = 0.3  # seconds between readings of credentials that are not valid at the start
 TOLD_AFTER = 1.0  # seconds; a file that is just being written is whole in far less
 REMIND_EVERY = 60.0  # seconds between lines while it waits for credentials
 
@@ -62,7 +62,7 @@ async def wait_for_credentials(settings: StartSettings) -> CredentialsKeeper:
                     waited_s=round(now - began),
                     next_step=error.hint,
                 )
-        await asyncio.sleep(LOOK_EVERY)
+        await asyncio.sleep(CREDENTIALS_EVERY)
 
 
 def addresses(settings: StartSettings) -> list[str]:

@@ -21,7 +21,7 @@ from event_handler.teleport.wire.decode import convert, read_event
 
 FAILED_LOGIN = "user.login"
 MESSAGE = "User is locked due to too many failed login attempts"  # the plugin's words
-NAME = "event-handler-auto-lock-{user}-{login}"  # the plugin's name, so that its locks and ours are the same ones
+LOCK_NAME = "event-handler-auto-lock-{user}-{login}"  # the plugin's name, so that its locks and ours are the same ones
 LATEST = 600.0  # seconds beside the period; some back ends have an event only minutes after it happened
 RETRY_AFTER = 15.0  # seconds between tries while the cluster cannot be reached
 REFUSED = frozenset({"PERMISSION_DENIED", "INVALID_ARGUMENT", "UNIMPLEMENTED"})
@@ -113,7 +113,7 @@ class LoginLockout:
         expires = self._clock() + self._settings.duration if self._settings.duration else 0.0
         try:
             await client.upsert_lock(
-                NAME.format(user=user, login=login), user=user, login=login, message=MESSAGE, expires=expires
+                LOCK_NAME.format(user=user, login=login), user=user, login=login, message=MESSAGE, expires=expires
             )
         except (RpcError, ConnectError) as error:
             refused = isinstance(error, RpcError) and error.code in REFUSED

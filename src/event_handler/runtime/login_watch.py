@@ -25,13 +25,13 @@ POLL = 2.0  # seconds between searches
 POLL_BULK = 30.0
 OVERLAP = 10.0  # seconds that every search looks back: back ends write with that much delay and round to seconds
 SWEEP_EVERY = 60.0  # seconds between searches for all that can still count: some back ends have events minutes late
-AHEAD = 25 * 3600.0  # seconds into the future that a search reaches, for our clock may be behind by a time zone
+LOGINS_AHEAD = 25 * 3600.0  # seconds into the future that a search reaches, for our clock may be behind by a time zone
 SERVER_REST = 4.0  # times as long as a search took, the server has rest of us
 PROBE_AHEAD = 2 * 86_400.0  # seconds; a day that has no events yet
-AT_ONCE = (
+LOGINS_AT_ONCE = (
     50  # logins counted in one go, which takes about two milliseconds: a flood of them must not hold up the deliveries
 )
-LONGEST_WAIT = 15.0  # seconds between tries to connect
+LONGEST_LOGIN_WAIT = 15.0  # seconds between tries to connect
 REMIND_EVERY = 60.0  # seconds between lines while logins cannot be read
 
 log = structlog.get_logger()
@@ -65,8 +65,8 @@ class LoginWatch:
             finally:
                 if client is not None:
                     await client.aclose()
-            attempt = 0 if monotonic() - begun > LONGEST_WAIT else attempt + 1
-            await asyncio.sleep(0.2 + backoff(attempt, LONGEST_WAIT))
+            attempt = 0 if monotonic() - begun > LONGEST_LOGIN_WAIT else attempt + 1
+            await asyncio.sleep(0.2 + backoff(attempt, LONGEST_LOGIN_WAIT))
 
     async def finish(self, seconds: float) -> None:
         """Wait until everything that is in the log now has been read and its locks were tried, but not for longer
@@ -87,7 +87,7 @@ class LoginWatch:
             since = max(oldest, min(self._newest, now) - OVERLAP)
             if ending or begun - swept >= SWEEP_EVERY:
                 swept, since = begun, oldest
-            await self._read(search, since, max(since, now + AHEAD))
+            await self._read(search, since, max(since, now + LOGINS_AHEAD))
             await self._lockout.make_locks(client)
             if ending:
                 self._ended.set()
@@ -98,7 +98,7 @@ class LoginWatch:
     async def _read(self, search: Search, since: float, until: float) -> None:
         async with aclosing(search.pages(since, until)) as pages:
             async for events, _ in pages:
-                for at in range(0, len(events), AT_ONCE):
-                    await self._lockout.observe(events[at : at + AT_ONCE])
+                for at in range(0, len(events), LOGINS_AT_ONCE):
+                    await self._lockout.observe(events[at : at + LOGINS_AT_ONCE])
                     await asyncio.sleep(0)
                 self._newest = max([self._newest, *map(event_time, events)])

@@ -20,7 +20,7 @@ from event_handler.runtime.fan_out import FanOut
 from event_handler.runtime.merged_state import MergedState
 from event_handler.runtime.supervise import cause_of, log_error, supervise
 from event_handler.sources.export import BulkSource
-from event_handler.sources.recordings import PACE, RecordingPace, RecordingSource
+from event_handler.sources.recordings import RECORDING_PACE, RecordingPace, RecordingSource
 from event_handler.sources.search import SearchSource
 from event_handler.teleport.rpc.client import Client, Cluster
 
@@ -28,7 +28,7 @@ PROBE_AHEAD = 2 * 86400.0  # seconds; a day that has no events yet
 LONGEST_WAIT = 15.0  # seconds between tries to connect
 RIGHTS = "Give the role the rule: resources [event, session], verbs [list, read]."
 REMIND_EVERY = 60.0  # seconds between lines while the cluster cannot be reached
-STEADY = 60.0  # seconds; a connection that lasted so long was a good one, and the next try may be quick
+STEADY_CONNECTION = 60.0  # seconds; a connection that lasted so long was a good one, and the next try may be quick
 MOST_FAULTS = 5  # of our own code, after which a run with `exit_on_last_event` ends instead of trying for ever
 
 log = structlog.get_logger()
@@ -56,7 +56,7 @@ class FollowSettings:
     recordings: bool
     startup_timeout: float
     exit_on_last_event: bool
-    recording_pace: RecordingPace = PACE
+    recording_pace: RecordingPace = RECORDING_PACE
     longest_wait: float = LONGEST_WAIT
 
 
@@ -161,7 +161,7 @@ class Follower:
         """
         now = monotonic()
         delivered = self._group.delivered
-        if delivered != self._delivered or now - self._begun > STEADY:
+        if delivered != self._delivered or now - self._begun > STEADY_CONNECTION:
             self._attempt = 0
             self._logged.clear()
         self._delivered = delivered

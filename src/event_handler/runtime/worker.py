@@ -25,13 +25,13 @@ from event_handler.runtime.supervise import cause_of, supervise
 from event_handler.teleport.rpc.client import Client
 from event_handler.teleport.wire.raw import restored
 
-OF_THE_CLUSTER = (
+ERRORS_OF_THE_CLUSTER = (
     ConfigurationError,
     ConnectError,
 )  # errors that no worker can repair: another cluster, or none within the time given
 MOST_FAILURES = 5  # in a row, after which a worker with `exit_on_last_event` is given up instead of started for ever
-FIRST_PAUSE = 30.0  # seconds that a sink that was detached reads alone at least, doubled each time
-LONGEST_PAUSE = 1800.0  # seconds; all begin to read again when one joins, so one that is too slow must do so seldom
+FIRST_ALONE = 30.0  # seconds that a sink that was detached reads alone at least, doubled each time
+LONGEST_ALONE = 1800.0  # seconds; all begin to read again when one joins, so one that is too slow must do so seldom
 BETWEEN = 5.0  # seconds between two looks whether the end of the log is near
 RECORDINGS_SHARE = (
     4  # recordings get a quarter of the bytes and requests: a backlog of them never holds up the audit log
@@ -88,8 +88,8 @@ class Worker:
             if self.follow.exit_on_last_event:
                 await self._read_alone(near=False)
                 return
-            shortest = FIRST_PAUSE if outcome is Outcome.DETACHED else BETWEEN
-            pause = shortest if monotonic() - begun > LONGEST_PAUSE else min(max(shortest, 2.0 * pause), LONGEST_PAUSE)
+            shortest = FIRST_ALONE if outcome is Outcome.DETACHED else BETWEEN
+            pause = shortest if monotonic() - begun > LONGEST_ALONE else min(max(shortest, 2.0 * pause), LONGEST_ALONE)
             await self._catch_up(pause)
 
     async def _catch_up(self, at_least: float) -> None:
@@ -198,7 +198,7 @@ class KeptWorker:
         """
         try:
             name = self.sink.name
-            await supervise("the sink's pipeline", self._once, most=self._most, final=OF_THE_CLUSTER, sink=name)
+            await supervise("the sink's pipeline", self._once, most=self._most, final=ERRORS_OF_THE_CLUSTER, sink=name)
         finally:
             await self.sink.close()
 

@@ -20,10 +20,10 @@ from event_handler.sinks.http_options import HttpOptions
 from event_handler.sinks.registry import SinkType
 from event_handler.sinks.secret import Secret
 
-EVENTS = 1000  # of a request, the intake's limit
-BYTES = 4_000_000  # of the events of a request; the intake takes 5 MB with what is added to each
+INTAKE_EVENTS = 1000  # of a request, the intake's limit
+INTAKE_BYTES = 4_000_000  # of the events of a request; the intake takes 5 MB with what is added to each
 EVENT_BYTES = 990_000  # of one event; the intake takes 1 MB and cuts off the rest of a larger one without saying so
-AGE = 0.5  # seconds an incomplete batch waits for more events
+INTAKE_AGE = 0.5  # seconds an incomplete batch waits for more events
 FAILED = b'"success":false'  # in an event, whose keys and values have no blank between
 
 Site = Literal[
@@ -61,7 +61,7 @@ class DatadogSink:
 
     def __init__(self, options: DatadogOptions, name: str, section: str, *, keepalive: float = KEEPALIVE) -> None:
         self.name = name
-        self.limits = Limits(EVENTS, BYTES, options.max_connections, AGE)
+        self.limits = Limits(INTAKE_EVENTS, INTAKE_BYTES, options.max_connections, INTAKE_AGE)
         address = options.url or f"https://http-intake.logs.{options.site}/api/v2/logs"
         self._url = endpoint(address, f"{section}.url", options.files)
         self._key = Secret(options.api_key, options.api_key_file, f"{section}.api-key")

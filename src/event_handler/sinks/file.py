@@ -27,7 +27,7 @@ from event_handler.sinks.registry import SinkType
 from event_handler.thread import WorkerThread
 
 STANDARD_OUTPUT = "-"
-SESSION_ID = "{session_id}"
+SESSION_PLACE = "{session_id}"
 BATCH_EVENTS = 1000  # lines of a batch, so that the disk is asked to sync once for many
 BATCH_BYTES = 1024 * 1024  # bytes of a batch; more makes no disk faster
 BATCH_AGE = 0.1  # seconds an incomplete batch waits for more events
@@ -36,7 +36,9 @@ ROTATE_AGE = 86400.0  # seconds; a file a day, from midnight UTC
 KEPT_FILES = 10  # renamed files; older ones are deleted, so an agent must have read them by then
 READER_PATIENCE = 30.0  # seconds to wait for whoever reads standard output
 CLOSE_PATIENCE = 1.0  # seconds that closing waits for a write; one that hangs is left alone
-PASSING = frozenset({errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EINTR})  # anything else, only a person can correct
+PASSING_ERRORS = frozenset(
+    {errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EINTR}
+)  # anything else, only a person can correct
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
@@ -147,7 +149,7 @@ def _failed(where: str, error: OSError) -> Retry:
             f"{where} is closed: its reader has ended; start it again together with this program", misconfigured=True
         )
     hint = "; make room" if error.errno in FULL else ""
-    return Retry(f"{where} cannot be written: {error.strerror}{hint}", misconfigured=error.errno not in PASSING)
+    return Retry(f"{where} cannot be written: {error.strerror}{hint}", misconfigured=error.errno not in PASSING_ERRORS)
 
 
 def _append_once(path: Path, lines: bytes, mode: int) -> None:
@@ -160,7 +162,7 @@ def _append_once(path: Path, lines: bytes, mode: int) -> None:
 
 def session_file(pattern: str, session_id: str) -> Path:
     """The file of a session; an odd session id cannot lead out of the directory."""
-    return Path(pattern.replace(SESSION_ID, quote(session_id, safe="").replace(".", "%2E")))
+    return Path(pattern.replace(SESSION_PLACE, quote(session_id, safe="").replace(".", "%2E")))
 
 
 def _check(options: FileOptions, section: str) -> None:
@@ -169,9 +171,10 @@ def _check(options: FileOptions, section: str) -> None:
     if not options.session_path:
         return
     path = Path(options.session_path)
-    if SESSION_ID not in path.name or SESSION_ID in str(path.parent):
+    if SESSION_PLACE not in path.name or SESSION_PLACE in str(path.parent):
         raise SinkError(
-            f"{section}.session-path {path} has no {SESSION_ID} in its file name", f"Write session.{SESSION_ID}.ndjson."
+            f"{section}.session-path {path} has no {SESSION_PLACE} in its file name",
+            f"Write session.{SESSION_PLACE}.ndjson.",
         )
     if not path.parent.is_dir() or not os.access(path.parent, os.W_OK | os.X_OK):
         raise SinkError(f"the directory {path.parent} of {section}.session-path cannot be written", "It must exist.")

@@ -13,7 +13,7 @@ HEAD_LIMIT = (
     64 * 1024
 )  # bytes of a status line with its headers, interim answers included; real ones have a few hundred
 LINE_LIMIT = 4096  # bytes of a line between chunks, and of all lines after the last one
-BEGINNING = 32  # bytes of something else than HTTP that an error may show
+STATUS_BEGINNING = 32  # bytes of something else than HTTP that an error may show
 
 _STATUS = re.compile(rb"HTTP/\d+(?:\.\d+)?[ \t]+(\d{3})(?=[\s]|$)", re.IGNORECASE)
 _END_OF_HEAD = re.compile(rb"\n\r?\n")
@@ -132,7 +132,7 @@ class AnswerReader:
     @property
     def begun(self) -> bytes:
         """The beginning of an answer that has no status yet."""
-        return bytes(self._buffer[:BEGINNING])
+        return bytes(self._buffer[:STATUS_BEGINNING])
 
     def _read_head(self, searched: int) -> _Head | None:
         buffer = self._buffer
@@ -164,8 +164,8 @@ class AnswerReader:
         begun = bytes(self._buffer[:5]).upper()
         if begun != b"HTTP/"[: len(begun)]:
             raise UnreadableAnswerError(self.begun)
-        line, ended, _ = bytes(self._buffer[:BEGINNING]).partition(b"\n")
-        if (ended or len(line) == BEGINNING) and not _STATUS.match(line):
+        line, ended, _ = bytes(self._buffer[:STATUS_BEGINNING]).partition(b"\n")
+        if (ended or len(line) == STATUS_BEGINNING) and not _STATUS.match(line):
             raise UnreadableAnswerError(self.begun)
 
     def _take(self, count: int) -> bool:

@@ -21,7 +21,7 @@ from event_handler.sinks.http_tls import TlsFiles
 
 MISCONFIGURED_WAIT = 5.0  # seconds at least; only a person can repair it, so there is no hurry
 LOOK_TIMEOUT = 5.0  # seconds for a look at the receiver's certificate; without it the error says less
-LOOK_AGAIN = 60.0  # seconds that what was seen of a receiver is taken as it was
+EXPLAIN_AGAIN = 60.0  # seconds that what was seen of a receiver is taken as it was
 NAMES_SHOWN = 5  # of a certificate
 
 # What OpenSSL says when the other side's first bytes are no TLS; it depends on the version of the library and on the
@@ -241,7 +241,7 @@ class Faults:
         """Connect once more, without checking anything or sending a request, to see what the receiver shows."""
         async with self._look:
             seen = self._seen.get(route)
-            if seen is None or monotonic() - seen.at > LOOK_AGAIN:
+            if seen is None or monotonic() - seen.at > EXPLAIN_AGAIN:
                 seen = self._seen[route] = await _look_at(Route(True, route.host, route.port, route.proxy))
             return seen
 

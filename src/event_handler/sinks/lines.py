@@ -13,7 +13,7 @@ from time import monotonic, time
 
 import orjson
 
-MODE = 0o600  # of new files: audit events are for their owner only
+OWNER_ONLY = 0o600  # of new files: audit events are for their owner only
 BLOCK = 1024 * 1024  # bytes read at once when looking for the last line break
 LONGEST_READ = 16 * 1024 * 1024  # bytes of a last line that is read whole; the largest events have some MiB
 PIPE_SLICE = 4096  # bytes that a pipe which is ready takes without blocking (PIPE_BUF of Linux, pipe(7))
@@ -29,7 +29,9 @@ class LineFile:
     files get `mode`.
     """
 
-    def __init__(self, path: Path, max_bytes: int = 0, max_age: float = 0.0, keep: int = 0, mode: int = MODE) -> None:
+    def __init__(
+        self, path: Path, max_bytes: int = 0, max_age: float = 0.0, keep: int = 0, mode: int = OWNER_ONLY
+    ) -> None:
         self._path = path
         self._max_bytes = max_bytes
         self._max_age = max_age

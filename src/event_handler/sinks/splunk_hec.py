@@ -24,9 +24,9 @@ from event_handler.sinks.http_options import HttpOptions
 from event_handler.sinks.registry import SinkType
 from event_handler.sinks.secret import Secret
 
-EVENTS = 500  # of a request; what is around each event then takes at most a tenth of the megabyte
-BYTES = 750_000  # of the events of a request; Splunk Cloud and its load balancers take about 1 MB
-AGE = 0.5  # seconds an incomplete batch waits for more events
+HEC_EVENTS = 500  # of a request; what is around each event then takes at most a tenth of the megabyte
+HEC_BYTES = 750_000  # of the events of a request; Splunk Cloud and its load balancers take about 1 MB
+HEC_AGE = 0.5  # seconds an incomplete batch waits for more events
 PATH = "/services/collector/event"
 POLL_EVERY = 1.0  # seconds between questions whether something is acknowledged; indexers do so every few seconds
 ACKNOWLEDGED_AT_ONCE = 500  # ids of one question
@@ -84,7 +84,7 @@ class SplunkHecSink:
         poll_every: float = POLL_EVERY,
     ) -> None:
         self.name = name
-        self.limits = Limits(EVENTS, BYTES, options.max_connections, AGE)
+        self.limits = Limits(HEC_EVENTS, HEC_BYTES, options.max_connections, HEC_AGE)
         base = endpoint(options.url, f"{section}.url", options.files)
         self._url = base if base.raw_path.strip("/") else base.with_path(PATH)
         self._token = Secret(options.token, options.token_file, f"{section}.token")

@@ -11,7 +11,7 @@ import structlog
 
 JUMP = 60.0  # seconds that the clock may move against the time that really passed; time servers slew less than that
 WRONG = 3600.0  # seconds between the clock and the times of new events that are worth a line
-TELL_EVERY = 3600.0  # seconds between two such lines
+TELL_CLOCK_EVERY = 3600.0  # seconds between two such lines
 SAMPLES = 9  # the middle one counts, so that a machine of the cluster with a wrong clock proves nothing
 
 log = structlog.get_logger()
@@ -25,7 +25,7 @@ class ClockWatch:
         self._steady = steady
         self._offset = wall() - steady()
         self._samples: deque[float] = deque(maxlen=SAMPLES)
-        self._logged = -TELL_EVERY
+        self._logged = -TELL_CLOCK_EVERY
 
     def jumped(self) -> bool:
         """Whether the clock was set since the last look."""
@@ -46,7 +46,7 @@ class ClockWatch:
         """
         self._samples.append(moment - min(max(moment, asked), self._wall()))
         drift = median(self._samples)
-        if abs(drift) > WRONG and self._steady() - self._logged >= TELL_EVERY:
+        if abs(drift) > WRONG and self._steady() - self._logged >= TELL_CLOCK_EVERY:
             self._logged = self._steady()
             log.warning(
                 "the times of new events are far from this machine's clock; they may arrive late, none is lost",

@@ -30,7 +30,7 @@ CHUNKS_AT_ONCE = (
     4  # a server downloads each chunk whole; 3 to 8 is what its documentation bears. One where order is kept
 )
 LISTINGS_AT_ONCE = 8  # days; a start time years ago must not cost a round trip for each empty day
-LONGEST_WAIT = 60.0  # seconds between tries of a chunk that fails
+LONGEST_CHUNK_WAIT = 60.0  # seconds between tries of a chunk that fails
 FOUND_WAIT = 0.5  # seconds to the next listing when this one brought new chunks
 LOOK_FOR_END_EVERY = 0.2  # seconds; with `until_caught_up` the process waits for nothing else then
 OLD_DAYS_EVERY = 6  # polls; days before yesterday are listed only at every sixth
@@ -43,7 +43,7 @@ REFUSED_CURSOR_TRIES = (
 UNREADABLE_TRIES = 20  # in a row without an event, over about six minutes; then search has to find what the chunk holds
 # chunks, about a week; while more are to be read, no day is listed, or a start years ago would fill the memory
 LISTED_AHEAD = 10_000
-OF_THE_CLUSTER = frozenset(
+CODES_OF_THE_CLUSTER = frozenset(
     {"UNAVAILABLE", "RESOURCE_EXHAUSTED", "CANCELLED", "ABORTED", "PERMISSION_DENIED", "UNAUTHENTICATED"}
 )  # codes that tell nothing about the chunk that was asked for: waited out, however long that takes
 
@@ -87,7 +87,7 @@ class BulkSource:
         poll: float,
         until_caught_up: bool,
         near: bool = False,
-        longest_wait: float = LONGEST_WAIT,
+        longest_wait: float = LONGEST_CHUNK_WAIT,
     ) -> None:
         self._client = client
         self._search = Search(client)
@@ -355,7 +355,7 @@ class BulkSource:
         log.warning("chunk interrupted, will go on where it was", day=str(day), chunk=name, error=str(error))
         code = error.code if isinstance(error, RpcError) else ""
         reading.attempt += 1
-        reading.refused += bool(code) and code not in OF_THE_CLUSTER
+        reading.refused += bool(code) and code not in CODES_OF_THE_CLUSTER
         if code == "INVALID_ARGUMENT" and reading.attempt > REFUSED_CURSOR_TRIES:
             reading.cursor, reading.again = "", True  # duplicates are dropped by id
 

@@ -21,8 +21,8 @@ from event_handler.teleport.rpc.client import Client
 from event_handler.teleport.wire.decode import event_place
 from event_handler.teleport.wire.raw import raw_events
 
-LONGEST_WAIT = 21_600.0  # seconds
-PASSING = frozenset(
+LONGEST_RECORDING_WAIT = 21_600.0  # seconds
+PASSING_CODES = frozenset(
     {"UNAVAILABLE", "RESOURCE_EXHAUSTED", "CANCELLED", "ABORTED"}
 )  # of the cluster, not of one recording
 LARGEST_INDEX = 2**31 - 1  # start_index is an int32 on the wire; larger indexes are resumed by skipping here
@@ -42,11 +42,11 @@ class RecordingPace:
     """
 
     look: float = 0.5
-    waits: tuple[float, ...] = (10.0, 60.0, 300.0, 1800.0, 7200.0, LONGEST_WAIT)
+    waits: tuple[float, ...] = (10.0, 60.0, 300.0, 1800.0, 7200.0, LONGEST_RECORDING_WAIT)
     passing: float = 300.0
 
 
-PACE = RecordingPace()
+RECORDING_PACE = RecordingPace()
 
 
 class Unbroken:
@@ -98,7 +98,7 @@ class RecordingSource:
         *,
         concurrency: int,
         missing_ttl: float,
-        pace: RecordingPace = PACE,
+        pace: RecordingPace = RECORDING_PACE,
     ) -> None:
         self._pipeline = pipeline
         self._store = store
@@ -115,7 +115,7 @@ class RecordingSource:
         async with asyncio.TaskGroup() as group:
             while True:
                 self._ended.clear()
-                for item in await self._store.due_recordings(time(), self._concurrency * 2, LONGEST_WAIT):
+                for item in await self._store.due_recordings(time(), self._concurrency * 2, LONGEST_RECORDING_WAIT):
                     if self._may_begin(item.session_id):
                         self._running.add(item.session_id)
                         group.create_task(self._fetch(client, item))
@@ -216,7 +216,7 @@ class RecordingSource:
         What the cluster still refuses after the missing-recording time is given up, not forgotten.
         """
         now = time()
-        refused = isinstance(error, RpcError) and error.code not in PASSING
+        refused = isinstance(error, RpcError) and error.code not in PASSING_CODES
         if refused:
             del self._tries[item.session_id]
         if refused and now - item.announced > self._missing_ttl and item.attempts >= len(self._pace.waits):

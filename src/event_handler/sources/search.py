@@ -36,7 +36,7 @@ BUSY = 100_000  # events that a sweep would read each minute; where there are mo
 CLOCK_WRONG = (
     25 * 3600.0
 )  # seconds that sweeps look ahead: a clock of ours that is a time zone behind delays events by one
-FAR = 10 * 365 * 86_400.0  # seconds; where nothing is near our clock, the cluster's time may be so far from it
+FAR_FROM_NOW = 10 * 365 * 86_400.0  # seconds; where nothing is near our clock, the cluster's time may be so far from it
 BEHIND = 60.0  # seconds; what is older is read in ranges
 BEHIND_EVENTS = 30_000  # the tail is read in ranges, too, when so many are waiting
 BUSY_PAUSE = 0.5  # seconds between polls while events come; doubled with every poll that finds nothing new
@@ -65,7 +65,7 @@ class SearchPace:
     rest: float = 4.0
 
 
-PACE = SearchPace()
+SEARCH_PACE = SearchPace()
 
 
 @dataclass(slots=True)
@@ -102,7 +102,7 @@ class SearchSource:
         poll: float,
         until_caught_up: bool,
         near: bool = False,
-        pace: SearchPace = PACE,
+        pace: SearchPace = SEARCH_PACE,
     ) -> None:
         self._search = Search(client, page, types)
         self._pipeline = pipeline
@@ -182,7 +182,7 @@ class SearchSource:
         now = time()
         if self._start > now:
             return  # the user wants to wait until then
-        newest = await self._newest(self._start - FAR, now + AHEAD, of_any_type=True)
+        newest = await self._newest(self._start - FAR_FROM_NOW, now + AHEAD, of_any_type=True)
         if newest is not None and newest < self._start:
             begin = newest + 0.001  # seconds; not that event itself
             self._start = begin
@@ -348,7 +348,7 @@ class SearchSource:
         now = time()
         if abs(now - self._front.newest) < AHEAD or self._far:
             return
-        newest = await self._newest(now + CLOCK_WRONG, now + FAR)
+        newest = await self._newest(now + CLOCK_WRONG, now + FAR_FROM_NOW)
         if newest is not None:
             await self._read_ranges(max(self._start, now - OVERLAP), newest)
             self._far = _Front(newest, newest - self._look_back, newest - self._look_back)

@@ -18,7 +18,7 @@ from event_handler.teleport.wire import messages
 from event_handler.teleport.wire.decode import read_event
 
 QUIET = 900.0  # seconds without a new chunk before the first look; a cluster in use makes one a minute
-LONGEST_PAUSE = 3600.0  # seconds between looks; doubled from QUIET while the cluster is really quiet
+LONGEST_QUIET = 3600.0  # seconds between looks; doubled from QUIET while the cluster is really quiet
 VISIBLE_AFTER = 600.0  # seconds from an event to its chunk; a minute or two as a rule, more when the server is busy
 MARGIN = 120.0  # seconds that the server's clock may be ahead of ours
 
@@ -45,7 +45,7 @@ class StallDetector:
         if monotonic() < self._due:
             return
         self._due = monotonic() + self._pause
-        self._pause = min(self._pause * 2.0, LONGEST_PAUSE)
+        self._pause = min(self._pause * 2.0, LONGEST_QUIET)
         try:
             events, _ = await self._client.search(
                 self._since + MARGIN, time() - VISIBLE_AFTER, limit=1, order=messages.NEWEST_FIRST

@@ -15,8 +15,8 @@ from pathlib import Path
 from event_handler.state.access import usable
 from event_handler.state.file import open_dead_letters
 
-BUSY = 10.0  # seconds to wait for the handler's own transaction, which takes milliseconds
-AT_ONCE = 500  # letters changed in one transaction, for the handler waits for it
+BUSY_TIMEOUT = 10.0  # seconds to wait for the handler's own transaction, which takes milliseconds
+CHANGED_AT_ONCE = 500  # letters changed in one transaction, for the handler waits for it
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ class DeadLetters:
             last, number = _last(database), 0
             while some := database.execute(
                 "SELECT number FROM dead_letters WHERE number > ? AND number <= ? ORDER BY number LIMIT ?",
-                (number, last, AT_ONCE),
+                (number, last, CHANGED_AT_ONCE),
             ).fetchall():
                 for (number,) in some:
                     yield number
@@ -82,7 +82,7 @@ class DeadLetters:
     def _each(self, statement: str, numbers: Iterable[int]) -> int:
         changed, left = 0, iter(numbers)
         with self._open() as database:
-            while some := list(islice(left, AT_ONCE)):
+            while some := list(islice(left, CHANGED_AT_ONCE)):
                 database.execute("BEGIN IMMEDIATE")
                 changed += database.executemany(statement, [(number,) for number in some]).rowcount
                 database.execute("COMMIT")
@@ -90,7 +90,7 @@ class DeadLetters:
 
     @contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
-        with closing(open_dead_letters(self._path, BUSY)) as database, usable(self._path):
+        with closing(open_dead_letters(self._path, BUSY_TIMEOUT)) as database, usable(self._path):
             yield database
 
 

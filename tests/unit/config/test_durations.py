@@ -48,7 +48,7 @@ def test_a_bare_number_shows_the_right_spelling() -> None:
 
 
 def test_longer_than_go_can_hold() -> None:
-    assert durations.nanoseconds("9223372036854775807ns") == durations.LONGEST
+    assert durations.nanoseconds("9223372036854775807ns") == durations.LONGEST_DURATION
     with pytest.raises(ValueError, match="expected a duration of at most"):
         durations.parse("9223372036854775808ns")
 

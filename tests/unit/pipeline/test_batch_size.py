@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from event_handler.pipeline.batch_size import LONGEST_RAISE, RAISE_AFTER, RECENT, START, BatchSize
+from event_handler.pipeline.batch_size import LONGEST_RAISE, RAISE_AFTER, RECENT, START_BYTES, BatchSize
 
 MOST = 1024 * 1024
 PER_BYTE = 1e-7  # seconds
@@ -41,14 +41,14 @@ class Receiver:
 def test_the_first_batches_are_small_and_quick_answers_double_them_up_to_the_limit_of_the_sink() -> None:
     receiver = Receiver()
     limits = [receiver.size.limit, *(receiver.send() for _ in range(8))]
-    assert limits == [min(START * 2**n, MOST) for n in range(9)]
+    assert limits == [min(START_BYTES * 2**n, MOST) for n in range(9)]
     assert BatchSize(100, lambda: 0.0).limit == 100
 
 
 def test_batches_that_are_not_full_teach_nothing_about_larger_ones() -> None:
     receiver = Receiver()
     receiver.size.answered(100, 0.0, full=False)
-    assert receiver.size.limit == START
+    assert receiver.size.limit == START_BYTES
 
 
 def test_what_is_slow_for_each_byte_is_kept_within_the_time_out_without_meeting_it() -> None:
@@ -56,7 +56,7 @@ def test_what_is_slow_for_each_byte_is_kept_within_the_time_out_without_meeting_
     receiver.per_byte = 0.08 / 200  # seconds; 80 ms an event
     receiver.send_for(3600.0)
     assert receiver.unanswered == 0
-    assert receiver.size.limit >= START / 2
+    assert receiver.size.limit >= START_BYTES / 2
 
 
 def test_a_receiver_that_becomes_slow_is_sent_less_before_it_meets_the_time_out() -> None:

@@ -20,7 +20,7 @@ from event_handler.simulator.credentials import write_cluster_files
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(access, "LOOK_EVERY", 0.005)
+    monkeypatch.setattr(access, "CREDENTIALS_EVERY", 0.005)
     monkeypatch.setattr(access, "TOLD_AFTER", 0.0)
 
 

@@ -45,7 +45,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(login_watch, "POLL", 0.01)
     monkeypatch.setattr(login_watch, "POLL_BULK", 0.01)
     monkeypatch.setattr(login_watch, "SWEEP_EVERY", 0.05)
-    monkeypatch.setattr(login_watch, "LONGEST_WAIT", 0.02)
+    monkeypatch.setattr(login_watch, "LONGEST_LOGIN_WAIT", 0.02)
 
 
 def failures(user: str, count: int, ago: float = 10.0) -> list[bytes]:

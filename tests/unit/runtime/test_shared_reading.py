@@ -43,7 +43,7 @@ ALL = [f"e{number}" for number in range(40)]
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(supervise, "FIRST_PAUSE", 0.001)
     monkeypatch.setattr(fan_out, "PATIENCE", 0.05)
-    monkeypatch.setattr(worker, "FIRST_PAUSE", 0.02)
+    monkeypatch.setattr(worker, "FIRST_ALONE", 0.02)
     monkeypatch.setattr(worker, "BETWEEN", 0.01)
     monkeypatch.setattr(shared_reading, "OPENED_WITHIN", 5.0)
 

@@ -11,7 +11,7 @@ import pytest
 
 from event_handler.errors import ConnectError
 from event_handler.sources import stall_detector
-from event_handler.sources.stall_detector import LONGEST_PAUSE, MARGIN, QUIET, VISIBLE_AFTER, StallDetector
+from event_handler.sources.stall_detector import LONGEST_QUIET, MARGIN, QUIET, VISIBLE_AFTER, StallDetector
 from tests.support.scripted_cluster import ScriptedClient, wire_at
 
 
@@ -47,7 +47,7 @@ async def test_a_log_without_newer_events_is_searched_ever_less_often(clock: Clo
         clock.passed += 10.0
         await watch.look()
     assert len(client.searched) == 8  # after 15, 30, 60 and 120 minutes, then every hour
-    assert client.searched[-1][1] - client.searched[-2][1] == pytest.approx(LONGEST_PAUSE, abs=11.0)
+    assert client.searched[-1][1] - client.searched[-2][1] == pytest.approx(LONGEST_QUIET, abs=11.0)
 
 
 async def test_events_that_may_still_become_a_chunk_are_no_standstill(clock: Clock) -> None:

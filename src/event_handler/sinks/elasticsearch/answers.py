@@ -13,7 +13,7 @@ from event_handler.ports import Delivered, Denied, Partial, Reject, Retry, Verdi
 from event_handler.sinks.answers import REJECTED, judge, readable
 from event_handler.sinks.http import MISCONFIGURED_WAIT, Answer
 
-REASON_LENGTH = (
+REFUSAL_LENGTH = (
     500  # characters of a reason; the longest field name that a mapping takes by default and the words around it
 )
 ALREADY_THERE = (
@@ -63,7 +63,7 @@ def _row(about: About, status: int | range | None = None, kinds: str = "", reaso
 
 # The first row that fits counts. Seen at OpenSearch 2.11, 2.19 and 3.8; Elasticsearch says the same with types of the
 # same names.
-TABLE = (
+REFUSAL_TABLE = (
     _row(About.CLUSTER, 401),  # rights
     _row(About.CLUSTER, 403),  # rights, and blocks of an index
     _row(
@@ -121,7 +121,7 @@ class Refusal:
     cause: str
 
     def about(self) -> About:
-        return next(row.about for row in TABLE if row.fits(self.status, self.kind, self.reason))
+        return next(row.about for row in REFUSAL_TABLE if row.fits(self.status, self.kind, self.reason))
 
     def __str__(self) -> str:
         return f"{self.status} {self.kind}{self.why()}"
@@ -210,7 +210,7 @@ def without_content(reason: str) -> str:
 
 def _clipped(reason: str) -> str:
     text = " ".join(reason.split())
-    return text if len(text) <= REASON_LENGTH else f"{text[: REASON_LENGTH - 1]}…"
+    return text if len(text) <= REFUSAL_LENGTH else f"{text[: REFUSAL_LENGTH - 1]}…"
 
 
 def _denied(reason: str) -> Denied:
@@ -250,4 +250,4 @@ def _cause(cause: object) -> str:
     if inner:
         return inner
     reason = re.split(r"""\[|"|(?<!\w)'""", str(cause.get("reason") or ""), maxsplit=1)[0].strip().rstrip(":")
-    return f"{cause.get('type', '')}: {reason}"[:REASON_LENGTH].rstrip(": ")
+    return f"{cause.get('type', '')}: {reason}"[:REFUSAL_LENGTH].rstrip(": ")

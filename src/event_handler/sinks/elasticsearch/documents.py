@@ -20,9 +20,9 @@ FIRST_SECOND, LAST_SECOND = (
     253_402_300_799.0,
 )  # of the years 1 to 9999; the date format has no others
 OTHER = "teleport_other"  # holds, as JSON text, what does not have its field's type
-SESSION_ID = "teleport_session_id"  # names the recording that an event is from
-RESERVED = frozenset(
-    {"@timestamp", OTHER, SESSION_ID, "addr"}
+SESSION_FIELD = "teleport_session_id"  # names the recording that an event is from
+RESERVED_FIELDS = frozenset(
+    {"@timestamp", OTHER, SESSION_FIELD, "addr"}
 )  # ours, and the parent of `addr.remote`, which must stay an object
 NOTHING = type(None)
 OBJECTS = frozenset({dict})
@@ -34,7 +34,7 @@ TAKEN = {
     Kind.BOOLEAN: frozenset({bool, NOTHING}),
     Kind.OBJECT: OBJECTS,
 }
-TYPES = {name: TAKEN[kind] for name, kind in FIELDS.items() if name not in RESERVED}
+FIELD_TYPES = {name: TAKEN[kind] for name, kind in FIELDS.items() if name not in RESERVED_FIELDS}
 # A path and its value are one term in an index, of 32,766 bytes at most, and a character takes up to four.
 LONGEST_LEAF = 8_000  # characters
 DEEPEST = 16  # levels below a field; both products refuse more than 20 in a document by default
@@ -66,7 +66,7 @@ def document_id(event: Event) -> str:
 def make_document(event: Event, document: Document) -> bytes:
     fields = b'"@timestamp":"%b"' % _stamp(event.time)
     if event.session_id:
-        fields += b',"%b":%b' % (SESSION_ID.encode(), orjson.dumps(event.session_id))
+        fields += b',"%b":%b' % (SESSION_FIELD.encode(), orjson.dumps(event.session_id))
     if document == "message":
         return b'{%b,"message":%b}' % (fields, orjson.dumps(event.body.decode()))
     return _plain(event.body, fields)
@@ -94,7 +94,7 @@ def _plain(body: bytes, fields: bytes) -> bytes:
     other = {
         name: value
         for name, value in own.items()
-        if (careful or type(value) not in TYPES.get(name, ())) and not _fits(name, value, careful)
+        if (careful or type(value) not in FIELD_TYPES.get(name, ())) and not _fits(name, value, careful)
     }
     if not other:
         return with_fields(body, fields)
@@ -105,7 +105,7 @@ def _plain(body: bytes, fields: bytes) -> bytes:
 
 def _fits(name: str, value: Any, careful: bool) -> bool:
     """Whether a mapping with our types takes the field; `careful` looks into objects, which only an odd event needs."""
-    types = TYPES.get(name)
+    types = FIELD_TYPES.get(name)
     if types is None:
         return _is_ordinary(name) and (not careful or _is_harmless(value, 0, DEEPEST))
     if type(value) not in types and not (type(value) is list and all(type(one) in types for one in value)):
@@ -118,7 +118,7 @@ def _is_ordinary(name: str) -> bool:
 
     A dot makes an object of what stands before it, `_` begins names of its own.
     """
-    return bool(name.strip()) and "." not in name and name[0] != "_" and name not in RESERVED
+    return bool(name.strip()) and "." not in name and name[0] != "_" and name not in RESERVED_FIELDS
 
 
 def _is_harmless(value: Any, path: int, deepest: int) -> bool:

@@ -18,7 +18,7 @@ from event_handler.sinks.elasticsearch.answers import refusal_text
 from event_handler.sinks.elasticsearch.template import (
     DATA_STREAM,
     OWNER,
-    VERSION,
+    TEMPLATE_VERSION,
     Product,
     index_template,
     template_name,
@@ -94,7 +94,7 @@ class Installer:
             )
             return
         form = "data stream" if data_stream else "index"
-        log.info("index template installed", template=name, version=VERSION, target=target, form=form)
+        log.info("index template installed", template=name, version=TEMPLATE_VERSION, target=target, form=form)
         await self._tell_if_another_wins(name, target)
         if found.get("data_streams"):
             log.warning(
@@ -118,14 +118,14 @@ class Installer:
                 next_step=f"Delete it to have ours, or set {self._section}.template to none.",
             )
             return False
-        if version > VERSION:
+        if version > TEMPLATE_VERSION:
             log.warning(
                 "the index template is of a newer version, it stays as it is",
                 template=name,
                 version=version,
-                ours=VERSION,
+                ours=TEMPLATE_VERSION,
             )
-        return bool(version < VERSION)
+        return bool(version < TEMPLATE_VERSION)
 
     async def _tell_if_another_wins(self, name: str, target: str) -> None:
         path = f"/_index_template/_simulate_index/{quote(target, safe='')}"

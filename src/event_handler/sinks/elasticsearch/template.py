@@ -8,10 +8,10 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from event_handler.sinks.elasticsearch.documents import OTHER, SESSION_ID
+from event_handler.sinks.elasticsearch.documents import OTHER, SESSION_FIELD
 from event_handler.sinks.elasticsearch.fields import FIELDS, Kind
 
-VERSION = 1  # of the template; more with each change, so that an older one is replaced
+TEMPLATE_VERSION = 1  # of the template; more with each change, so that an older one is replaced
 OWNER = "teleport-event-handler"  # in `_meta.managed_by`; without it a template is the user's own and is left alone
 # Above Elastic's built-in template for `logs-*-*`, which has 100, and below those of its integrations and most users,
 # from 200 on.
@@ -50,7 +50,7 @@ def index_template(target: str, product: Product, *, data_stream: bool) -> dict[
     body: dict[str, Any] = {
         "index_patterns": [target] if data_stream else [target, f"{target}-0*"],  # an alias goes on to `<name>-000001`
         "priority": PRIORITY,
-        "version": VERSION,
+        "version": TEMPLATE_VERSION,
         "_meta": {"managed_by": OWNER, "description": "audit events and session recordings of Teleport"},
         "template": template,
     }
@@ -61,7 +61,7 @@ def _mappings(product: Product) -> dict[str, Any]:
     properties: dict[str, Any] = {
         "@timestamp": {"type": "date"},
         OTHER: {"type": "text"},
-        SESSION_ID: _field(Kind.TEXT, product),
+        SESSION_FIELD: _field(Kind.TEXT, product),
     }
     for name, kind in FIELDS.items():
         within = properties
@@ -70,7 +70,7 @@ def _mappings(product: Product) -> dict[str, Any]:
             within = within.setdefault(parent, {"properties": {}})["properties"]
         within[last] = _field(kind, product)
     return {
-        "_meta": {"managed_by": OWNER, "version": VERSION},
+        "_meta": {"managed_by": OWNER, "version": TEMPLATE_VERSION},
         "dynamic": False,  # an unknown field is kept, and neither found by searches nor a reason to refuse its event
         "date_detection": False,
         "properties": properties,

@@ -23,7 +23,7 @@ from event_handler.teleport.transport.connector import SERVER_NAME, Connector, e
 from event_handler.teleport.transport.frames import PREFIX, FrameJoiner, split_messages
 from event_handler.teleport.wire.beginning import Beginning
 
-KEEPALIVE = 61.0  # seconds; servers close connections that ping more often than once a minute
+PING_EVERY = 61.0  # seconds; servers close connections that ping more often than once a minute
 KEEPALIVE_TIMEOUT = 180.0  # seconds, as Teleport's own clients wait
 STREAM_WINDOW = 512 * 1024  # bytes; 5 MiB/s a stream over 100 ms, where the default of 64 KiB would be 640 KiB/s
 # at a time: 100 recordings, the most that may be asked for, with the chunks, listings and pages of the audit log
@@ -36,14 +36,14 @@ LARGEST_MESSAGE = (
     32 * 1024 * 1024
 )  # bytes; Fluentd's input takes no more by default, and an event takes 7 times its size on its way
 KEPT_OF_LARGE = 64 * 1024  # bytes of a larger one; what tells which event it is stands first
-PIECE = 256 * 1024  # bytes of it read at a time; less than a stream's window
+WRITE_PIECE = 256 * 1024  # bytes of it read at a time; less than a stream's window
 IGNORED = (  # RFC 9113 allows a server to send them at any time, and gRPC has no use for them
     h2.events.AlternativeServiceAvailable,
     h2.events.InformationalResponseReceived,
     h2.events.UnknownFrameReceived,
 )
 
-LOST = "It is connected to again; if that happens often, look at the Auth servers' logs and at what is on the way."
+LOST_HINT = "It is connected to again; if that happens often, look at the Auth servers' logs and at what is on the way."
 NOT_HTTP2 = "the server has ended it, or does not keep to HTTP/2"  # the library does not tell one from the other
 
 
@@ -142,7 +142,7 @@ class _EnteredChannel(Channel):
             port=443,
             codec=_RawCodec(),
             config=Configuration(
-                _keepalive_time=KEEPALIVE,
+                _keepalive_time=PING_EVERY,
                 _keepalive_timeout=KEEPALIVE_TIMEOUT,
                 _keepalive_permit_without_calls=True,
                 _http2_max_pings_without_data=0,
@@ -296,7 +296,7 @@ class Connection:
         if self._channel.in_use and not isinstance(error, OSError):
             return RpcError(call, "INTERNAL", f"the answer cannot be read ({text})")
         return ConnectError(
-            f"the connection to Teleport at {self._connector.address} was lost during {call} ({text})", LOST
+            f"the connection to Teleport at {self._connector.address} was lost during {call} ({text})", LOST_HINT
         )
 
 
@@ -306,7 +306,7 @@ async def _beginning(stream: Stream[bytes, bytes], size: int, timer: asyncio.Tim
     left = size - KEPT_OF_LARGE
     while left:
         timer.reschedule(asyncio.get_running_loop().time() + STALL_TIMEOUT)
-        left -= len(await stream._stream.recv_data(min(left, PIECE)))
+        left -= len(await stream._stream.recv_data(min(left, WRITE_PIECE)))
     return Beginning.of(beginning, size)
 
 

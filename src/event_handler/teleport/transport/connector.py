@@ -27,7 +27,7 @@ HEAD_START = 1.0  # seconds before the next way is tried beside one that neither
 TLS_TIMEOUT = 15.0  # seconds; the Proxy's own limit for a handshake
 HOSTNAME_MISMATCH = 62  # OpenSSL's X509_V_ERR_HOSTNAME_MISMATCH
 OUT_OF_TIME = (9, 10)  # X509_V_ERR_CERT_NOT_YET_VALID and _HAS_EXPIRED
-REFUSALS = (
+REFUSING_WORDS = (
     "certificate",
     "unknown ca",
     "access denied",
@@ -157,7 +157,7 @@ def explain_tls(error: OSError, address: str, ours: Credentials) -> ConnectError
         return _explain_certificate(error, address, ours)
     if "expired" in text:
         return _explain_expired(address, ours)
-    if any(words in text for words in REFUSALS):
+    if any(words in text for words in REFUSING_WORDS):
         return ConnectError(
             f"Teleport at {address} refused our certificate{reason_of(error)} from {ours.source}",
             "Check that the identity belongs to this cluster, and make it again if the cluster's authority was "

@@ -22,7 +22,7 @@ from event_handler.teleport.transport.stream import Stream
 from event_handler.teleport.transport.tls_stream import public_context, start_tls
 
 FIND_TIMEOUT = 10.0  # seconds
-ANSWER_LIMIT = 1024 * 1024  # bytes; a real answer has some 2 KiB
+DISCOVERY_LIMIT = 1024 * 1024  # bytes; a real answer has some 2 KiB
 TUNNEL_PORT = 3024
 WEB_PORT = 443
 TUNNEL_VARIABLE = "TELEPORT_TUNNEL_PUBLIC_ADDR"
@@ -69,8 +69,8 @@ async def _get(stream: Stream, address: str) -> bytes:
     answer = bytearray()
     while piece := await stream.read():
         answer += piece
-        if len(answer) > ANSWER_LIMIT:
-            raise ConnectionError(f"its answer is larger than {ANSWER_LIMIT // 1024} KiB")
+        if len(answer) > DISCOVERY_LIMIT:
+            raise ConnectionError(f"its answer is larger than {DISCOVERY_LIMIT // 1024} KiB")
     return bytes(answer)
 
 

@@ -15,7 +15,7 @@ import structlog
 
 CHUNK = 256 * 1024  # bytes of one read; larger ones are no faster and cost memory
 FINISH_TIMEOUT = 2.0  # seconds for saying goodbye to a peer that does not read any more
-HEAD_LIMIT = 16 * 1024  # bytes of an HTTP answer's head; real ones have some hundred
+PROXY_HEAD_LIMIT = 16 * 1024  # bytes of an HTTP answer's head; real ones have some hundred
 
 log = structlog.get_logger()
 _pumps: set[asyncio.Task[None]] = set()  # the event loop itself keeps weak references only
@@ -73,12 +73,12 @@ async def read_exactly(stream: Stream, size: int) -> bytes:
 async def read_head(stream: Stream) -> bytes:
     """Read the head of an HTTP answer up to its empty line, byte by byte: what follows belongs to the next layer.
 
-    Raises ConnectionError when the stream ends before, or the head is larger than HEAD_LIMIT.
+    Raises ConnectionError when the stream ends before, or the head is larger than PROXY_HEAD_LIMIT.
     """
     head = bytearray()
     while not head.endswith(b"\r\n\r\n"):
-        if len(head) >= HEAD_LIMIT:
-            raise ConnectionError(f"its answer has no end within {HEAD_LIMIT // 1024} KiB")
+        if len(head) >= PROXY_HEAD_LIMIT:
+            raise ConnectionError(f"its answer has no end within {PROXY_HEAD_LIMIT // 1024} KiB")
         head += await read_exactly(stream, 1)
     return bytes(head)
 

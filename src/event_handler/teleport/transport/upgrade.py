@@ -28,7 +28,7 @@ TUNNEL_PROTOCOL = "teleport-reversetunnel"  # ALPN name that every Proxy knows
 WITH_PINGS, WITHOUT_PINGS = "alpn-ping", "alpn"  # pings keep load balancers from closing an idle connection
 ACCEPT_SUFFIX = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455, 1.3
 FORCED = "TELEPORT_TLS_ROUTING_CONN_UPGRADE"
-MODE = "TELEPORT_TLS_ROUTING_CONN_UPGRADE_MODE"
+MODE_VARIABLE = "TELEPORT_TLS_ROUTING_CONN_UPGRADE_MODE"
 
 _YES = frozenset({"yes", "yeah", "y", "true", "1", "on"})
 _NO = frozenset({"no", "nope", "n", "false", "0", "off"})
@@ -124,7 +124,7 @@ async def _test(address: str, insecure: bool) -> bool:
 
 async def open_upgraded(address: str, *, insecure_proxy: bool) -> Stream:
     """Connect to `address` and have the Proxy take the connection over. Raises ConnectError."""
-    legacy = os.environ.get(MODE, "").strip().lower() == "legacy"
+    legacy = os.environ.get(MODE_VARIABLE, "").strip().lower() == "legacy"
     for kind in (WITHOUT_PINGS,) if legacy else (WITH_PINGS, WITHOUT_PINGS):
         if stream := await _request(address, kind, insecure_proxy, legacy=legacy):
             return stream

@@ -6,7 +6,7 @@ import orjson
 import pytest
 
 from event_handler.ports import Delivered, Partial, Reject, Retry, Split
-from event_handler.sinks.elasticsearch.answers import REASON_LENGTH, judge_bulk, without_content
+from event_handler.sinks.elasticsearch.answers import REFUSAL_LENGTH, judge_bulk, without_content
 from event_handler.sinks.http import Answer
 
 SHARDS = (
@@ -177,7 +177,7 @@ def test_a_field_with_a_long_name_is_named_in_full() -> None:
     name = ".".join(["a_long_part_of_a_name"] * 15)
     reason = f"object mapping for [{name}] tried to parse field [x] as object, but found a concrete value"
     assert name in without_content(reason)
-    assert len(without_content(f"field [{'n' * 2000}]")) == REASON_LENGTH
+    assert len(without_content(f"field [{'n' * 2000}]")) == REFUSAL_LENGTH
 
 
 def caused(cause: dict[str, object]) -> Answer:
