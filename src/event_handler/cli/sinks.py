@@ -16,15 +16,11 @@ from event_handler import redact
 from event_handler.cli.command_line import Command
 from event_handler.config.load import load
 from event_handler.config.model import secrets
-from event_handler.config.option import setting_of
-from event_handler.config.per_sink import PerSink
-from event_handler.config.spelling import allowed, shown
+from event_handler.config.sink_reference import rows
 from event_handler.errors import SinkError, UsageError
 from event_handler.event import Event
 from event_handler.ports import Delivered, Partial, Sink, Verdict
 from event_handler.runtime.sinks import planned_sinks
-from event_handler.setting import Options
-from event_handler.sinks.http_options import HttpOptions
 from event_handler.sinks.registry import sink_type, sink_types
 
 TEST_TYPE = "teleport-event-handler.test"  # no type of Teleport's, so that nobody takes it for an event of the cluster
@@ -45,11 +41,9 @@ def list_types() -> None:
 @sinks.command("describe", cls=Command, help="Print every option of a type, with its default.")
 @click.argument("name", metavar="TYPE")
 def describe(name: str) -> None:
-    kind = sink_type(name)
-    click.echo(f'{kind.summary}\n\n[sinks.NAME]\ntype = "{name}"\n')
-    for model in (kind.options, PerSink):
-        for field in sorted(model.model_fields, key=lambda field: _rank(model, field)):
-            click.echo(_option(model, field))
+    click.echo(f'{sink_type(name).summary}\n\n[sinks.NAME]\ntype = "{name}"\n')
+    for row in rows(name):
+        click.echo(f"{row.key:<22} {row.kind:<9} {row.help} (default: {row.default})")
 
 
 @sinks.command("test", cls=Command, help="Send one marked event to each sink of a configuration, or to one of them.")
@@ -100,23 +94,3 @@ def _in_words(verdict: Verdict) -> str:
     if isinstance(verdict, Partial):
         return next(iter(verdict.rejected.values()), verdict.reason)
     return verdict.reason
-
-
-def _rank(model: type[Options], field: str) -> tuple[bool, bool]:
-    """What must be set first, what all sinks over HTTP have last."""
-    return not setting_of(model, field).required, field in HttpOptions.model_fields
-
-
-def _option(model: type[Options], field: str) -> str:
-    setting, info = setting_of(model, field), model.model_fields[field]
-    if setting.required:
-        default = "required"
-    elif setting.unset:
-        default = f"default: {setting.unset}"
-    elif info.default in ("", None, ()):
-        default = "default: none"
-    else:
-        default = f"default: {shown(setting, info.default)}"
-    range_ = allowed(setting.kind, info)
-    more = f"; {range_}" if setting.kind in ("choice", "number", "duration") and range_ else ""
-    return f"{field.replace('_', '-'):<22} {setting.kind:<9} {setting.help} ({default}{more})"
