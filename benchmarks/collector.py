@@ -41,8 +41,7 @@ class Tally:
     octets: int = 0
 
     def take(self, body: bytes) -> None:
-        parsed = orjson.loads(body)
-        events = parsed if isinstance(parsed, list) else [parsed]
+        events = events_of(body)
         complete = len(self.ids) >= self.expected
         self.ids.update([event["uid"] for event in events])
         self.events += len(events)
@@ -57,6 +56,14 @@ class Tally:
     def summary(self) -> dict[str, Any]:
         counts = {"events": self.events, "different": len(self.ids), "requests": self.requests, "bytes": self.octets}
         return counts | {"lags": self.lags, "monotonic": monotonic()}
+
+
+def events_of(body: bytes) -> list[Any]:
+    """One event, an array of them, or objects one after the other that each hold one, as Splunk takes them."""
+    if body.startswith(b'{"time":'):
+        return [orjson.loads(line)["event"] for line in body.splitlines()]
+    parsed = orjson.loads(body)
+    return parsed if isinstance(parsed, list) else [parsed]
 
 
 class Receiver(asyncio.Protocol):

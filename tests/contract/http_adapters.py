@@ -17,7 +17,10 @@ from event_handler.sinks.datadog import DatadogOptions, DatadogSink
 from event_handler.sinks.elasticsearch import ElasticsearchOptions, ElasticsearchSink
 from event_handler.sinks.fluentd import FluentdOptions, FluentdSink
 from event_handler.sinks.http import KEEPALIVE, REQUEST_TIMEOUT, Compression, TlsFiles
+from event_handler.sinks.panther import PantherOptions, PantherSink
 from event_handler.sinks.splunk_hec import SplunkHecOptions, SplunkHecSink
+from event_handler.sinks.sumologic import SumologicOptions, SumologicSink
+from event_handler.sinks.webhook import Body, WebhookOptions, WebhookSink
 from tests.contract.receiver import Receiver, Reply, Request
 
 DOCUMENTS: tuple[Literal["message", "plain"], ...] = ("message", "plain")
@@ -26,6 +29,7 @@ FLUENTD: tuple[tuple[str, Literal["single", "array"], Compression], ...] = (
     ("array", "array", "none"),
     ("array-gzip", "array", "gzip"),
 )
+BODIES: tuple[Body, ...] = ("single", "array", "ndjson")
 Build = Callable[
     [str, TlsFiles, float, float], Sink
 ]  # URL without a path, files, request time-out and keep-alive in seconds
@@ -161,6 +165,44 @@ def _datadog(url: str, files: TlsFiles, timeout: float, keepalive: float) -> Sin
     return DatadogSink(options, "datadog", "sinks.datadog", keepalive=keepalive)
 
 
+def _webhook(body: Body, url: str, files: TlsFiles, timeout: float, keepalive: float) -> Sink:
+    options = WebhookOptions(
+        url=f"{url}/hook",
+        body=body,
+        bearer="a-bearer-token",
+        ca=files.ca,
+        cert=files.cert,
+        key=files.key,
+        timeout=timeout,
+        compression="none" if body == "single" else "gzip",
+    )
+    return WebhookSink(options, "hook", "sinks.hook", keepalive=keepalive)
+
+
+def _panther(url: str, files: TlsFiles, timeout: float, keepalive: float) -> Sink:
+    options = PantherOptions(
+        url=f"{url}/http/source", bearer="token", ca=files.ca, cert=files.cert, key=files.key, timeout=timeout
+    )
+    return PantherSink(options, "panther", "sinks.panther", keepalive=keepalive)
+
+
+def _sumologic(url: str, files: TlsFiles, timeout: float, keepalive: float) -> Sink:
+    options = SumologicOptions(
+        url=f"{url}/receiver/v1/http/secret",
+        category="teleport/audit",
+        ca=files.ca,
+        cert=files.cert,
+        key=files.key,
+        timeout=timeout,
+        compression="none",
+    )
+    return SumologicSink(options, "sumo", "sinks.sumo", keepalive=keepalive)
+
+
+def _line_ids(request: Request) -> list[str]:
+    return [orjson.loads(line)["uid"] for line in request.body.splitlines()]
+
+
 ADAPTERS = [
     *(
         HttpAdapter(
@@ -198,4 +240,18 @@ ADAPTERS = [
         "sinks.datadog",
         packs=True,
     ),
+    *(
+        HttpAdapter(
+            f"webhook-{body}",
+            partial(_webhook, body),
+            _line_ids if body == "ndjson" else _fluentd_ids,
+            lambda _: Reply(200, b"ok"),
+            False,
+            "sinks.hook",
+            packs=body != "single",
+        )
+        for body in BODIES
+    ),
+    HttpAdapter("panther", _panther, _line_ids, lambda _: Reply(200, b"ok"), False, "sinks.panther", packs=True),
+    HttpAdapter("sumologic", _sumologic, _line_ids, lambda _: Reply(200), False, "sinks.sumo"),
 ]

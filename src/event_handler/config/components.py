@@ -45,7 +45,7 @@ class ConfiguredSink:
         found = {"type": self.type}
         for part in (self.options, self.chosen):
             for name, info in type(part).model_fields.items():
-                if (value := getattr(part, name)) != info.default:
+                if (value := getattr(part, name)) != info.get_default(call_default_factory=True):
                     found[name] = shown(setting_of(type(part), name), value)
         return found
 

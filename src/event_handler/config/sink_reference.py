@@ -48,12 +48,13 @@ def _rank(model: type[Options], field: str) -> tuple[bool, bool]:
 
 
 def _default(model: type[Options], field: str) -> str:
-    setting, value = setting_of(model, field), model.model_fields[field].default
+    setting = setting_of(model, field)
+    value = model.model_fields[field].get_default(call_default_factory=True)
     if setting.required:
         return "required"
     if setting.unset:
         return setting.unset
-    return "none" if value in ("", None, ()) else shown(setting, value)
+    return "none" if value in ("", None, (), {}) else shown(setting, value)
 
 
 if __name__ == "__main__":

@@ -49,6 +49,8 @@ def secret_parts(made: Described, value: Any) -> list[str]:
     """The texts in a value that may be shown nowhere."""
     if not value:
         return []
+    if made.kind == "table":
+        return list(map(str, value.values())) if made.secret else []
     return [value] if made.secret else parts(value) if made.kind == "url" else []
 
 
