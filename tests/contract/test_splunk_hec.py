@@ -130,11 +130,11 @@ async def test_events_count_as_delivered_when_the_indexers_have_them() -> None:
 
 
 async def test_what_is_not_acknowledged_in_time_is_sent_again() -> None:
-    async with collector(Indexers(), acknowledge=True, acknowledge_timeout=1.0) as (_, sink):
+    async with collector(Indexers(), acknowledge=True, acknowledge_timeout=2.0) as (_, sink):
         said = await verdict(sink)
     assert isinstance(said, Retry)
     assert said.unanswered
-    assert "did not acknowledge events within 1 s" in said.reason
+    assert "did not acknowledge events within 2 s" in said.reason
 
 
 async def test_a_number_that_is_given_again_frees_who_waited_for_it() -> None:

@@ -67,7 +67,7 @@ class SplunkHecOptions(HttpOptions):
         bool, Setting("flag", "count events as delivered only when the indexers have acknowledged them")
     ] = False
     acknowledge_timeout: Annotated[
-        float, Setting("duration", "time after which what is not acknowledged is sent again"), Field(ge=1.0)
+        float, Setting("duration", "time after which what is not acknowledged is sent again"), Field(ge=2.0)
     ] = 300.0
 
 

@@ -1,0 +1,100 @@
+"""The real process delivers straight to receivers over HTTP, all from one reading, through kills and refusals."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from tests.contract.receiver import Reply, Request, receiving
+from tests.e2e.processes import DAYS, handler, simulated
+
+KILLS = 3
+TABLES = """
+[sinks.splunk]
+type = "splunk-hec"
+url = "{url}"
+token-file = "{directory}/token"
+acknowledge = true
+acknowledge-timeout = "5s"
+
+[sinks.datadog]
+type = "datadog"
+url = "{url}/api/v2/logs"
+api-key = "0123456789abcdef"
+
+[sinks.panther]
+type = "panther"
+url = "{url}/panther"
+bearer = "a-bearer-token"
+"""
+
+
+class Receivers:
+    """All of them at one address. Every tenth answer is a refusal; half of what Splunk takes is acknowledged late."""
+
+    def __init__(self) -> None:
+        self.answers = self.number = 0
+        self.taken: dict[str, list[str]] = {"splunk": [], "datadog": [], "panther": []}
+        self.waiting: dict[int, list[str]] = {}  # taken by Splunk and not acknowledged
+        self.asked: dict[int, int] = {}
+
+    def __call__(self, request: Request) -> Reply:
+        self.answers += 1
+        if self.answers % 10 == 0:
+            return Reply(503)
+        if request.target.startswith("/services/collector/ack"):
+            return self.acknowledged(json.loads(request.body)["acks"])
+        if request.target == "/services/collector/event":
+            self.number += 1
+            self.waiting[self.number] = [json.loads(line)["event"]["uid"] for line in request.body.splitlines()]
+            return Reply(200, json.dumps({"code": 0, "text": "Success", "ackId": self.number}).encode())
+        name = "panther" if request.target == "/panther" else "datadog"
+        events = request.body.splitlines() if name == "panther" else [json.dumps(e) for e in json.loads(request.body)]
+        self.taken[name] += [json.loads(event)["uid"] for event in events]
+        return Reply(202)
+
+    def acknowledged(self, numbers: list[int]) -> Reply:
+        said = {}
+        for number in numbers:
+            self.asked[number] = self.asked.get(number, 0) + 1
+            said[str(number)] = number in self.waiting and self.asked[number] > number % 2
+            if said[str(number)]:
+                self.taken["splunk"] += self.waiting.pop(number)
+        return Reply(200, json.dumps({"acks": said}).encode())
+
+
+async def test_nothing_is_lost_on_the_way_to_any_of_them(tmp_path: Path) -> None:
+    receivers = Receivers()
+    (tmp_path / "token").write_text("0e1c2b3a-0000-4000-8000-00000000hec1\n")
+    async with (
+        receiving(receivers, None) as receiver,
+        simulated(tmp_path / "sim", "--events=4000", "--mode=bulk") as ready,
+    ):
+        config = tmp_path / "handler.toml"
+        config.write_text(
+            f'storage = "{tmp_path}/storage"\nno-session-recordings = true\n'
+            f'[teleport]\naddr = "{ready["address"]}"\nidentity = "{ready["identity"]}"\n'
+            + TABLES.format(url=receiver.url, directory=tmp_path)
+        )
+        start = f"--start-time={datetime.now(UTC) - timedelta(days=DAYS):%Y-%m-%dT%H:%M:%SZ}"
+        for kill in range(KILLS):
+            before = receivers.answers
+            process = await handler(config, start, stderr=asyncio.subprocess.DEVNULL)
+            async with asyncio.timeout(60):
+                while receivers.answers < before + 6 + 2 * kill and process.returncode is None:
+                    await asyncio.sleep(0.01)
+            if process.returncode is None:
+                process.kill()
+            await process.wait()
+        process = await handler(config, start, "--exit-on-last-event")
+        _, errors = await process.communicate()
+        assert process.returncode == 0, errors.decode()[-3000:]
+    manifest = json.loads((tmp_path / "sim" / "manifest.json").read_text())
+    for name, ids in receivers.taken.items():
+        assert set(ids) == set(manifest["events"]), name
+    text = errors.decode()
+    assert "00000000hec1" not in text
+    assert "0123456789abcdef" not in text
+    assert "a-bearer-token" not in text
