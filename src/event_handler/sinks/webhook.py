@@ -21,8 +21,8 @@ from event_handler.sinks.http_login import HEADER_NAME, Login, LoginOptions
 from event_handler.sinks.registry import SinkType
 
 AGE = 0.2  # seconds an incomplete batch waits for more events
-MOST_EVENTS = 500  # of a request; more brings nothing and makes a lost answer dearer
-MOST_BYTES = 1024 * 1024  # of a request; most services take no more
+REQUEST_EVENTS = 500  # of a request; more brings nothing and makes a lost answer dearer
+REQUEST_BYTES = 1024 * 1024  # of a request; most services take no more
 
 Body = Literal["single", "array", "ndjson"]
 CONTENT_TYPES = {"single": "application/json", "array": "application/json", "ndjson": "application/x-ndjson"}
@@ -40,10 +40,12 @@ class WebhookOptions(LoginOptions):
         dict[str, str],
         Setting("table", "headers of every request; never shown, for they may hold a secret", secret=True),
     ] = Field(default_factory=dict, repr=False)
-    max_events: Annotated[int, Setting("number", "events of a request at most"), Field(ge=1, le=10_000)] = MOST_EVENTS
+    max_events: Annotated[int, Setting("number", "events of a request at most"), Field(ge=1, le=10_000)] = (
+        REQUEST_EVENTS
+    )
     max_bytes: Annotated[
         int, Setting("number", "bytes of the events of a request at most"), Field(ge=1000, le=100 * 1024 * 1024)
-    ] = MOST_BYTES
+    ] = REQUEST_BYTES
 
 
 class WebhookSink:
