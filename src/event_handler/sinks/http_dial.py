@@ -191,8 +191,9 @@ async def _carry(*ends: _Stream) -> None:
             async with asyncio.timeout(GOODBYE):
                 await asyncio.gather(writer.wait_closed(), other_writer.wait_closed(), return_exceptions=True)
         finally:
-            writer.transport.abort()
-            other_writer.transport.abort()
+            for one in (writer, other_writer):
+                with contextlib.suppress(AttributeError):  # Python 3.11.2: a TLS transport that is closed already
+                    one.transport.abort()
 
 
 async def _connect(connected: socket.socket, proxy: ProxyServer, target: str) -> None:
