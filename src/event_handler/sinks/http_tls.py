@@ -58,10 +58,11 @@ class Tls:
         self._look_at = 0.0
 
     def _signature(self) -> tuple[tuple[int, int, int] | None, ...]:
-        return tuple(_stamp(Path(file)) for file in (self.files.ca, self.files.cert, self.files.key) if file)
+        return tuple(file_stamp(Path(file)) for file in (self.files.ca, self.files.cert, self.files.key) if file)
 
 
-def _stamp(file: Path) -> tuple[int, int, int] | None:
+def file_stamp(file: Path) -> tuple[int, int, int] | None:
+    """What differs once a file was written or replaced; None while it cannot be looked at."""
     try:
         status = file.stat()
     except OSError:

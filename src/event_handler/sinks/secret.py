@@ -8,6 +8,7 @@ import structlog
 
 from event_handler import redact
 from event_handler.errors import SinkError
+from event_handler.sinks.http_tls import file_stamp
 
 LARGEST = 16 * 1024  # bytes; a longer file is not a token
 
@@ -23,7 +24,7 @@ class Secret:
     def __init__(self, value: str, file: str, option: str) -> None:
         self._option = option
         self._file = file
-        self._stamp: tuple[int, int, int] = (0, 0, 0)
+        self._stamp: tuple[int, int, int] | None = None
         if bool(value) == bool(file):
             which = "both set" if value else "missing"
             raise SinkError(f"{option} and {option}-file are {which}", "Set one of them.")
@@ -31,24 +32,18 @@ class Secret:
 
     def changed(self) -> bool:
         """Look at the file, and return whether the secret is another one now."""
-        if not self._file:
+        if not self._file or self._stamp == file_stamp(Path(self._file)):
             return False
+        before = self.value
         try:
-            if self._stamp == self._look():
-                return False
-            before, self.value = self.value, self._read()
-        except (OSError, SinkError) as error:
+            self.value = self._read()
+        except SinkError as error:
             log.warning("the file of a secret cannot be read, the old one stays", option=self._option, error=str(error))
-            return False
         return self.value != before
 
-    def _look(self) -> tuple[int, int, int]:
-        found = Path(self._file).stat()
-        return found.st_mtime_ns, found.st_size, found.st_ino
-
     def _read(self) -> str:
+        self._stamp = file_stamp(Path(self._file))
         try:
-            self._stamp = self._look()
             text = Path(self._file).read_bytes()[: LARGEST + 1].decode().strip()
         except (OSError, UnicodeDecodeError) as error:
             reason = error.strerror if isinstance(error, OSError) else "it is not text"
