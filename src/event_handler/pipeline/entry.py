@@ -77,6 +77,6 @@ def finish(entries: list[Entry]) -> dict[CheckpointTracker, None]:
     touched: dict[CheckpointTracker, None] = {}
     for entry in entries:
         span = entry.span
-        span.pending -= 1
+        span.finish(1)
         touched[span.tracker.root] = None
     return touched

@@ -15,6 +15,7 @@ from event_handler.event import Event
 from event_handler.ports import Delivered, Denied, Limits, Partial, Retry, Verdict
 from event_handler.setting import Setting
 from event_handler.sinks.answers import judge
+from event_handler.sinks.fields import session_field, with_fields
 from event_handler.sinks.http import KEEPALIVE, HttpClient, endpoint
 from event_handler.sinks.http_options import HttpOptions
 from event_handler.sinks.registry import SinkType
@@ -114,9 +115,9 @@ class DatadogSink:
     def _document(self, event: Event) -> bytes:
         """The event's own fields behind those that Datadog reserves; `timestamp` is in milliseconds."""
         status = b"error" if FAILED in event.body else b"info"
-        session = b'"teleport_session_id":%b,' % orjson.dumps(event.session_id) if event.session_id else b""
-        head = b'{%b%b"status":"%b","timestamp":%d' % (self._same, session, status, round(event.time * 1000))
-        return head + (b"}" if event.body == b"{}" else b"," + event.body[1:])
+        session = session_field(event.session_id) + b"," if event.session_id else b""
+        fields = b'%b%b"status":"%b","timestamp":%d' % (self._same, session, status, round(event.time * 1000))
+        return with_fields(event.body, fields)
 
     async def reopen(self) -> None:
         self._client.reload()

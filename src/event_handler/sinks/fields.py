@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
+import orjson
+
+SESSION_FIELD = "teleport_session_id"  # no field of Teleport's
+
 
 def with_fields(body: bytes, fields: bytes) -> bytes:
     """Return the JSON object `body` with `fields` (`"name":value,…`) before its own."""
     return b"{" + fields + (b"}" if body == b"{}" else b"," + body[1:])
+
+
+def session_field(session_id: str) -> bytes:
+    """The field by which every sink names the recording that an event is from."""
+    return b'"%b":%b' % (SESSION_FIELD.encode(), orjson.dumps(session_id))

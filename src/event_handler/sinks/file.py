@@ -14,14 +14,13 @@ from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import quote
 
-import orjson
 from pydantic import Field
 
 from event_handler.errors import SinkError
 from event_handler.event import Event
 from event_handler.ports import Delivered, Limits, Retry, Verdict
 from event_handler.setting import Options, Seconds, Setting
-from event_handler.sinks.fields import with_fields
+from event_handler.sinks.fields import session_field, with_fields
 from event_handler.sinks.lines import LineFile, LineStream
 from event_handler.sinks.registry import SinkType
 from event_handler.thread import WorkerThread
@@ -108,8 +107,7 @@ class FileSink:
         session_id = events[0].session_id
         bodies = [event.body for event in events]
         if session_id and not self._session_path:
-            mark = b'"teleport_session_id":%b' % orjson.dumps(session_id)
-            bodies = [with_fields(body, mark) for body in bodies]
+            bodies = [with_fields(body, session_field(session_id)) for body in bodies]
         return await self._worker.run(self._append, session_id, b"\n".join(bodies) + b"\n")
 
     def _append(self, session_id: str, lines: bytes) -> Verdict:

@@ -19,6 +19,7 @@ from event_handler.event import Event
 from event_handler.ports import Delivered, Denied, Limits, Partial, Reject, Retry, Split, Verdict
 from event_handler.setting import Setting
 from event_handler.sinks.answers import judge, readable
+from event_handler.sinks.fields import session_field
 from event_handler.sinks.http import KEEPALIVE, MISCONFIGURED_WAIT, Answer, HttpClient, endpoint, retry_seconds
 from event_handler.sinks.http_options import HttpOptions
 from event_handler.sinks.registry import SinkType
@@ -128,7 +129,7 @@ class SplunkHecSink:
         session = events[0].session_id
         before, after = self._audit, b"}"
         if session:
-            before, after = self._session, b',"fields":{"teleport_session_id":%b}}' % orjson.dumps(session)
+            before, after = self._session, b',"fields":{%b}}' % session_field(session)
         return b"\n".join(b'{"time":%.3f,%b%b%b' % (event.time, before, event.body, after) for event in events)
 
     async def reopen(self) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Literal
 
-import orjson
 from pydantic import Field
 
 from event_handler.errors import SinkError
@@ -16,6 +15,7 @@ from event_handler.event import Event
 from event_handler.ports import Limits, Retry, Verdict
 from event_handler.setting import Setting
 from event_handler.sinks.answers import judge
+from event_handler.sinks.fields import session_field, with_fields
 from event_handler.sinks.http import KEEPALIVE, HttpClient, endpoint
 from event_handler.sinks.http_login import HEADER_NAME, Login, LoginOptions
 from event_handler.sinks.registry import SinkType
@@ -112,8 +112,7 @@ def with_session(event: Event) -> bytes:
     """The body of an event; one of a recording names its session before its own fields."""
     if not event.session_id:
         return event.body
-    head = b'{"teleport_session_id":%b' % orjson.dumps(event.session_id)
-    return head + (b"}" if event.body == b"{}" else b"," + event.body[1:])
+    return with_fields(event.body, session_field(event.session_id))
 
 
 def checked_headers(given: Mapping[str, str], section: str) -> dict[str, str]:

@@ -203,12 +203,12 @@ class SqliteStore:
         with self._together():
             ids = self._write(group)
         self._ids = ids
-        moved = any(map(keys.position_of, group.checkpoints)) or (
-            group.progress is not None and any(keys.positions_of(group.progress))
-        )
-        if group.start is not None or (self._unsettled and moved):
-            settled = self._settle()
-            self._unsettled = self._unsettled and not (settled and moved)
+        if self._unsettled or group.start is not None:
+            moved = any(map(keys.position_of, group.checkpoints)) or (
+                group.progress is not None and any(keys.positions_of(group.progress))
+            )
+            if (moved or group.start is not None) and self._settle() and moved:
+                self._unsettled = False
 
     def _write(self, group: Commit) -> int:
         """Return how many ids of delivered events are remembered then."""

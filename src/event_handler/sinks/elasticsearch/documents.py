@@ -12,7 +12,7 @@ import orjson
 from event_handler.event import Event
 from event_handler.sinks.elasticsearch.fields import FIELDS, Kind
 from event_handler.sinks.elasticsearch.options import Document
-from event_handler.sinks.fields import with_fields
+from event_handler.sinks.fields import SESSION_FIELD, session_field, with_fields
 
 LONGEST_ID = 512  # bytes that an `_id` may have
 FIRST_SECOND, LAST_SECOND = (
@@ -20,7 +20,6 @@ FIRST_SECOND, LAST_SECOND = (
     253_402_300_799.0,
 )  # of the years 1 to 9999; the date format has no others
 OTHER = "teleport_other"  # holds, as JSON text, what does not have its field's type
-SESSION_FIELD = "teleport_session_id"  # names the recording that an event is from
 RESERVED_FIELDS = frozenset(
     {"@timestamp", OTHER, SESSION_FIELD, "addr"}
 )  # ours, and the parent of `addr.remote`, which must stay an object
@@ -66,7 +65,7 @@ def document_id(event: Event) -> str:
 def make_document(event: Event, document: Document) -> bytes:
     fields = b'"@timestamp":"%b"' % _stamp(event.time)
     if event.session_id:
-        fields += b',"%b":%b' % (SESSION_FIELD.encode(), orjson.dumps(event.session_id))
+        fields += b"," + session_field(event.session_id)
     if document == "message":
         return b'{%b,"message":%b}' % (fields, orjson.dumps(event.body.decode()))
     return _plain(event.body, fields)

@@ -8,8 +8,9 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from event_handler.sinks.elasticsearch.documents import OTHER, SESSION_FIELD
+from event_handler.sinks.elasticsearch.documents import OTHER
 from event_handler.sinks.elasticsearch.fields import FIELDS, Kind
+from event_handler.sinks.fields import SESSION_FIELD
 
 TEMPLATE_VERSION = 1  # of the template; more with each change, so that an older one is replaced
 OWNER = "teleport-event-handler"  # in `_meta.managed_by`; without it a template is the user's own and is left alone
