@@ -166,7 +166,8 @@ async def measure(requests: int, runs: int, delay_ms: float) -> dict[str, tuple[
     async with AsyncExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         _, url = await stack.enter_async_context(stage.collector(directory, f"--delay-ms={delay_ms}"))
-        files = TlsFiles(*(str(directory / name) for name in ("ca.crt", "client.crt", "client.key")))
+        ca, cert, key = (str(directory / name) for name in ("ca.crt", "client.crt", "client.key"))
+        files = TlsFiles(ca, cert, key)
         for _ in range(runs):
             for name, client in CLIENTS.items():
                 async with client(URL(url) / "a", files) as send:

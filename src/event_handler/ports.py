@@ -84,7 +84,8 @@ class Limits:
 
     `ordered` asks for one request after the other where order matters: for the events of a session, and for those of
     none. A call that has taken `timeout` seconds is given up, and its events are sent again; 0 where the sink itself
-    bounds how long it takes.
+    bounds how long it takes. `event_bytes` is the largest body of one event that the receiver takes whole, 0 where it
+    sets no limit.
     """
 
     events: int
@@ -93,6 +94,7 @@ class Limits:
     age: float
     ordered: bool = False
     timeout: float = 0.0
+    event_bytes: int = 0
 
 
 class Sink(Protocol):

@@ -53,7 +53,7 @@ def _chosen(settings: tuple[str, ...], host: str, port: int, environment: Mappin
     for setting in settings:
         value = _either_case(environment, setting)
         if value and not _bypassed(host, port, _either_case(environment, "NO_PROXY")):
-            return _parse(setting, value)
+            return parse_proxy(f"{setting} in the environment", value, setting)
     return None
 
 
@@ -61,19 +61,20 @@ def _either_case(environment: Mapping[str, str], name: str) -> str:
     return environment.get(name) or environment.get(name.lower()) or ""
 
 
-def _parse(setting: str, value: str) -> ProxyServer:
+def parse_proxy(what: str, value: str, setting: str = "") -> ProxyServer:
+    """The proxy of a setting, which `what` names in errors. Raises ConnectError for one that cannot be used."""
     try:
         url = _split_url(value)
         port = url.port or DEFAULT_PORTS[url.scheme]
-        if not url.hostname:
+        if not url.hostname or url.scheme not in DEFAULT_PORTS:
             raise ValueError
     except (ValueError, KeyError):  # the value may hold a password: it is not repeated
         raise ConnectError(
-            f"{setting} in the environment is not a proxy URL that can be used",
+            f"{what} is not a proxy URL that can be used",
             "Write for example http://proxy.example.com:3128; the schemes are http, https and socks5.",
         ) from None
     return ProxyServer(
-        url.scheme, url.hostname, port, unquote(url.username or ""), unquote(url.password or ""), setting
+        url.scheme, url.hostname, port, unquote(url.username or ""), unquote(url.password or ""), setting or what
     )
 
 

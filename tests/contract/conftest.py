@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from event_handler.ports import Sink
-from tests.contract.http_adapters import ADAPTERS, HttpAdapter
+from tests.contract.http_adapter import HttpAdapter
+from tests.contract.http_adapters import ADAPTERS
 from tests.contract.pki import Pki, make_pki
 from tests.contract.receiver import Receiver, receiving
 

@@ -12,10 +12,12 @@ from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
+from event_handler.sinks.packing import zstd_module
+
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A request as it came: `body` is unpacked where it was sent as gzip."""
+    """A request as it came: `body` is unpacked where it was sent as gzip or zstd."""
 
     target: str
     headers: Mapping[str, str]
@@ -41,6 +43,8 @@ class Exchange:
             body = await self.reader.readexactly(int(self.headers.get("content-length", "0")))
             if self.headers.get("content-encoding") == "gzip":
                 body = gzip.decompress(body)
+            elif self.headers.get("content-encoding") == "zstd":
+                body = zstd_module().decompress(body)
             self.request = Request(self.target, self.headers, body)
             self.log.append(self.request)
         return self.request

@@ -10,9 +10,9 @@ import orjson
 import pytest
 
 from event_handler.event import Event
-from event_handler.ports import Denied, Partial
+from event_handler.ports import Denied
 from event_handler.sinks.datadog import EVENT_BYTES, DatadogOptions, DatadogSink
-from tests.contract.deliveries import events, verdict
+from tests.contract.deliveries import verdict
 from tests.contract.receiver import Receiver, Reply, answer, receiving
 
 
@@ -53,25 +53,8 @@ async def test_what_is_not_a_failure_is_of_status_info_and_a_recording_names_its
     assert (document["status"], document["teleport_session_id"]) == ("info", "5f0c")
 
 
-async def test_an_event_that_datadog_would_cut_off_is_refused_and_the_others_are_sent() -> None:
-    large = events(1, first=1, size=EVENT_BYTES)[0]
-    async with intake() as (receiver, sink):
-        said = await verdict(sink, [*events(1), large, *events(1, first=2)])
-        alone = await verdict(sink, [large])
-    assert isinstance(said, Partial)
-    assert isinstance(alone, Partial)
-    assert (said.retry, list(said.rejected)) == (frozenset(), [1])
-    assert "above 1 MB" in said.rejected[1]
-    assert [event["uid"] for event in orjson.loads(receiver.requests[0].body)] == ["e0", "e2"]
-    assert len(receiver.requests) == 1
-
-
-async def test_what_is_not_taken_beside_a_large_event_is_sent_again() -> None:
-    async with intake() as (receiver, sink):
-        receiver.script.append(answer(503))
-        said = await verdict(sink, [events(1, size=EVENT_BYTES)[0], *events(2, first=1)])
-    assert isinstance(said, Partial)
-    assert (said.retry, list(said.rejected)) == (frozenset({1, 2}), [0])
+def test_an_event_that_datadog_would_cut_off_is_over_the_sinks_limit() -> None:
+    assert DatadogSink(DatadogOptions(api_key="k"), "datadog", "sinks.datadog").limits.event_bytes == EVENT_BYTES
 
 
 @pytest.mark.parametrize("status", [401, 403])

@@ -13,7 +13,8 @@ from event_handler import about
 from event_handler.ports import Delivered, Denied, Partial, Reject, Retry, Sink, Split, Verdict
 from tests.contract import receiver as scripted
 from tests.contract.deliveries import BOUND, events, eventually, verdict
-from tests.contract.http_adapters import ADAPTERS, HttpAdapter
+from tests.contract.http_adapter import HttpAdapter
+from tests.contract.http_adapters import ADAPTERS
 from tests.contract.receiver import Receiver, Reply, Request, Step, answer
 
 

@@ -10,10 +10,12 @@ from structlog.testing import capture_logs
 from event_handler.ports import Delivered, Reject, Sink
 from event_handler.sinks.fluentd import FluentdOptions, FluentdSink
 from event_handler.sinks.http import LARGE, PACK_ASIDE
+from event_handler.sinks.webhook import WebhookOptions, WebhookSink
 from tests.contract.deliveries import events, verdict
-from tests.contract.http_adapters import ADAPTERS, HttpAdapter
+from tests.contract.http_adapter import HttpAdapter
+from tests.contract.http_adapters import ADAPTERS
 from tests.contract.pki import Pki
-from tests.contract.receiver import Receiver, answer
+from tests.contract.receiver import Receiver, Reply, answer, receiving
 
 PACKING = pytest.mark.parametrize(
     "adapter", [adapter for adapter in ADAPTERS if adapter.packs], indirect=True, ids=lambda a: a.name
@@ -43,7 +45,7 @@ async def test_a_receiver_that_takes_no_packed_bodies_gets_plain_ones_from_then_
         assert await verdict(sink) == Delivered()
     assert encodings(receiver) == ["gzip", "", ""]
     assert [line["next_step"] for line in lines if line["log_level"] == "warning"] == [
-        f"Set {adapter.option}.compression to none, or have the receiver take gzip."
+        f"Set {adapter.option}.compression to none, or have the receiver unpack bodies."
     ]
 
 
@@ -82,3 +84,13 @@ async def test_a_body_of_any_size_arrives_whole(receiver: Receiver, pki: Pki, si
     finally:
         await sink.close()
     assert [request.body for request in receiver.requests] == [event.body]
+
+
+async def test_zstd_is_packed_and_said() -> None:
+    batch = events(2, size=PACK_ASIDE)
+    async with receiving(lambda _: Reply(200), None) as receiver:
+        sink = WebhookSink(WebhookOptions(url=receiver.url, body="ndjson", compression="zstd"), "hook", "sinks.hook")
+        assert await verdict(sink, batch) == Delivered()
+        await sink.close()
+    assert encodings(receiver) == ["zstd"]
+    assert receiver.requests[0].body.splitlines() == [event.body for event in batch]

@@ -21,7 +21,7 @@ from event_handler.sinks.fluentd import FluentdOptions, FluentdSink
 from event_handler.sinks.http import Answer, HttpClient, TlsFiles
 from tests.contract import receiver as scripted
 from tests.contract.deliveries import events, verdict
-from tests.contract.http_adapters import HttpAdapter
+from tests.contract.http_adapter import HttpAdapter
 from tests.contract.pki import Pki
 from tests.contract.receiver import Receiver, Reply, receiving
 

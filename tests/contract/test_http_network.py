@@ -13,7 +13,7 @@ from event_handler.ports import Delivered, Retry, Sink, Split
 from event_handler.sinks.http import KEEPALIVE, PACK_ASIDE, TlsFiles
 from tests.contract import receiver as scripted
 from tests.contract.deliveries import events, eventually, verdict
-from tests.contract.http_adapters import HttpAdapter
+from tests.contract.http_adapter import HttpAdapter
 from tests.contract.pki import Pki
 from tests.contract.receiver import Receiver, Step, answer
 

@@ -18,6 +18,7 @@ from event_handler.ports import Delivered, Retry, Verdict
 from event_handler.sinks.elasticsearch import ElasticsearchOptions, ElasticsearchSink
 from event_handler.sinks.fluentd import FluentdOptions, FluentdSink
 from event_handler.sinks.http import TlsFiles
+from event_handler.sinks.webhook import WebhookOptions, WebhookSink
 from tests.contract.deliveries import events, verdict
 from tests.contract.pki import Pki
 from tests.contract.receiver import Receiver, Reply, raw, receiving
@@ -249,3 +250,34 @@ def test_a_proxy_that_cannot_be_used_is_refused_at_the_start_without_its_passwor
     with pytest.raises(SinkError, match="HTTPS_PROXY"):
         ElasticsearchSink(ElasticsearchOptions(url=f"https://{HOST}"))
     assert "secret" not in str(caught.value)
+
+
+async def test_a_proxy_of_the_sinks_own_wins_over_the_environment(pki: Pki, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:1")
+    files = pki.client_files()
+    async with receiving(lambda _: Reply(200), pki.server_context(HOST)) as receiver:
+        proxy = HttpProxy(receiver.port)
+        async with listening(proxy) as port:
+            options = WebhookOptions(
+                url=f"https://{HOST}:8888/", ca=files.ca, cert=files.cert, key=files.key, proxy=f"127.0.0.1:{port}"
+            )
+            sink = WebhookSink(options, "hook", "sinks.hook")
+            assert await verdict(sink) == Delivered()
+            await sink.close()
+    assert len(proxy.seen) == 1
+
+
+async def test_none_as_a_proxy_is_the_direct_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
+    sink = WebhookSink(WebhookOptions(url=f"http://{HOST}:8888/", proxy="none"), "hook", "sinks.hook")
+    answer = await verdict(sink)
+    await sink.close()
+    assert isinstance(answer, Retry)
+    assert "the name of the receiver" in answer.reason
+
+
+def test_a_proxy_that_is_none_is_refused_at_the_start_without_its_password() -> None:
+    options = WebhookOptions(url=f"https://{HOST}:8888/", proxy="ftp://me:s3cret@proxy:1")
+    with pytest.raises(SinkError, match=r"sinks\.hook\.proxy is not a proxy URL") as caught:
+        WebhookSink(options, "hook", "sinks.hook")
+    assert "s3cret" not in f"{caught.value.message} {caught.value.hint}"

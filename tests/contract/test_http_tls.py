@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from time import monotonic
 
 import pytest
@@ -10,10 +11,11 @@ import pytest
 from event_handler.errors import SinkError
 from event_handler.ports import Delivered, Retry, Sink
 from event_handler.sinks.http import TlsFiles
+from event_handler.sinks.webhook import WebhookOptions, WebhookSink
 from tests.contract.deliveries import BOUND, verdict
-from tests.contract.http_adapters import HttpAdapter
+from tests.contract.http_adapter import HttpAdapter
 from tests.contract.pki import Pki
-from tests.contract.receiver import Receiver, answer, receiving, refusing
+from tests.contract.receiver import Receiver, Reply, answer, receiving, refusing
 
 
 async def test_a_client_certificate_that_is_refused_is_a_fault_to_mend(
@@ -137,7 +139,7 @@ def test_files_that_cannot_be_used_are_refused_at_the_start_by_name(
     files = pki.client_files()
     named = {"ca": files.ca, "cert": files.cert, "key": files.key, missing: "/nowhere/file.pem"}
     with pytest.raises(SinkError, match=r"/nowhere/file\.pem"):
-        adapter.sink("https://localhost:1", TlsFiles(**named))
+        adapter.sink("https://localhost:1", TlsFiles(named["ca"], named["cert"], named["key"]))
 
 
 def test_a_certificate_without_its_key_is_refused_at_the_start(adapter: HttpAdapter, pki: Pki) -> None:
@@ -149,3 +151,21 @@ def test_a_certificate_without_its_key_is_refused_at_the_start(adapter: HttpAdap
 def test_a_url_that_is_none_is_refused_at_the_start(adapter: HttpAdapter, url: str) -> None:
     with pytest.raises(SinkError, match=rf"{adapter.option}\.url"):
         adapter.sink(url, TlsFiles())
+
+
+async def test_an_older_tls_than_the_oldest_that_is_set_is_not_spoken(pki: Pki) -> None:
+    context = pki.server_context("localhost")
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+    files = pki.client_files()
+    async with receiving(lambda _: Reply(200), context) as old:
+        said = {}
+        for oldest in ("1.2", "1.3"):
+            options = WebhookOptions.model_validate(
+                {"url": f"{old.url}/", "ca": files.ca, "cert": files.cert, "key": files.key, "min_tls": oldest}
+            )
+            sink = WebhookSink(options, "hook", "sinks.hook")
+            said[oldest] = await verdict(sink)
+            await sink.close()
+    assert said["1.2"] == Delivered()
+    assert isinstance(said["1.3"], Retry)
+    assert len(old.requests) == 1

@@ -15,7 +15,7 @@ from event_handler.sinks.elasticsearch import ElasticsearchOptions, Elasticsearc
 from event_handler.sinks.fluentd import FluentdOptions, FluentdSink
 from event_handler.sinks.http import TlsFiles
 from tests.contract.deliveries import events, verdict
-from tests.contract.http_adapters import HttpAdapter
+from tests.contract.http_adapter import HttpAdapter
 from tests.contract.receiver import Receiver, Reply, receiving
 
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from tests.contract.receiver import Reply, Request, receiving
-from tests.e2e.processes import DAYS, handler, simulated
+import pytest
 
-KILLS = 3
+from tests.contract.receiver import Reply, Request, receiving
+from tests.e2e.kills import FEW, MANY, deliver_through_kills
+
 TABLES = """
 [sinks.splunk]
 type = "splunk-hec"
@@ -65,36 +64,15 @@ class Receivers:
         return Reply(200, json.dumps({"acks": said}).encode())
 
 
-async def test_nothing_is_lost_on_the_way_to_any_of_them(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kills", [FEW, pytest.param(MANY, marks=pytest.mark.soak)])
+async def test_nothing_is_lost_on_the_way_to_any_of_them(tmp_path: Path, kills: int) -> None:
     receivers = Receivers()
     (tmp_path / "token").write_text("0e1c2b3a-0000-4000-8000-00000000hec1\n")
-    async with (
-        receiving(receivers, None) as receiver,
-        simulated(tmp_path / "sim", "--events=4000", "--mode=bulk") as ready,
-    ):
-        config = tmp_path / "handler.toml"
-        config.write_text(
-            f'storage = "{tmp_path}/storage"\nno-session-recordings = true\n'
-            f'[teleport]\naddr = "{ready["address"]}"\nidentity = "{ready["identity"]}"\n'
-            + TABLES.format(url=receiver.url, directory=tmp_path)
-        )
-        start = f"--start-time={datetime.now(UTC) - timedelta(days=DAYS):%Y-%m-%dT%H:%M:%SZ}"
-        for kill in range(KILLS):
-            before = receivers.answers
-            process = await handler(config, start, stderr=asyncio.subprocess.DEVNULL)
-            async with asyncio.timeout(60):
-                while receivers.answers < before + 6 + 2 * kill and process.returncode is None:
-                    await asyncio.sleep(0.01)
-            if process.returncode is None:
-                process.kill()
-            await process.wait()
-        process = await handler(config, start, "--exit-on-last-event")
-        _, errors = await process.communicate()
-        assert process.returncode == 0, errors.decode()[-3000:]
-    manifest = json.loads((tmp_path / "sim" / "manifest.json").read_text())
+    async with receiving(receivers, None) as receiver:
+        tables = TABLES.format(url=receiver.url, directory=tmp_path)
+        expected, log = await deliver_through_kills(tmp_path, tables, lambda: receivers.answers, kills)
     for name, ids in receivers.taken.items():
-        assert set(ids) == set(manifest["events"]), name
-    text = errors.decode()
-    assert "00000000hec1" not in text
-    assert "0123456789abcdef" not in text
-    assert "a-bearer-token" not in text
+        assert set(ids) == expected, name
+    assert "00000000hec1" not in log
+    assert "0123456789abcdef" not in log
+    assert "a-bearer-token" not in log

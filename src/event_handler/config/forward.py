@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Annotated, Any
 
 from event_handler.config.option import FORWARD, Option, option, setting_of
-from event_handler.config.per_sink import PerSink, Transformed
+from event_handler.config.per_sink import PerSink, Prepared
 from event_handler.setting import Setting
 from event_handler.sinks.registry import sink_type
 
@@ -19,7 +19,7 @@ VARIABLES = {"fluentd_max_connections": "MAX_CONNECTIONS"}  # that the plugin na
 def forward_fields(sink: str) -> Iterator[tuple[str, Any]]:
     """The settings of one such sink: for each its name, and its annotation with the default, as pydantic takes it."""
     # The types of events for Fluentd are the plugin's own `types` and `skip-event-types`, which count for all sinks.
-    per_sink = Transformed if sink == "fluentd" else PerSink
+    per_sink = Prepared if sink == "fluentd" else PerSink
     for model in (sink_type(sink).options, per_sink):
         for field, info in model.model_fields.items():
             name = f"{sink}_{field}"

@@ -111,7 +111,8 @@ def _forward(settings: StartSettings) -> Iterator[ConfiguredSink]:
             values = options_of(sink, settings)
             if sink == "fluentd" and not values["max_connections"]:  # as the plugin's concurrency means
                 values["max_connections"] = max(FLUENTD_CONNECTIONS, settings.concurrency * 2)
-            chosen = {name: getattr(settings, f"{sink}_{name}", None) for name in PerSink.model_fields}
+            own = {name: f"{sink}_{name}" for name in PerSink.model_fields if hasattr(settings, f"{sink}_{name}")}
+            chosen = {name: getattr(settings, field) for name, field in own.items()}
             options = sink_type(sink).options(**values)
             yield ConfiguredSink(sink, sink, f"forward.{sink}", options, PerSink(**chosen))
 

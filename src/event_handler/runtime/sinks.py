@@ -10,6 +10,7 @@ import structlog
 from event_handler.config.components import ConfiguredSink
 from event_handler.config.model import StartSettings
 from event_handler.event import Event
+from event_handler.pipeline.oversize import FittingSink
 from event_handler.ports import Delivered, Limits, Sink, Transform, Verdict
 from event_handler.sinks.registry import sink_type
 
@@ -67,11 +68,14 @@ def planned_sinks(settings: StartSettings) -> list[PlannedSink]:
 
 def _planned(settings: StartSettings, configured: ConfiguredSink) -> PlannedSink:
     name, chosen = configured.name, configured.chosen
-    made = (
+    made: Sink = (
         DryRunSink(name)
         if settings.dry_run
         else sink_type(configured.type).make(configured.options, name, configured.section)
     )
+    largest = chosen.max_event_bytes or made.limits.event_bytes
+    if largest:
+        made = FittingSink(made, largest, chosen.over_limit)
     filters = Filters(  # a sink's own lists, or those of all sinks where it has none
         settings.types if chosen.types is None else chosen.types,
         settings.skip_event_types if chosen.skip_event_types is None else chosen.skip_event_types,

@@ -12,11 +12,11 @@ import orjson
 from pydantic import Field
 
 from event_handler.event import Event
-from event_handler.ports import Delivered, Denied, Limits, Partial, Retry, Verdict
+from event_handler.ports import Denied, Limits, Retry, Verdict
 from event_handler.setting import Setting
 from event_handler.sinks.answers import judge
 from event_handler.sinks.fields import session_field, with_fields
-from event_handler.sinks.http import KEEPALIVE, HttpClient, endpoint
+from event_handler.sinks.http import KEEPALIVE
 from event_handler.sinks.http_options import HttpOptions
 from event_handler.sinks.registry import SinkType
 from event_handler.sinks.secret import Secret
@@ -62,9 +62,9 @@ class DatadogSink:
 
     def __init__(self, options: DatadogOptions, name: str, section: str, *, keepalive: float = KEEPALIVE) -> None:
         self.name = name
-        self.limits = Limits(INTAKE_EVENTS, INTAKE_BYTES, options.max_connections, INTAKE_AGE)
+        self.limits = Limits(INTAKE_EVENTS, INTAKE_BYTES, options.max_connections, INTAKE_AGE, event_bytes=EVENT_BYTES)
         address = options.url or f"https://http-intake.logs.{options.site}/api/v2/logs"
-        self._url = endpoint(address, f"{section}.url", options.files)
+        self._url = options.address(address, f"{section}.url")
         self._key = Secret(options.api_key, options.api_key_file, f"{section}.api-key")
         self._section = section
         named = {
@@ -74,30 +74,14 @@ class DatadogSink:
             "ddtags": ",".join(options.tags),
         }
         self._same = b"".join(b"%b:%b," % (orjson.dumps(k), orjson.dumps(v)) for k, v in named.items() if v)
-        self._client = HttpClient(
+        self._client = options.client(
             section,
-            options.files,
-            connections=options.max_connections,
-            headers={"Content-Type": "application/json", "DD-API-KEY": self._key.value},
-            timeout=options.timeout,
+            {"Content-Type": "application/json", "DD-API-KEY": self._key.value},
             keepalive=keepalive,
-            compression=options.compression,
             status_only=True,
         )
 
     async def deliver(self, events: Sequence[Event]) -> Verdict:
-        large = {place: _too_large(event) for place, event in enumerate(events) if len(event.body) > EVENT_BYTES}
-        if not large:
-            return await self._send(events)
-        rest = [place for place in range(len(events)) if place not in large]
-        verdict = await self._send([events[place] for place in rest]) if rest else Delivered()
-        if isinstance(verdict, Delivered):
-            return Partial(frozenset(), large)
-        if isinstance(verdict, Retry):
-            return Partial(frozenset(rest), large, verdict.reason, verdict.after, verdict.misconfigured)
-        return verdict
-
-    async def _send(self, events: Sequence[Event]) -> Verdict:
         if self._key.changed():
             self._client.set_header("DD-API-KEY", self._key.value)
         answer = await self._client.post(self._url, b"[%b]" % b",".join(map(self._document, events)))
@@ -124,10 +108,6 @@ class DatadogSink:
 
     async def close(self) -> None:
         await self._client.close()
-
-
-def _too_large(event: Event) -> str:
-    return f"the event has {len(event.body):,} bytes, and Datadog cuts off what is above 1 MB"
 
 
 SINK = SinkType("Datadog's log intake, on every site", DatadogOptions, DatadogSink)

@@ -11,9 +11,10 @@ from yarl import URL
 
 from event_handler.event import Event
 from event_handler.ports import Limits, Retry, Verdict
-from event_handler.setting import Options, Setting
+from event_handler.setting import Setting
 from event_handler.sinks.answers import judge
-from event_handler.sinks.http import KEEPALIVE, REQUEST_TIMEOUT, HttpClient, TlsFiles, endpoint
+from event_handler.sinks.http import KEEPALIVE
+from event_handler.sinks.http_options import HttpOptions
 from event_handler.sinks.registry import SinkType
 
 ARRAY_EVENTS = 500  # events of an array; more brings nothing and makes a lost answer dearer
@@ -24,7 +25,7 @@ ARRAY_AGE = 0.05  # seconds an incomplete batch waits for more events
 MAX_CONNECTIONS = 64
 
 
-class FluentdOptions(Options):
+class FluentdOptions(HttpOptions):
     """Where and how to deliver: URLs, TLS files ("" = none), the form of the bodies, and requests in flight."""
 
     url: Annotated[
@@ -39,9 +40,6 @@ class FluentdOptions(Options):
             required=True,
         ),
     ] = ""
-    cert: Annotated[str, Setting("file", "TLS client certificate for the collector")] = ""
-    key: Annotated[str, Setting("file", "TLS client key for the collector")] = ""
-    ca: Annotated[str, Setting("file", "TLS CA of the collector")] = ""
     max_connections: Annotated[
         int,
         Setting("number", "requests in flight at most, 0 = 64, or twice the concurrency where that is more"),
@@ -58,11 +56,6 @@ class FluentdOptions(Options):
         bool,
         Setting("flag", "keep the order of a session, and of events without one: one request, one chunk at a time"),
     ] = False
-    timeout: Annotated[
-        float,
-        Setting("duration", "longest time for a request, from connecting to the end of the answer"),
-        Field(ge=0.1),
-    ] = REQUEST_TIMEOUT
 
 
 class FluentdSink:
@@ -84,17 +77,13 @@ class FluentdSink:
         events, age = (1, 0.0) if self._single else (ARRAY_EVENTS, ARRAY_AGE)
         requests = options.max_connections or MAX_CONNECTIONS
         self.limits = Limits(events, ARRAY_BYTES, requests, age, options.ordered)
-        files = TlsFiles(options.ca, options.cert, options.key)
-        self._url = endpoint(options.url, f"{section}.url", files)
-        self._session_url = endpoint(options.session_url, f"{section}.session-url", files)
-        self._client = HttpClient(
+        self._url = options.address(options.url, f"{section}.url")
+        self._session_url = options.address(options.session_url, f"{section}.session-url")
+        self._client = options.client(
             section,
-            files,
+            {"Content-Type": "application/json"},
             connections=requests,
-            headers={"Content-Type": "application/json"},
-            timeout=options.timeout,
             keepalive=keepalive,
-            compression=options.compression,
             status_only=True,
         )
 

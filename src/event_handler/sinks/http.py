@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import gzip
 import os
 from collections.abc import Mapping
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from time import time
-from typing import Literal
 from urllib.parse import unquote_to_bytes
 
 import structlog
@@ -18,7 +16,7 @@ from yarl import URL
 from event_handler import about
 from event_handler.errors import ConnectError, SinkError
 from event_handler.ports import Retry
-from event_handler.proxy_environment import ProxyServer, proxy_for_url
+from event_handler.proxy_environment import ProxyServer, parse_proxy, proxy_for_url
 from event_handler.sinks.http_answer import Answer as Answer
 from event_handler.sinks.http_answer import AnswerReader, UnreadableAnswerError
 from event_handler.sinks.http_connection import LARGE as LARGE
@@ -29,25 +27,26 @@ from event_handler.sinks.http_faults import Faults
 from event_handler.sinks.http_pool import Pool
 from event_handler.sinks.http_tls import Tls
 from event_handler.sinks.http_tls import TlsFiles as TlsFiles
+from event_handler.sinks.packing import Compression as Compression
+from event_handler.sinks.packing import packer
 
 KEEPALIVE = 8.0  # seconds; Fluentd's in_http closes idle connections after 10
 REQUEST_TIMEOUT = 30.0  # seconds from connect to the end of the answer, as the Go plugin waits
 ANSWER_LIMIT = 64 * 1024  # bytes; an answer read to its end lets the connection be used again, a longer one is cut off
 LONGEST_RETRY_AFTER = 3600.0  # seconds; a receiver that asks for more is asked again after an hour
-# gzip's level; audit events shrink to a fifth with it, and to a sixth with level 6, which takes more than twice the
-# time
-FAST = 1
 PACK_ASIDE = 16 * 1024  # bytes; a smaller body is packed in less time than handing it to a thread takes
 PACKED_MAYBE_REFUSED = frozenset({400, 415, 422})  # what a receiver may answer that cannot unpack a body
 
-Compression = Literal["none", "gzip"]
 NO_FILES = TlsFiles()
+DIRECT = "none"  # as a proxy: none, whatever the environment says
 
 log = structlog.get_logger()
 
 
 class HttpClient:
     """Posts bodies over kept-alive connections. `section` names the options in errors, for example `forward.fluentd`.
+
+    `proxy` is as in HttpOptions.
 
     `headers` go with every request, except that their Content-Type is of what is posted.
 
@@ -71,8 +70,10 @@ class HttpClient:
         answer_limit: int = ANSWER_LIMIT,
         compression: Compression = "none",
         status_only: bool = False,
+        proxy: str = "",
     ) -> None:
         self._section = section
+        self._proxy = proxy
         self._tls = Tls(section, files)
         self._faults = Faults(section, files, timeout)
         self._connections = connections
@@ -83,7 +84,8 @@ class HttpClient:
         self._keepalive = keepalive
         self._answer_limit = answer_limit
         self._status_only = status_only
-        self._packs = compression == "gzip"
+        self._pack, self._encoding = packer(compression)
+        self._packs = compression != "none"
         self._pool: Pool | None = None
         self._routes: dict[tuple[str, str], tuple[Route, bytes, str]] = {}
 
@@ -91,14 +93,14 @@ class HttpClient:
         """Return the answer, or why there is none."""
         if not self._packs:
             return await self._send(url, body, self._content_type)
-        packed = await asyncio.to_thread(_pack, body) if len(body) >= PACK_ASIDE else _pack(body)
-        answer = await self._send(url, packed, self._content_type + b"Content-Encoding: gzip\r\n")
+        packed = await asyncio.to_thread(self._pack, body) if len(body) >= PACK_ASIDE else self._pack(body)
+        answer = await self._send(url, packed, self._content_type + self._encoding)
         if isinstance(answer, Retry) or answer.status not in PACKED_MAYBE_REFUSED:
             return answer
         plain = await self._send(url, body, self._content_type)
         if isinstance(plain, Answer) and 200 <= plain.status < 300 and self._packs:
             self._packs = False
-            next_step = f"Set {self._section}.compression to none, or have the receiver take gzip."
+            next_step = f"Set {self._section}.compression to none, or have the receiver unpack bodies."
             log.warning(
                 "the receiver takes no packed bodies, sending them plain", status=answer.status, next_step=next_step
             )
@@ -132,7 +134,7 @@ class HttpClient:
 
     def _route(self, url: URL, authority: tuple[str, str]) -> tuple[Route, bytes, str]:
         """How a URL's host is reached, the headers of each request there, and what a proxy wants before the path."""
-        proxy = proxy_of(url)
+        proxy = proxy_of(url, self._proxy, f"{self._section}.proxy")
         route = Route(url.scheme == "https", url.raw_host or "", url.port or 0, proxy)
         headers = {"Host": url.host_port_subcomponent, **self._headers}
         before_path = ""
@@ -169,10 +171,6 @@ def _content_type(name: str) -> bytes:
     return f"Content-Type: {name}\r\n".encode("ascii")
 
 
-def _pack(body: bytes) -> bytes:
-    return gzip.compress(body, FAST, mtime=0)
-
-
 def retry_seconds(retry_after: str) -> float:
     """`Retry-After` in seconds: a number or an HTTP date in any of its three forms, 0 when absent or odd (RFC 9110,
     10.2.3).
@@ -188,7 +186,7 @@ def retry_seconds(retry_after: str) -> float:
         return 0.0
 
 
-def endpoint(text: str, option: str, files: TlsFiles = NO_FILES) -> URL:
+def endpoint(text: str, option: str, files: TlsFiles = NO_FILES, proxy: str = "") -> URL:
     """Parse the URL of a receiver. Raises SinkError, without the URL (it may hold a password), when it cannot be used.
 
     TLS `files` beside an http:// URL are an error too: everything would go out in the clear, and who set them expects
@@ -211,7 +209,7 @@ def endpoint(text: str, option: str, files: TlsFiles = NO_FILES) -> URL:
             f"{_is(given)} set"
         )
         raise SinkError(reason, f"Write https://, or remove {' and '.join(given)}.")
-    proxy_of(url)
+    proxy_of(url, proxy, f"{section}.proxy")
     return url
 
 
@@ -219,9 +217,14 @@ def _is(named: list[str]) -> str:
     return "is" if len(named) == 1 else "are"
 
 
-def proxy_of(url: URL) -> ProxyServer | None:
-    """The proxy that the environment names for the URL. Raises SinkError for one that cannot be used."""
+def proxy_of(url: URL, chosen: str = "", option: str = "") -> ProxyServer | None:
+    """The proxy that was chosen in an option, or else that of the environment for the URL.
+
+    Raises SinkError for one that cannot be used.
+    """
     try:
+        if chosen:
+            return None if chosen == DIRECT else parse_proxy(option, chosen)
         return proxy_for_url(url.scheme, url.raw_host or "", url.port or 0, os.environ)
     except ConnectError as error:
         raise SinkError(error.message, error.hint) from None

@@ -6,6 +6,7 @@ import ssl
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
+from typing import Literal
 
 import structlog
 
@@ -13,16 +14,23 @@ from event_handler.errors import SinkError
 
 TLS_CHECK_EVERY = 5.0  # seconds between looks at the TLS files; renewed certificates are taken up without a restart
 
+TlsVersion = Literal["1.2", "1.3"]
+VERSIONS = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
+
 log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
 class TlsFiles:
-    """PEM files: `ca` to trust (the system's authorities without it), `cert` and `key` to show; "" means none."""
+    """PEM files: `ca` to trust (the system's authorities without it), `cert` and `key` to show; "" means none.
+
+    `oldest` is the oldest version of TLS that is spoken.
+    """
 
     ca: str = ""
     cert: str = ""
     key: str = ""
+    oldest: TlsVersion = "1.2"
 
 
 class Tls:
@@ -71,7 +79,7 @@ def file_stamp(file: Path) -> tuple[int, int, int] | None:
 
 
 def tls_context(section: str, files: TlsFiles) -> ssl.SSLContext:
-    """TLS 1.2 or newer, the receiver's name checked, trusting `ca` only, or the system's authorities without one."""
+    """TLS of the version set or newer, the receiver's name checked, trusting `ca` only, or the system's authorities."""
     if bool(files.cert) != bool(files.key):
         raise SinkError(f"only one of {section}.cert and {section}.key is set", "Set both or none.")
     try:
@@ -80,7 +88,7 @@ def tls_context(section: str, files: TlsFiles) -> ssl.SSLContext:
         raise SinkError(
             f"the receiver's CA file {files.ca} cannot be used ({error})", "It must hold PEM certificates."
         ) from None
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.minimum_version = VERSIONS[files.oldest]
     # Python 3.13 turns strict checks on by default; certificates made by the Go plugin lack the extensions that they
     # want.
     context.verify_flags &= ~ssl.VERIFY_X509_STRICT

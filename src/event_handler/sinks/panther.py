@@ -10,6 +10,7 @@ from typing import Annotated
 from event_handler.setting import Setting
 from event_handler.sinks.http import KEEPALIVE
 from event_handler.sinks.http_login import LoginOptions
+from event_handler.sinks.http_options import Gzip
 from event_handler.sinks.registry import SinkType
 from event_handler.sinks.webhook import WebhookOptions, WebhookSink
 
@@ -20,6 +21,7 @@ class PantherOptions(LoginOptions):
     url: Annotated[
         str, Setting("url", "URL of the HTTP source, as https://logs.DOMAIN/http/SOURCE-ID", required=True)
     ] = ""
+    compression: Gzip = "gzip"
 
 
 class PantherSink(WebhookSink):

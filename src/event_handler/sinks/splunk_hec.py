@@ -20,8 +20,8 @@ from event_handler.ports import Delivered, Denied, Limits, Partial, Reject, Retr
 from event_handler.setting import Setting
 from event_handler.sinks.answers import judge, readable
 from event_handler.sinks.fields import session_field
-from event_handler.sinks.http import KEEPALIVE, MISCONFIGURED_WAIT, Answer, HttpClient, endpoint, retry_seconds
-from event_handler.sinks.http_options import HttpOptions
+from event_handler.sinks.http import KEEPALIVE, MISCONFIGURED_WAIT, Answer, HttpClient, retry_seconds
+from event_handler.sinks.http_options import Gzip, HttpOptions
 from event_handler.sinks.registry import SinkType
 from event_handler.sinks.secret import Secret
 
@@ -70,6 +70,7 @@ class SplunkHecOptions(HttpOptions):
     acknowledge_timeout: Annotated[
         float, Setting("duration", "time after which what is not acknowledged is sent again"), Field(ge=2.0)
     ] = 300.0
+    compression: Gzip = "gzip"
 
 
 class SplunkHecSink:
@@ -86,23 +87,19 @@ class SplunkHecSink:
     ) -> None:
         self.name = name
         self.limits = Limits(HEC_EVENTS, HEC_BYTES, options.max_connections, HEC_AGE)
-        base = endpoint(options.url, f"{section}.url", options.files)
+        base = options.address(options.url, f"{section}.url")
         self._url = base if base.raw_path.strip("/") else base.with_path(PATH)
         self._token = Secret(options.token, options.token_file, f"{section}.token")
         self._audit = _before_event(options, options.sourcetype)
         self._session = _before_event(options, options.session_sourcetype)
-        self._client = HttpClient(
+        self._client = options.client(
             section,
-            options.files,
-            connections=options.max_connections,
-            headers={
+            {
                 "Content-Type": "application/json",
                 "Authorization": f"Splunk {self._token.value}",
                 "X-Splunk-Request-Channel": str(uuid4()),
             },
-            timeout=options.timeout,
             keepalive=keepalive,
-            compression=options.compression,
             status_only=not options.acknowledge,
         )
         self._acknowledgements = (

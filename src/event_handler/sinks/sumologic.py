@@ -9,7 +9,7 @@ from typing import Annotated
 
 from event_handler.setting import Setting
 from event_handler.sinks.http import KEEPALIVE
-from event_handler.sinks.http_options import HttpOptions
+from event_handler.sinks.http_options import Gzip, HttpOptions
 from event_handler.sinks.registry import SinkType
 from event_handler.sinks.webhook import WebhookOptions, WebhookSink, checked_headers
 
@@ -23,6 +23,7 @@ class SumologicOptions(HttpOptions):
     category: Annotated[str, Setting("text", "source category of the events", unset="that of the source")] = ""
     source_name: Annotated[str, Setting("text", "source name of the events", unset="that of the source")] = ""
     source_host: Annotated[str, Setting("text", "source host of the events", unset="that of the source")] = ""
+    compression: Gzip = "gzip"
 
 
 class SumologicSink(WebhookSink):

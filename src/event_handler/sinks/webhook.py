@@ -16,7 +16,7 @@ from event_handler.ports import Limits, Retry, Verdict
 from event_handler.setting import Setting
 from event_handler.sinks.answers import judge
 from event_handler.sinks.fields import session_field, with_fields
-from event_handler.sinks.http import KEEPALIVE, HttpClient, endpoint
+from event_handler.sinks.http import KEEPALIVE
 from event_handler.sinks.http_login import HEADER_NAME, Login, LoginOptions
 from event_handler.sinks.registry import SinkType
 
@@ -66,24 +66,20 @@ class WebhookSink:
         self.limits = Limits(
             1 if single else options.max_events, options.max_bytes, options.max_connections, 0.0 if single else AGE
         )
-        self._url = endpoint(options.url, f"{section}.url", options.files)
+        self._url = options.address(options.url, f"{section}.url")
         self._session_url = (
-            endpoint(options.session_url, f"{section}.session-url", options.files) if options.session_url else self._url
+            options.address(options.session_url, f"{section}.session-url") if options.session_url else self._url
         )
         self._login = Login(options, section)
-        self._client = HttpClient(
+        self._client = options.client(
             section,
-            options.files,
-            connections=options.max_connections,
-            headers={
+            {
                 "Content-Type": CONTENT_TYPES[options.body],
                 **(headers or {}),
                 **checked_headers(options.headers, section),
                 **self._login.headers(),
             },
-            timeout=options.timeout,
             keepalive=keepalive,
-            compression=options.compression,
             status_only=True,
         )
 

@@ -9,8 +9,8 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from event_handler.errors import SinkError
-from event_handler.setting import Options, Setting
-from event_handler.sinks.http import REQUEST_TIMEOUT, Compression
+from event_handler.setting import Setting
+from event_handler.sinks.http_options import Gzip, HttpOptions
 
 INDEX_NAME = re.compile(
     r"""[^-_+\\/*?"<>|,#:\s][^\\/*?"<>|,#:\s]*"""
@@ -19,7 +19,7 @@ INDEX_NAME = re.compile(
 Document = Literal["message", "plain"]
 
 
-class ElasticsearchOptions(Options):
+class ElasticsearchOptions(HttpOptions):
     """Where and how to deliver. At most one of `api_key`, `username` with `password`, and `bearer` is set."""
 
     url: Annotated[str, Setting("url", "address of Elasticsearch or OpenSearch", required=True)] = ""
@@ -51,16 +51,8 @@ class ElasticsearchOptions(Options):
         Setting("text", "bearer token; better in the variable or the file than on the command line", secret=True),
         Field(repr=False),
     ] = ""
-    ca: Annotated[str, Setting("file", "TLS CA of Elasticsearch")] = ""
-    cert: Annotated[str, Setting("file", "TLS client certificate for Elasticsearch")] = ""
-    key: Annotated[str, Setting("file", "TLS client key for Elasticsearch")] = ""
-    compression: Annotated[Compression, Setting("choice", "how bodies are packed")] = "gzip"
     max_connections: Annotated[int, Setting("number", "requests in flight at most"), Field(ge=1, le=100)] = 4
-    timeout: Annotated[
-        float,
-        Setting("duration", "longest time for a request, from connecting to the end of the answer"),
-        Field(ge=0.1),
-    ] = REQUEST_TIMEOUT
+    compression: Gzip = "gzip"
 
 
 def check_target(name: str, option: str) -> str:

@@ -15,7 +15,7 @@ from event_handler.sinks.elasticsearch.answers import is_foreign, judge_bulk
 from event_handler.sinks.elasticsearch.documents import bulk_lines
 from event_handler.sinks.elasticsearch.install import Installer
 from event_handler.sinks.elasticsearch.options import ElasticsearchOptions, authorization, check_target
-from event_handler.sinks.http import KEEPALIVE, Answer, HttpClient, TlsFiles, endpoint
+from event_handler.sinks.http import KEEPALIVE, Answer
 
 BULK_EVENTS = 1000  # documents of a request; Elastic advises 1,000 to 5,000, and a lost answer repeats all of them
 BULK_BYTES = (
@@ -50,22 +50,17 @@ class ElasticsearchSink:
         self.name = name
         self._options = options
         self.limits = Limits(BULK_EVENTS, BULK_BYTES, options.max_connections, BULK_AGE)
-        files = TlsFiles(options.ca, options.cert, options.key)
-        self._base = endpoint(options.url, f"{section}.url", files)
+        self._base = options.address(options.url, f"{section}.url")
         targets = (
             check_target(options.target, f"{section}.target"),
             check_target(options.session_target, f"{section}.session-target"),
         )
         login = authorization(options, section)
-        self._client = HttpClient(
+        self._client = options.client(
             section,
-            files,
-            connections=options.max_connections,
-            headers={"Content-Type": "application/x-ndjson", "Accept": "application/json", **login},
-            timeout=options.timeout,
+            {"Content-Type": "application/x-ndjson", "Accept": "application/json", **login},
             keepalive=keepalive,
             answer_limit=BULK_ANSWER_LIMIT,
-            compression=options.compression,
         )
         install = options.template == "install"
         self._installer = Installer(self._client, self._base, targets, section) if install else None
