@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from time import time
@@ -37,6 +37,10 @@ LONGEST_RETRY_AFTER = 3600.0  # seconds; a receiver that asks for more is asked 
 PACK_ASIDE = 16 * 1024  # bytes; a smaller body is packed in less time than handing it to a thread takes
 PACKED_MAYBE_REFUSED = frozenset({400, 415, 422})  # what a receiver may answer that cannot unpack a body
 
+# Takes method, URL, body and headers of a request, and returns the headers to send, signed, or why there are none.
+Sign = Callable[[str, URL, bytes, Mapping[str, str]], Awaitable[Mapping[str, str] | Retry]]
+
+JSON_CONTENT = {"Content-Type": "application/json"}
 NO_FILES = TlsFiles()
 DIRECT = "none"  # as a proxy: none, whatever the environment says
 
@@ -52,7 +56,7 @@ class HttpClient:
 
     With `compression` bodies go out packed. A body that is refused so is sent again as it is, for not every receiver
     says that it cannot unpack; one that takes it then is sent plain bodies from that time on. With `status_only` the
-    body of an answer that takes the events is of no interest.
+    body of an answer that takes the events is of no interest. `sign` is asked for each request, as it goes out.
 
     Raises SinkError when the TLS files cannot be used at the start; later changes that cannot be used are logged and
     ignored.
@@ -71,6 +75,7 @@ class HttpClient:
         compression: Compression = "none",
         status_only: bool = False,
         proxy: str = "",
+        sign: Sign | None = None,
     ) -> None:
         self._section = section
         self._proxy = proxy
@@ -79,11 +84,12 @@ class HttpClient:
         self._connections = connections
         # Answers are short, and unpacked ones have no honest length.
         self._headers = {"User-Agent": about.user_agent(), "Accept-Encoding": "identity", **headers}
-        self._content_type = _content_type(self._headers.pop("Content-Type"))
+        self._content_type = _lines({"Content-Type": self._headers.pop("Content-Type")})
         self._timeout = timeout
         self._keepalive = keepalive
         self._answer_limit = answer_limit
         self._status_only = status_only
+        self._sign = sign
         self._pack, self._encoding = packer(compression)
         self._packs = compression != "none"
         self._pool: Pool | None = None
@@ -106,12 +112,20 @@ class HttpClient:
             )
         return plain
 
-    async def request(self, method: str, url: URL, body: bytes) -> Answer | Retry:
-        """Send any other request, its body as JSON."""
-        return await self._send(url, body, _content_type("application/json"), method)
+    async def request(
+        self, method: str, url: URL, body: bytes, headers: Mapping[str, str] = JSON_CONTENT
+    ) -> Answer | Retry:
+        """Send any other request as it is, its body as JSON unless its own `headers` say otherwise."""
+        return await self._send(url, body, _lines(headers), method)
 
     async def _send(self, url: URL, body: bytes, about_body: bytes, method: str = "POST") -> Answer | Retry:
         """Redirects are not followed: their GET would lose the event."""
+        if self._sign is not None:
+            named = dict(line.split(": ", 1) for line in about_body.decode("latin-1").splitlines())
+            signed = await self._sign(method, url, body, named)
+            if isinstance(signed, Retry):
+                return signed
+            about_body = _lines(signed)
         if self._pool is None:
             self._pool = Pool(self._connections, self._timeout, self._keepalive)
         authority = url.scheme, url.raw_authority
@@ -136,7 +150,7 @@ class HttpClient:
         """How a URL's host is reached, the headers of each request there, and what a proxy wants before the path."""
         proxy = proxy_of(url, self._proxy, f"{self._section}.proxy")
         route = Route(url.scheme == "https", url.raw_host or "", url.port or 0, proxy)
-        headers = {"Host": url.host_port_subcomponent, **self._headers}
+        headers = {"Host": url.host_port_subcomponent or "", **self._headers}
         before_path = ""
         if url.raw_user or url.raw_password:
             headers.setdefault(
@@ -146,8 +160,7 @@ class HttpClient:
             before_path = f"http://{url.host_port_subcomponent}"
             if proxy.user or proxy.password:
                 headers["Proxy-Authorization"] = basic(proxy.user.encode(), proxy.password.encode())
-        lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items()).encode("latin-1")
-        made = self._routes[authority] = route, lines, before_path
+        made = self._routes[authority] = route, _lines(headers), before_path
         return made
 
     def set_header(self, name: str, value: str) -> None:
@@ -167,8 +180,8 @@ class HttpClient:
             await asyncio.wait(carriers, timeout=GOODBYE)
 
 
-def _content_type(name: str) -> bytes:
-    return f"Content-Type: {name}\r\n".encode("ascii")
+def _lines(headers: Mapping[str, str]) -> bytes:
+    return "".join(f"{name}: {value}\r\n" for name, value in headers.items()).encode("latin-1")
 
 
 def retry_seconds(retry_after: str) -> float:

@@ -14,6 +14,7 @@ from event_handler.sinks.http import (
     KEEPALIVE,
     REQUEST_TIMEOUT,
     HttpClient,
+    Sign,
     TlsFiles,
     endpoint,
 )
@@ -64,6 +65,7 @@ class HttpOptions(Options):
         keepalive: float = KEEPALIVE,
         answer_limit: int = ANSWER_LIMIT,
         status_only: bool = False,
+        sign: Sign | None = None,
     ) -> HttpClient:
         """A client for these options, with `connections` instead of `max_connections` where given.
 
@@ -80,4 +82,5 @@ class HttpOptions(Options):
             compression=self.compression,
             status_only=status_only,
             proxy=self.proxy,
+            sign=sign,
         )
