@@ -45,6 +45,8 @@ HEADERS = {
     "Cache-Control": "no-store",
 }
 
+ALLOWED = web.RequestKey("allowed", bool)
+
 log = structlog.get_logger()
 MakeReport = Callable[[], Awaitable[Report]]
 
@@ -154,7 +156,7 @@ class Listener:
 
     async def _readyz(self, request: web.Request) -> web.Response:
         state = readiness(await self._report())
-        body = state if request["allowed"] else {"ready": state["ready"]}
+        body = state if request[ALLOWED] else {"ready": state["ready"]}
         return web.json_response(body, status=200 if state["ready"] else 503)
 
     async def _api_report(self, _: web.Request) -> web.Response:
@@ -257,8 +259,8 @@ def _guard(options: ListenOptions | None) -> Any:
 
     @web.middleware
     async def guard(request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]) -> Any:
-        request["allowed"] = options is None or _knows(request, options)
-        if not request["allowed"] and request.path not in ("/healthz", "/readyz"):
+        request[ALLOWED] = options is None or _knows(request, options)
+        if not request[ALLOWED] and request.path not in ("/healthz", "/readyz"):
             ask = {"WWW-Authenticate": 'Basic realm="teleport-event-handler", charset="UTF-8"'}
             raise web.HTTPUnauthorized(headers={**HEADERS, **(ask if options and options.user else {})})
         return await handler(request)

@@ -160,6 +160,25 @@ def _add(family: HistogramMetricFamily, labels: list[str], parts: Sequence[Histo
     family.add_metric(labels, buckets, sum(part.sum for part in parts))
 
 
+def table() -> str:
+    """Every metric as a Markdown table, for docs/status.md; a test compares."""
+    rows = [
+        ("build_info", "-", "version of the event handler"),
+        ("start_timestamp_seconds", "-", "when the process started"),
+        ("credentials_expire_timestamp_seconds", "-", "when the identity expires"),
+        ("credentials_renewals_total", "-", "identities that replaced an older one"),
+        ("storage_free_bytes", "-", "bytes free on the disk of the state"),
+        *((name, "reading", help_) for name, (help_, _) in READING_GAUGES.items()),
+        ("reading_connections_total", "reading", "connections to the cluster that were made"),
+        *((f"{name}_total", "sink, stream", help_) for name, (help_, _) in COUNTERS.items()),
+        *((name, "sink", help_) for name, (help_, _) in SINK_GAUGES.items()),
+        ("request_duration_seconds", "sink, outcome", "how long requests took, by their outcome (histogram)"),
+        ("batch_events", "sink", "events of a request (histogram)"),
+    ]
+    lines = [f"| `{METRIC_PREFIX}{name}` | {labels} | {help_} |" for name, labels, help_ in rows]
+    return "\n".join(["| metric | labels | what it tells |", "|---|---|---|", *lines]) + "\n"
+
+
 class ReportCollector(Collector):
     """Gives a registry the metrics of the report that was set last."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -156,3 +157,11 @@ def test_lag_is_the_age_of_what_is_missing(
     position: Position | None, oldest: float | None, expected: float | None
 ) -> None:
     assert lag(1000.0, position, oldest) == expected
+
+
+def test_the_documentation_lists_every_metric() -> None:
+    assert table() in (Path(__file__).parents[3] / "docs" / "status.md").read_text()
+    collector = ReportCollector()
+    collector.report = report()
+    listed = {line.split("`")[1].removesuffix("_total").removesuffix("_info") for line in table().splitlines()[2:]}
+    assert listed == {family.name for family in collector.collect()}
