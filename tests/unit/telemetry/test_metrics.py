@@ -19,6 +19,7 @@ from event_handler.telemetry.metrics import (
     SINK_GAUGES,
     ReportCollector,
     registry,
+    table,
 )
 
 POSITION = Position("bulk", 900.0, False, 3)
