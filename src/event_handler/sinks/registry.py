@@ -18,9 +18,11 @@ OWN = {  # modules are loaded when their type is used; each has its SinkType in 
     "elasticsearch": "event_handler.sinks.elasticsearch",
     "file": "event_handler.sinks.file",
     "fluentd": "event_handler.sinks.fluentd",
+    "kafka": "event_handler.sinks.kafka",
     "panther": "event_handler.sinks.panther",
     "splunk-hec": "event_handler.sinks.splunk_hec",
     "sumologic": "event_handler.sinks.sumologic",
+    "syslog": "event_handler.sinks.syslog",
     "webhook": "event_handler.sinks.webhook",
 }
 LIKE = 0.6  # how alike two names are at least, of 1, before one is offered for the other
