@@ -37,7 +37,7 @@ ENTRA_ID = {
     "government": "https://login.microsoftonline.us",
     "china": "https://login.chinacloudapi.cn",
 }
-NAME = re.compile(r"[A-Za-z0-9._-]+")  # a tenant's id or domain
+TENANT_NAME = re.compile(r"[A-Za-z0-9._-]+")  # a tenant's id or domain
 
 AzureCloud = Literal["public", "government", "china"]
 AzureLogin = Literal["client-secret", "client-certificate", "managed-identity", "workload-identity"]
@@ -85,7 +85,7 @@ def azure_source(options: AzureOptions, section: str, resource: str, environment
     tenant = options.tenant_id or (environment.get("AZURE_TENANT_ID", "") if workload else "")
     client = options.client_id or (environment.get("AZURE_CLIENT_ID", "") if workload else "")
     for name, value in (("tenant-id", tenant), ("client-id", client)):
-        if not NAME.fullmatch(value):
+        if not TENANT_NAME.fullmatch(value):
             raise SinkError(f"{section}.{name} is missing, or it is none", f"Set it: login is {options.login}.")
     authority = options.authority or environment.get("AZURE_AUTHORITY_HOST", "") or ENTRA_ID[options.cloud]
     base = options.address(authority, f"{section}.authority")
