@@ -243,5 +243,6 @@ async def test_the_emulator_takes_packed_bodies_too(emulator: Emulator) -> None:
     emulator.make("packed")
     async with emulated(emulator, "packed", compression="gzip") as sink:
         said = await verdict(sink)
+        assert sink._client._packs, "a receiver that refused them would be sent plain ones from then on"
     assert said == Delivered()
     assert len(emulator.pull("packed")) == 3
