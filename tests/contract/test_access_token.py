@@ -109,6 +109,27 @@ async def test_a_delivery_that_is_cancelled_while_it_asks_leaves_the_question_to
     assert first.cancelled()
 
 
+async def test_a_sink_that_is_closed_leaves_no_delivery_waiting_for_a_token() -> None:
+    async with hook(server()) as (receiver, sink):
+        receiver.script.append(scripted.stay_silent)
+        waiting = [asyncio.create_task(verdict(sink, events(1))) for _ in range(3)]
+        while not receiver.requests:
+            await asyncio.sleep(0.01)
+        await sink.close()
+        said = await asyncio.gather(*waiting)
+    assert {type(one) for one in said} == {Retry}
+    assert not any(one.unanswered for one in said if isinstance(one, Retry)), "no event was sent"
+
+
+async def test_a_token_endpoint_that_hangs_ends_within_the_time_out() -> None:
+    async with hook(server(), timeout=0.3) as (receiver, sink):
+        receiver.script.append(scripted.stay_silent)
+        said = await verdict(sink)
+    asked = f"http://localhost:{receiver.port}"
+    hung = f"no access token from {asked}: the receiver does not answer within 0.3 s; check sinks.h.oauth-token-url"
+    assert said == Retry(hung)
+
+
 @pytest.mark.parametrize(
     ("error", "status", "named"),
     [
@@ -159,7 +180,7 @@ async def test_a_token_endpoint_that_is_down_is_named_by_its_option() -> None:
         said = await verdict(sink)
     assert isinstance(said, Retry)
     assert not said.misconfigured
-    assert "no access token: no connection to" in said.reason
+    assert "no access token from http://localhost:1: no connection to" in said.reason
     assert "sinks.h.oauth-token-url" in said.reason
     assert "sinks.h.url" not in said.reason
 

@@ -295,3 +295,9 @@ def test_options_that_cannot_be_used_are_refused(
     options = AzureOptions.model_validate({"tenant_id": TENANT, "client_id": CLIENT, **given})
     with pytest.raises(SinkError, match=words):
         azure_source(options, "sinks.s", RESOURCE, {})
+
+
+@pytest.mark.parametrize("environment", [{"AZURE_POD_IDENTITY_AUTHORITY_HOST": "nonsense"}, {"IDENTITY_ENDPOINT": "x"}])
+def test_an_address_in_the_environment_that_is_none_is_named(environment: dict[str, str]) -> None:
+    with pytest.raises(SinkError, match=f"{next(iter(environment))} is not a URL"):
+        azure_source(AzureOptions(login="managed-identity"), "sinks.s", RESOURCE, environment)

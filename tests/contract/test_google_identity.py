@@ -142,6 +142,8 @@ async def test_a_workload_may_act_as_a_service_account(tmp_path: Path) -> None:
         Reply(200, orjson.dumps({"accessToken": "an-account-token", "expireTime": f"{end:%Y-%m-%dT%H:%M:%S}Z"})),
         Reply(403, b'{"error":{"code":403,"message":"Permission denied","status":"PERMISSION_DENIED"}}'),
         Reply(200, b'{"accessToken":"x"}'),
+        Reply(200, b'{"accessToken":"x","expireTime":"2026-01-01T00:00:00"}'),
+        Reply(200, b'{"accessToken":"","expireTime":"2026-01-01T00:00:00.123456789Z"}'),
     ]
 
     def answers(request: Request) -> Reply:
@@ -150,7 +152,7 @@ async def test_a_workload_may_act_as_a_service_account(tmp_path: Path) -> None:
 
     server = TokenServer(answers)
     async with source(server, tmp_path, lambda url: external(url, file, impersonated=True)) as (_, made):
-        got, denied, odd = [await made.fetch() for _ in range(3)]
+        got, denied, *odd = [await made.fetch() for _ in replies]
         server.refusals = [refusal(400, "invalid_grant")]
         assert isinstance(await made.fetch(), Retry)
     assert isinstance(got, Token)
@@ -160,7 +162,7 @@ async def test_a_workload_may_act_as_a_service_account(tmp_path: Path) -> None:
     assert asked[0].headers["authorization"] == "Bearer token-1"
     assert orjson.loads(asked[0].body) == {"scope": [SCOPE], "lifetime": "3600s"}
     assert form_of(server.asked[0])["scope"] == PLATFORM
-    for said in (denied, odd):
+    for said in (denied, *odd):
         assert isinstance(said, Retry)
         assert said.misconfigured
     assert isinstance(denied, Retry)
@@ -199,7 +201,7 @@ def test_the_file_may_be_named_by_the_environment() -> None:
     [
         ({"type": "authorized_user"}, "of the type 'authorized_user'"),
         ({"token_uri": ""}, "has no token_uri"),
-        ({"token_uri": "nonsense"}, "is not a URL"),
+        ({"token_uri": "nonsense"}, r"sinks\.g\.credentials-file: token_uri is not a URL"),
         ({"client_email": 7}, "has no client_email"),
         ({"private_key": "nonsense"}, "has no private key"),
         ({"type": "external_account"}, r"has no credential_source\.file"),

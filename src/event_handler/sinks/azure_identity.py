@@ -23,7 +23,7 @@ from event_handler.errors import SinkError
 from event_handler.ports import Retry
 from event_handler.setting import Setting
 from event_handler.sinks.access_token import Token, TokenSource
-from event_handler.sinks.http import MISCONFIGURED_WAIT
+from event_handler.sinks.http import DIRECT, MISCONFIGURED_WAIT, endpoint
 from event_handler.sinks.http_options import HttpOptions
 from event_handler.sinks.secret import Secret
 from event_handler.sinks.signed_jwt import ASSERTION, base64url, certificate_and_key, read, signed
@@ -32,6 +32,7 @@ from event_handler.sinks.token_endpoint import FormSource, MetadataSource, Token
 ASSERTION_SECONDS = 600  # that a signed assertion is good for; Entra ID takes no longer ones
 LARGEST_ARC_KEY = 4096  # bytes of a file that Arc's agent writes as a challenge; it says that a larger one is none
 IMDS = "http://169.254.169.254"
+IMDS_VARIABLE = "AZURE_POD_IDENTITY_AUTHORITY_HOST"  # another address of it, as Microsoft's own libraries have it
 ENTRA_ID = {
     "public": "https://login.microsoftonline.com",
     "government": "https://login.microsoftonline.us",
@@ -92,14 +93,14 @@ def azure_source(options: AzureOptions, section: str, resource: str, environment
     url = base.with_path(f"{base.path.rstrip('/')}/{tenant}/oauth2/v2.0/token")
     form = {"grant_type": "client_credentials", "client_id": client, "scope": f"{resource}/.default"}
     proof, checked = _proof(options, section, client, str(url), environment)
-    endpoint = TokenEndpoint(
+    asking = TokenEndpoint(
         section,
         form_client(options, section),
         url=f"{section}.authority and {section}.tenant-id",
         check=f"{checked}, {section}.client-id and {section}.tenant-id",
         by_error={"invalid_scope": f"{section}.cloud", "invalid_resource": f"{section}.cloud"},
     )
-    return FormSource(endpoint, url, lambda: ({**form, **proof()}, ""))
+    return FormSource(asking, url, lambda: ({**form, **proof()}, ""))
 
 
 def _only_what_the_login_needs(options: AzureOptions, section: str) -> None:
@@ -186,25 +187,23 @@ def _managed(options: AzureOptions, section: str, resource: str, environment: Ma
     if options.client_id:
         asked["client_id"] = options.client_id
     given, header = environment.get("IDENTITY_ENDPOINT", ""), environment.get("IDENTITY_HEADER", "")
-    what, headers, version = IMDS, {"Metadata": "true"}, "2018-02-01"
+    headers, version = {"Metadata": "true"}, "2018-02-01"
+    base = endpoint(given or IMDS, "IDENTITY_ENDPOINT", proxy=DIRECT)
     if given and header:  # App Service, Functions, Container Apps
-        what, headers, version = given, {"X-IDENTITY-HEADER": header}, "2019-08-01"
+        headers, version = {"X-IDENTITY-HEADER": header}, "2019-08-01"
     elif given and environment.get("IMDS_ENDPOINT"):  # Azure Arc
-        what, version = given, "2020-06-01"
-    else:
-        given = ""
-        what = environment.get("AZURE_POD_IDENTITY_AUTHORITY_HOST", "") or IMDS
-    base = URL(what)
-    url = (base if given else base.with_path("/metadata/identity/oauth2/token")).with_query(
-        {"api-version": version, **asked}
-    )
-    endpoint = TokenEndpoint(
+        version = "2020-06-01"
+    else:  # a virtual machine, AKS
+        base = endpoint(environment.get(IMDS_VARIABLE, "") or IMDS, IMDS_VARIABLE, proxy=DIRECT)
+        base = base.with_path("/metadata/identity/oauth2/token")
+    url = base.with_query({"api-version": version, **asked})
+    asking = TokenEndpoint(
         section,
         metadata_client(section, headers),
         url=f"{section}.login (does this machine have a managed identity?)",
         check=f"that this machine has a managed identity, and {section}.client-id",
     )
-    return ArcSource(endpoint, url, section) if version == "2020-06-01" else MetadataSource(endpoint, url)
+    return ArcSource(asking, url, section) if version == "2020-06-01" else MetadataSource(asking, url)
 
 
 class ArcSource:

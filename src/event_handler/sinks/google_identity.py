@@ -20,13 +20,22 @@ from event_handler.errors import SinkError
 from event_handler.ports import Retry
 from event_handler.setting import Setting
 from event_handler.sinks.access_token import Token, TokenSource
+from event_handler.sinks.http import DIRECT, endpoint
 from event_handler.sinks.http_options import HttpOptions
 from event_handler.sinks.signed_jwt import read, rsa_key, signed
-from event_handler.sinks.token_endpoint import FormSource, MetadataSource, TokenEndpoint, form_client, metadata_client
+from event_handler.sinks.token_endpoint import (
+    FormSource,
+    MetadataSource,
+    TokenEndpoint,
+    fits_a_header,
+    form_client,
+    metadata_client,
+)
 
 GOOGLE_SECONDS = 3600  # that a signed assertion, and the token for it, is good for: the most that Google gives
 CLOUD_PLATFORM = "https://www.googleapis.com/auth/cloud-platform"
 METADATA_HOST = "metadata.google.internal"
+METADATA_PATH = "/computeMetadata/v1/instance/service-accounts/default/token"
 FROM_ENVIRONMENT = "GOOGLE_APPLICATION_CREDENTIALS"
 
 
@@ -94,7 +103,9 @@ class _Credentials:
 
 
 def _machine(section: str, scope: str, host: str) -> TokenSource:
-    base = URL(f"http://{host}/computeMetadata/v1/instance/service-accounts/default/token")
+    base = endpoint(
+        f"http://{host}/computeMetadata/v1/instance/service-accounts/default/token", "GCE_METADATA_HOST", proxy=DIRECT
+    )
     option = f"{section}.credentials-file (without it this must be a machine of Google Cloud)"
     check = f"that this machine has a service account, or set {section}.credentials-file"
     client = metadata_client(section, {"Metadata-Flavor": "Google"})
@@ -106,7 +117,7 @@ def _endpoint(options: HttpOptions, section: str, file: str) -> TokenEndpoint:
 
 
 def _service_account(options: GoogleOptions, section: str, scope: str, found: _Credentials) -> TokenSource:
-    url = options.address(found.text("token_uri"), found.whose)
+    url = options.address(found.text("token_uri"), f"{section}.credentials-file: token_uri")
 
     def form() -> tuple[dict[str, str], str]:
         account = found.again()
@@ -130,7 +141,7 @@ def _external_account(options: GoogleOptions, section: str, scope: str, found: _
     source = "credential_source"
     if not found.text("file", within=(source,), default=""):
         raise SinkError(f"{found.whose} has no {source}.file", "Only federation with a token in a file can be used.")
-    url = options.address(found.text("token_url"), found.whose)
+    url = options.address(found.text("token_url"), f"{section}.credentials-file: token_url")
     impersonated = found.text("service_account_impersonation_url", default="")
 
     def form() -> tuple[dict[str, str], str]:
@@ -147,8 +158,8 @@ def _external_account(options: GoogleOptions, section: str, scope: str, found: _
     exchange = FormSource(_endpoint(options, section, found.whose), url, form)
     if not impersonated:
         return exchange
-    endpoint = _endpoint(options, section, found.whose)
-    return Impersonation(exchange, endpoint, options.address(impersonated, found.whose), scope)
+    account = options.address(impersonated, f"{section}.credentials-file: service_account_impersonation_url")
+    return Impersonation(exchange, _endpoint(options, section, found.whose), account, scope)
 
 
 def _subject_token(file: _Credentials, source: str) -> str:
@@ -186,10 +197,11 @@ class Impersonation:
             return self.endpoint.token(self.url, answer)
         try:
             said = orjson.loads(answer.body)
-            value, end = str(said["accessToken"]), datetime.fromisoformat(said["expireTime"])
+            left = datetime.fromisoformat(said["expireTime"]) - datetime.now(UTC)
+            value = said["accessToken"]
         except (ValueError, KeyError, TypeError):
             return self.endpoint.refusal(self.url, answer)
-        return Token(value, (end - datetime.now(UTC)).total_seconds())
+        return Token(value, left.total_seconds()) if fits_a_header(value) else self.endpoint.refusal(self.url, answer)
 
     def reload(self) -> None:
         self.source.reload()

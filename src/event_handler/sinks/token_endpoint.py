@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from time import time
-from typing import Any
+from typing import Any, TypeGuard
 from urllib.parse import urlencode
 
 import orjson
@@ -14,7 +14,7 @@ from event_handler.errors import SinkError
 from event_handler.ports import Retry
 from event_handler.sinks.access_token import Token
 from event_handler.sinks.answers import PASSING, readable
-from event_handler.sinks.http import MISCONFIGURED_WAIT, Answer, HttpClient, TlsFiles, retry_seconds
+from event_handler.sinks.http import DIRECT, MISCONFIGURED_WAIT, Answer, HttpClient, TlsFiles, retry_seconds
 from event_handler.sinks.http_options import HttpOptions
 
 UNSTATED = 300.0  # seconds that a token is taken to be good for when the answer does not say
@@ -58,12 +58,13 @@ class TokenEndpoint:
     def token(self, url: URL, answer: Answer | Retry, passing: frozenset[int] = PASSING) -> Token | Retry:
         """Turn an answer into the token that is in it, or into what to do."""
         if isinstance(answer, Retry):
-            # The client calls whom it asks "the receiver", and would name the receiver's option.
+            # The client would name the option of the receiver, which it takes the token endpoint for.
             reason = answer.reason.replace(f"{self._section}.url", self._url)
-            return Retry(f"no access token: {reason}", answer.after, answer.misconfigured)
+            more = "" if self._url in reason else f"; check {self._url}"
+            return Retry(f"no access token from {url.origin()}: {reason}{more}", answer.after, answer.misconfigured)
         said = _object(answer.body)
         value = said.get("access_token")
-        if 200 <= answer.status < 300 and isinstance(value, str) and answer.complete and _fits_a_header(value):
+        if 200 <= answer.status < 300 and answer.complete and fits_a_header(value):
             return Token(value, lifetime(said))
         return self.refusal(url, answer, passing)
 
@@ -145,7 +146,7 @@ def form_client(options: HttpOptions, section: str) -> HttpClient:
 def metadata_client(section: str, headers: Mapping[str, str]) -> HttpClient:
     """A client for a metadata server, never through a proxy: it would be asked for the proxy's own identity."""
     headers = {"Content-Type": "application/json", **headers}
-    return HttpClient(section, TlsFiles(), connections=1, headers=headers, timeout=METADATA_TIMEOUT, proxy="none")
+    return HttpClient(section, TlsFiles(), connections=1, headers=headers, timeout=METADATA_TIMEOUT, proxy=DIRECT)
 
 
 def lifetime(said: Mapping[str, Any]) -> float:
@@ -160,8 +161,9 @@ def lifetime(said: Mapping[str, Any]) -> float:
     return UNSTATED
 
 
-def _fits_a_header(value: str) -> bool:
-    return bool(value) and value.isascii() and value.isprintable() and " " not in value
+def fits_a_header(value: object) -> TypeGuard[str]:
+    """Whether it is a token that can be shown in a header."""
+    return isinstance(value, str) and value != "" and value.isascii() and value.isprintable() and " " not in value
 
 
 def _object(body: bytes) -> dict[str, Any]:
