@@ -213,12 +213,12 @@ async def test_a_machine_without_an_identity_is_told_so() -> None:
     assert "Identity not found; check that this machine has a managed identity" in got.reason
 
 
-@pytest.mark.parametrize("case", ["right", "elsewhere", "missing", "no header"])
+@pytest.mark.parametrize("case", ["right", "elsewhere", "missing", "no header", "too large", "no text"])
 async def test_arc_wants_to_see_that_its_file_can_be_read(tmp_path: Path, case: str) -> None:
     key = tmp_path / "keys" / "challenge.key"
     key.parent.mkdir()
     if case != "missing":
-        key.write_text("the-challenge")
+        key.write_bytes({"too large": b"x" * 4097, "no text": b"\xff"}.get(case, b"the-challenge\n"))
     named = tmp_path / "challenge.key" if case == "elsewhere" else key
     server = TokenServer(nobody, "/metadata")
     async with receiving(server, None) as receiver:

@@ -30,7 +30,7 @@ from event_handler.sinks.signed_jwt import ASSERTION, base64url, certificate_and
 from event_handler.sinks.token_endpoint import FormSource, MetadataSource, TokenEndpoint, form_client, metadata_client
 
 ASSERTION_SECONDS = 600  # that a signed assertion is good for; Entra ID takes no longer ones
-LARGEST_ARC_KEY = 4096  # bytes of a file that Arc's agent writes as a challenge; it says that a larger one is none
+LARGEST_ARC_KEY = 4096  # bytes of a file that Arc's agent writes as a challenge; a larger one is not its
 IMDS = "http://169.254.169.254"
 IMDS_VARIABLE = "AZURE_POD_IDENTITY_AUTHORITY_HOST"  # another address of it, as Microsoft's own libraries have it
 ENTRA_ID = {
@@ -228,9 +228,12 @@ class ArcSource:
             )
             return Retry(reason, MISCONFIGURED_WAIT, misconfigured=True)
         try:
-            key = file.read_bytes()[: LARGEST_ARC_KEY + 1].decode("ascii").strip()
-        except (OSError, UnicodeDecodeError) as error:
-            reason = f"no access token: {file} cannot be read ({getattr(error, 'strerror', None) or 'it is not text'})"
+            if file.stat().st_size > LARGEST_ARC_KEY:
+                raise ValueError
+            key = file.read_bytes().decode("ascii").strip()
+        except (OSError, ValueError) as error:
+            why = getattr(error, "strerror", None) or "it is no key of Azure Arc's agent"
+            reason = f"no access token: {file} cannot be read ({why})"
             hint = "the user of this process must be a member of the group himds"
             return Retry(f"{reason}; {hint}", MISCONFIGURED_WAIT, misconfigured=True)
         again = await self._endpoint.get(self._url, f"Basic {key}")
