@@ -33,7 +33,7 @@ KAFKA_BYTES = 4 * 1024 * 1024  # of a batch
 KAFKA_AGE = 0.2  # seconds an incomplete batch waits for more events
 KAFKA_BATCHES = 4  # on their way at a time; librdkafka keeps up to five requests to a broker in flight anyway
 ENVELOPE = 2_000  # bytes of a message beside the event: key, headers, and what Kafka adds
-POLL = 0.1  # seconds that the thread waits for reports at a time
+REPORTS_POLL = 0.1  # seconds that the thread waits for reports at a time
 FLUSH_AT_END = 1.0  # seconds for what is still on its way when the sink is closed
 NOT_OVERRIDDEN = {  # what delivery rests on; `properties` may not say otherwise
     "enable.idempotence": True,
@@ -300,7 +300,7 @@ class _Producer:
         """Until it is retired and nothing is on its way. What a report raises ends no other report."""
         while not (self._retired.is_set() and not len(self._made)):
             try:
-                self._made.poll(POLL)
+                self._made.poll(REPORTS_POLL)
             except Exception as error:  # a fault of our own code; the producer is replaced
                 self.broken = True
                 log.error("reports of Kafka cannot be read", error=f"{type(error).__name__}: {error}")
@@ -312,7 +312,7 @@ class _Producer:
         """Wait a little for what is on its way, and drop the rest, which nobody waits for any more."""
         end = monotonic() + FLUSH_AT_END
         while len(self._made) and monotonic() < end:
-            self._made.flush(POLL)
+            self._made.flush(REPORTS_POLL)
         self._made.purge()
         self.retire()
         self._thread.join(FLUSH_AT_END)
