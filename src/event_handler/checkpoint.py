@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from enum import Enum
 from typing import Final
+from uuid import UUID
 
 DONE: Final = "done"  # the cursor of a chunk that was read whole; Athena's own cursors are `a1:<number>`
 
@@ -24,6 +25,14 @@ class Chunk:
 
     day: date
     name: str
+
+    @property
+    def made(self) -> float | None:
+        """When it was made, in seconds since the epoch; None when its name does not tell (a UUIDv7 does)."""
+        try:
+            return (UUID(self.name).int >> 80) / 1000
+        except ValueError:
+            return None
 
 
 @dataclass(frozen=True, slots=True)

@@ -359,6 +359,9 @@ class StateStore(ReadingState, RecordingQueue, DeadLetterStore, FailedLoginStore
     async def recordings_again(self, since: float) -> int:
         """Ask again for all recordings that were announced from that time on; return how many they are."""
 
+    async def size(self) -> int:
+        """Bytes that the state takes where it is kept, 0 where that is not known."""
+
     async def dead_letters(self) -> int:
         """How many dead letters there are, counted."""
 

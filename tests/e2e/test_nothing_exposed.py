@@ -73,8 +73,12 @@ async def test_it_listens_nowhere_and_its_pairs_have_no_name_by_which_another_pr
     assert [row for row in streams if row[3] == LISTENING_TCP] == []
     pairs = [row for row in connected.table("unix") if row[6] in own]
     assert len(pairs) > 2 * PAIRS_OF_THE_LOOP, "the tunnelled stream goes through a socket pair"
-    assert [row for row in pairs if int(row[3], 16) & LISTENING_UNIX] == []
-    assert [row[7:] for row in pairs if row[7:]] == [], "neither a path nor an abstract name"
+    # What `status` asks has a path, in a file that nobody else can open, and no way to the cluster or to its stream.
+    (status,) = [row for row in pairs if int(row[3], 16) & LISTENING_UNIX]
+    assert [row[7:] for row in pairs if row[7:]] == [status[7:]], "neither a path nor an abstract name"
+    (socket,) = connected.storage.glob("*.sock")
+    assert status[7] == str(socket)
+    assert socket.stat().st_mode & 0o777 == 0o600
 
 
 async def test_its_sockets_cannot_be_opened_by_way_of_proc_not_even_by_its_own_user(connected: Connected) -> None:

@@ -16,9 +16,12 @@ from event_handler.cli.command_line import Command, Group, app_options, in_words
 from event_handler.cli.configure import configure_command
 from event_handler.cli.dead_letters import dead_letter
 from event_handler.cli.elasticsearch_template import elasticsearch_template
+from event_handler.cli.replay import replay_command, verify_command
 from event_handler.cli.sinks import sinks
 from event_handler.cli.start import run
+from event_handler.cli.status import status
 from event_handler.cli.storage import storage
+from event_handler.cli.tail import tail
 from event_handler.config.load import load
 from event_handler.config.model import secrets
 from event_handler.config.options import click_options, given
@@ -61,8 +64,12 @@ def start(before: dict[str, str | None], /, config: str, **parameters: Any) -> N
 cli.add_command(configure_command)
 cli.add_command(dead_letter)
 cli.add_command(elasticsearch_template)
+cli.add_command(replay_command)
 cli.add_command(sinks)
+cli.add_command(status)
 cli.add_command(storage)
+cli.add_command(tail)
+cli.add_command(verify_command)
 
 
 def main() -> None:

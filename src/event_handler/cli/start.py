@@ -16,6 +16,7 @@ from time import monotonic
 import structlog
 
 from event_handler import about
+from event_handler.cli.listening import listen_options, local_socket
 from event_handler.config.model import StartSettings, settings_shown
 from event_handler.errors import EventHandlerError, StorageError
 from event_handler.go_plugin.import_state import import_state
@@ -25,6 +26,7 @@ from event_handler.ports import StateStore
 from event_handler.runtime.access import Access, addresses, wait_for_credentials
 from event_handler.runtime.lockout import LockSettings, LoginLockout
 from event_handler.runtime.login_watch import LoginWatch
+from event_handler.runtime.reporting import Reporter
 from event_handler.runtime.reread import before_reading
 from event_handler.runtime.session import FollowSettings, day_being_read
 from event_handler.runtime.shared_reading import SharedReading
@@ -33,6 +35,8 @@ from event_handler.runtime.supervise import log_error, supervise
 from event_handler.runtime.worker import ERRORS_OF_THE_CLUSTER, KeptWorker
 from event_handler.state.directory import migrate_layout, state_directory
 from event_handler.state.sqlite import FILE, SqliteStore
+from event_handler.tap import Tap
+from event_handler.telemetry.listener import Listener
 from event_handler.teleport.auth.credentials import Credentials
 from event_handler.teleport.auth.renewal import CredentialsKeeper
 from event_handler.teleport.transport import split_address, srv
@@ -215,13 +219,18 @@ async def _deliver(
     keeper: CredentialsKeeper,
 ) -> None:
     shared = SharedReading(access.connect, plans[0][2], len(plans)) if len(plans) > 1 else None
+    tap = Tap()
     workers = [
-        KeptWorker(plan, store, access.connect, follow, settings.max_in_flight_bytes, shared)
-        for plan, store, follow in plans
+        KeptWorker(plan, store, access.connect, follow, settings.max_in_flight_bytes, shared, None if number else tap)
+        for number, (plan, store, follow) in enumerate(plans)
     ]
+    start = min(follow.start for _, _, follow in plans)
+    reporter = Reporter(workers, shared, keeper, start=start, storage=settings.storage)
+    socket = None if settings.dry_run else local_socket(settings, keeper.current.cluster)
+    listener = Listener(reporter.report, tap, listen_options(settings), socket)
     watch = _login_watch(settings, plans[0][1], access)
     try:
-        await _follow(workers, shared, watch, access, keeper, settings.shutdown_timeout)
+        await _follow(workers, shared, watch, access, keeper, listener, settings.shutdown_timeout)
     finally:
         await _log(workers)
 
@@ -232,6 +241,7 @@ async def _follow(
     watch: LoginWatch | None,
     access: Access,
     keeper: CredentialsKeeper,
+    listener: Listener,
     shutdown_timeout: float,
 ) -> None:
     """Read and deliver until all workers are done, the cluster turns out to be a wrong one, or a signal comes."""
@@ -251,6 +261,7 @@ async def _follow(
     ]
     if watch is not None:
         beside.append(asyncio.create_task(supervise("locking users", watch.run)))
+    serving = asyncio.create_task(listener.run())
     hang_up = asyncio.Event()
     beside.append(asyncio.create_task(supervise("reading files again", partial(_reload, hang_up, workers, keeper))))
     asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, hang_up.set)
@@ -258,7 +269,7 @@ async def _follow(
     beside.append(asyncio.create_task(supervise("the counters on request", partial(_log_when, asked, workers))))
     asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, asked.set)
     try:
-        await _until_done([*reading, *running], watch, stopping)
+        await _until_done([*reading, *running], watch, stopping, serving)
     finally:
         for task, worker in running.items():
             worker.stop(task, shutdown_timeout)
@@ -266,27 +277,32 @@ async def _follow(
             task.cancel()
         read = await asyncio.gather(*reading, return_exceptions=True)
         ended = await asyncio.gather(*running, return_exceptions=True)
-        for task in (stopping, *beside):
+        for task in (stopping, serving, *beside):
             task.cancel()
+        served = await asyncio.gather(serving, return_exceptions=True)
         await asyncio.gather(stopping, *beside, return_exceptions=True)
     if not all(worker.drained for worker in workers):
         log.warning("stopped with events in flight; they are sent again at the next start", waited_s=shutdown_timeout)
-    names = ["the reading for all sinks"] * len(read) + [worker.sink.name for worker in workers]
-    ends = zip(names, [*read, *ended], strict=True)
+    names = ["the listener", *["the reading for all sinks"] * len(read), *(worker.sink.name for worker in workers)]
+    ends = zip(names, [*served, *read, *ended], strict=True)
     _raise_failure({name: error for name, error in ends if isinstance(error, Exception)})
 
 
 async def _until_done(
-    reading: list[asyncio.Task[None]], watch: LoginWatch | None, stopping: asyncio.Task[None]
+    reading: list[asyncio.Task[None]],
+    watch: LoginWatch | None,
+    stopping: asyncio.Task[None],
+    serving: asyncio.Task[None],
 ) -> None:
-    """Wait for all workers, then for failed logins.
+    """Wait for all workers, then for failed logins; `serving` ends by a failure only.
 
     Not longer than to the signal to stop, or to an error that concerns them all.
     """
-    left = {*reading, stopping}
-    while stopping in left and len(left) > 1:
+    left = {*reading, stopping, serving}
+    while stopping in left and len(left) > 2:
         done, left = await asyncio.wait(left, return_when=asyncio.FIRST_COMPLETED)
-        if any(task is not stopping and isinstance(task.exception(), ERRORS_OF_THE_CLUSTER) for task in done):
+        failed = [task.exception() for task in done if task is not stopping]
+        if serving in done or any(isinstance(error, ERRORS_OF_THE_CLUSTER) for error in failed):
             return
     if watch is not None and not stopping.done():
         finishing = asyncio.create_task(watch.finish(LOGINS_READ_WITHIN))
@@ -346,6 +362,8 @@ async def _report(workers: list[KeptWorker]) -> None:
     events, sessions, at = 0, 0, monotonic()
     while True:
         await asyncio.sleep(REPORT_EVERY)
+        for worker in workers:
+            worker.end_minute()
         minutes = (monotonic() - at) / 60
         now_events = sum(worker.audit.delivered for worker in workers)
         now_sessions = sum(worker.recordings.delivered for worker in workers)

@@ -218,6 +218,34 @@ class StartSettings(BaseModel):
         Literal["debug", "info", "warning", "error"],
         option("log-level", "choice", "log lines of this level and above"),
     ] = "info"
+    listen: Annotated[
+        str,
+        option(
+            "listen", "text", "host:port to serve metrics, health and the status page on (docs/status.md)", unset="none"
+        ),
+    ] = ""
+    listen_cert: Annotated[str, option("listen-cert", "file", "TLS certificate of the listener")] = ""
+    listen_key: Annotated[str, option("listen-key", "file", "TLS key of the listener")] = ""
+    listen_client_ca: Annotated[
+        str, option("listen-client-ca", "file", "TLS CA of those who may ask, by a client certificate")
+    ] = ""
+    listen_token: Annotated[
+        str,
+        option("listen-token", "text", "bearer token to ask with; better in the file or the variable", secret=True),
+        Field(repr=False),
+    ] = ""
+    listen_token_file: Annotated[str, option("listen-token-file", "file", "file with that token")] = ""
+    listen_user: Annotated[str, option("listen-user", "text", "user name to ask with")] = ""
+    listen_password: Annotated[
+        str,
+        option("listen-password", "text", "its password; better in the file or the variable", secret=True),
+        Field(repr=False),
+    ] = ""
+    listen_password_file: Annotated[str, option("listen-password-file", "file", "file with that password")] = ""
+    listen_unprotected: Annotated[
+        bool,
+        option("listen-unprotected", "flag", "let everybody ask on an address that can be reached from other machines"),
+    ] = False
     _sinks: tuple[ConfiguredSink, ...] = PrivateAttr(())
 
     @property

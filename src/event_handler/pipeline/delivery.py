@@ -34,6 +34,7 @@ from event_handler.pipeline.verdicts import (
     rest_of,
 )
 from event_handler.ports import Delivered, Partial, Reject, Retry, Sink, Split
+from event_handler.report import Counters
 
 MOST_ASIDE = 1000  # events that are tried alone beside the others; a task each
 
@@ -70,13 +71,14 @@ class Delivery:
         requests: int,
         delivered: Callable[[list[Entry]], None],
         refused: Callable[[Entry, str], Awaitable[None]],
+        counters: Counters,
         policy: RetryPolicy = RETRY,
         clock: Callable[[], float] = loop_time,
     ) -> None:
         self.sink = sink
         self._requests = requests
         self._order = sink.limits.ordered
-        self._sender = Sender(sink, Concurrency(requests, clock=clock), clock)
+        self._sender = Sender(sink, Concurrency(requests, clock=clock), counters, clock)
         self._outage = Outage(sink.name, clock)
         self._delivered = delivered
         self._refused = refused
@@ -88,12 +90,27 @@ class Delivery:
         self._at_work = 0  # deliverers with a batch
         self._aside: set[asyncio.Task[None]] = set()
         self.ending = False  # everything that was read is waited for
-        self.retries = 0
+        self._counters = counters
 
     @property
     def failing(self) -> str:
         """Why deliveries fail at the moment, "" while they work."""
         return self._outage.reason
+
+    @property
+    def failing_since(self) -> float | None:
+        """Since when, in seconds since the epoch."""
+        return self._outage.since
+
+    @property
+    def next_step(self) -> str:
+        """What to do about it, "" where the reason says all."""
+        return self._outage.next_step
+
+    @property
+    def in_flight(self) -> int:
+        """Requests that are not answered."""
+        return self._sender.in_flight
 
     @property
     def requests_allowed(self) -> int:
@@ -194,7 +211,7 @@ class Delivery:
             for entry in failure.part:
                 await self._refused(entry, _reason(failure))
             return False
-        self.retries += action is not Action.HALVE
+        self._counters.retries += action is not Action.HALVE
         if action is Action.SET_ASIDE:
             self._set_aside(failure)
             if self._evidence.refused:  # nothing else was taken yet

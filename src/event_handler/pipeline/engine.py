@@ -20,7 +20,7 @@ from event_handler.pipeline.batch import Batcher
 from event_handler.pipeline.budget import Budget
 from event_handler.pipeline.committer import Committer
 from event_handler.pipeline.delivery import Delivery
-from event_handler.pipeline.entry import Entry, newest, total_size
+from event_handler.pipeline.entry import Entry, newest, total_length, total_size
 from event_handler.pipeline.outage import REMIND_EVERY
 from event_handler.pipeline.pauses import RETRY, RetryPolicy
 from event_handler.pipeline.select import Selection, Selector, dead_letter_key
@@ -28,9 +28,12 @@ from event_handler.pipeline.tracker import CheckpointTracker, Span
 from event_handler.pipeline.transforms.chain import Chain
 from event_handler.ports import Commit, DeadLetter, Sink, StateStore
 from event_handler.redact import credentials
+from event_handler.report import Counters, Load
+from event_handler.tap import Tap
 
 MAX_DEAD_LETTER_BYTES = 1024 * 1024 * 1024  # bytes; thousands of the largest events, and a disk usually has them
 NO_TRANSFORMS = Chain()
+SWEEP_SPANS = 100  # runs of events after which those that are delivered are looked for at least
 LOOK_FOR_ROOM_EVERY = 5.0  # seconds; the user may drop letters with another process
 
 log = structlog.get_logger()
@@ -59,18 +62,6 @@ class Taken:
     new: int
 
 
-@dataclass(slots=True)
-class Counters:
-    """What happened since the start, dead letters that were delivered later among it.
-
-    `newest` is the time of the newest event.
-    """
-
-    delivered: int = 0
-    dead: int = 0
-    newest: float = 0.0
-
-
 class Pipeline:
     """One pipeline into a sink, which stays open. A Consumer, whose put() may be called from many tasks.
 
@@ -88,7 +79,11 @@ class Pipeline:
         limits: PipelineLimits,
         chain: Chain = NO_TRANSFORMS,
         policy: RetryPolicy = RETRY,
+        counters: Counters | None = None,
+        tap: Tap | None = None,
     ) -> None:
+        self.counters = counters or Counters()
+        self._tap = tap
         self._chain = chain
         self._sink = sink
         self._store = store
@@ -97,11 +92,12 @@ class Pipeline:
         self._budget = Budget(limits.bytes)
         self._committer = Committer(store, self._budget)
         self._batcher = Batcher(sink.limits)
-        self._delivery = Delivery(sink, limits.requests, self._delivered, self._refused, policy)
+        self._delivery = Delivery(sink, limits.requests, self._delivered, self._refused, self.counters, policy)
         self._group = asyncio.TaskGroup()
         self._tasks: list[asyncio.Task[None]] = []
         self._full_logged = 0.0
-        self.counters = Counters()
+        self._undelivered: dict[Span, float] = {}  # with the time of its first event; finished ones are swept out
+        self._sweep_at = SWEEP_SPANS
 
     @property
     def ordered(self) -> bool:
@@ -114,13 +110,30 @@ class Pipeline:
         return self._delivery.failing
 
     @property
-    def retries(self) -> int:
-        return self._delivery.retries
+    def failing_since(self) -> float | None:
+        """Since when deliveries fail, in seconds since the epoch."""
+        return self._delivery.failing_since
 
     @property
-    def requests_allowed(self) -> int:
-        """Requests that the receiver may be sent at a time at the moment."""
-        return self._delivery.requests_allowed
+    def next_step(self) -> str:
+        """What to do about it, "" where the reason says all."""
+        return self._delivery.next_step
+
+    @property
+    def load(self) -> Load:
+        """What is on its way now."""
+        self._sweep()
+        return Load(
+            self._delivery.in_flight,
+            self._delivery.requests_allowed,
+            self._budget.used,
+            self._budget.limit,
+            min(self._undelivered.values(), default=None),
+        )
+
+    def _sweep(self) -> None:
+        self._undelivered = {span: time for span, time in self._undelivered.items() if span.pending}
+        self._sweep_at = 2 * len(self._undelivered) + SWEEP_SPANS
 
     def nothing_follows(self, so: bool) -> None:
         """Say whether only the delivery of what was put in is waited for, so that nothing else will show what the
@@ -160,6 +173,10 @@ class Pipeline:
     def take(self, tracker: CheckpointTracker, events: Sequence[RawEvent], checkpoint: Checkpoint | None) -> Taken:
         """Select and transform a run of one stream. It is handed on by `offer`, and `hand_on` where that is not all."""
         chosen = self._selector.select(events)
+        counters = self.counters
+        counters.read += len(events)
+        counters.filtered += chosen.filtered
+        counters.duplicates += chosen.duplicates
         span = Span(tracker, checkpoint, recordings=chosen.recordings)
         dead = [(letter, dead_letter_key(letter)) for letter in chosen.dead]
         entries = self._entries(chosen, span, dead)
@@ -167,6 +184,10 @@ class Pipeline:
         tracker.add(span)
         if not span.pending:
             self._committer.touch(tracker)
+        elif entries:
+            self._undelivered[span] = entries[0].event.time
+            if len(self._undelivered) > self._sweep_at:
+                self._sweep()
         entries.reverse()
         return Taken(span, entries, dead, chosen.new)
 
@@ -250,15 +271,20 @@ class Pipeline:
 
     def _delivered(self, entries: list[Entry]) -> None:
         self.counters.delivered += len(entries)
+        self.counters.bytes += total_length(entries)
         self.counters.newest = max(self.counters.newest, newest(entries))
+        if self._tap is not None and self._tap.viewers:
+            self._tap.show([entry.event for entry in entries])
         self._committer.acknowledge(entries)
 
     def dead_letter_delivered(self, event: Event) -> None:
         """A dead letter was sent again and taken."""
         self.counters.delivered += 1
+        self.counters.bytes += len(event.body)
         self.counters.newest = max(self.counters.newest, event.time)
 
     async def _refused(self, entry: Entry, reason: str) -> None:
+        self.counters.refused += 1
         await self._dead_letter(self._letter(entry.as_read, credentials(reason)))
         self._committer.acknowledge([entry])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from time import time
 
 import structlog
 
@@ -21,10 +22,14 @@ class Outage:
         self._suspect_logged_at = float("-inf")
         self._said = False
         self.reason = ""
+        self.next_step = ""
+        self.since: float | None = None  # seconds since the epoch
 
     def failed(self, reason: str, wait: float, next_step: str = "", *, person: bool) -> None:
         """`person` when it stays so until a person does something about it."""
-        self.reason = reason
+        self.reason, self.next_step = reason, next_step
+        if self.since is None:
+            self.since = time()
         now = self._clock()
         if now - self._logged.get(reason, float("-inf")) < REMIND_EVERY:
             return
@@ -44,7 +49,8 @@ class Outage:
         log.warning(text, sink=self._sink, type=type_, id=id_, reason=reason)
 
     def works(self) -> None:
-        self.reason = ""
+        self.reason = self.next_step = ""
+        self.since = None
         if self._said:
             self._said = False
             log.info("delivery works again", sink=self._sink)

@@ -25,13 +25,16 @@ UNWANTED_BUCKETS: Final = 4_096  # 230,000 ids, twice what a sweep of the tail r
 class Selection:
     """The outcome for a run: what to deliver (with dedup keys), what is dead, and which recordings are pending.
 
-    `new` is how many of the events were not read before, whether the sink wants them or not.
+    `new` is how many of the events were not read before, whether the sink wants them or not; `duplicates` were
+    selected before, and `filtered` are not wanted.
     """
 
     events: list[tuple[Event, bytes]] = field(default_factory=list)
     dead: list[DeadLetter] = field(default_factory=list)
     recordings: list[PendingRecording] = field(default_factory=list)
     new: int = 0
+    duplicates: int = 0
+    filtered: int = 0
 
 
 class Selector:
@@ -56,7 +59,6 @@ class Selector:
         self._audit = Filter(types, skip_types)
         self._recorded = Filter(skip=skip_session_types)
         self._recordings = recordings
-        self.duplicates = 0
 
     def select(self, events: Iterable[RawEvent]) -> Selection:
         """Select from a run of events."""
@@ -90,7 +92,7 @@ class Selector:
         """Take an event that is wanted, unless it is known."""
         dedup_key = raw.dedup_key()
         if dedup_key in self._window:
-            self.duplicates += 1
+            chosen.duplicates += 1
             return
         event = raw.event()
         self._window.add(dedup_key)
@@ -99,6 +101,7 @@ class Selector:
 
     def _pass_by(self, raw: RawEvent, chosen: Selection) -> None:
         """Take note of an event that is not wanted."""
+        chosen.filtered += 1
         dedup_key = raw.dedup_key()
         if dedup_key not in self._unwanted:
             self._unwanted.add(dedup_key)

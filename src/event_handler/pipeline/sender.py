@@ -9,18 +9,26 @@ from collections.abc import Callable
 from event_handler.pipeline.batch_size import BatchSize
 from event_handler.pipeline.concurrency import Concurrency
 from event_handler.pipeline.entry import Entry, how_many_fit, total_length
-from event_handler.ports import Partial, Retry, Sink, Split, Verdict
+from event_handler.ports import Delivered, Partial, Reject, Retry, Sink, Split, Verdict
+from event_handler.report import Counters
 
 
 class Sender:
     """The requests of one pipeline, with at most `requests` in flight."""
 
-    def __init__(self, sink: Sink, concurrency: Concurrency, clock: Callable[[], float]) -> None:
+    def __init__(self, sink: Sink, concurrency: Concurrency, counters: Counters, clock: Callable[[], float]) -> None:
         self._sink = sink
         self._concurrency = concurrency
+        self._counters = counters
+        self._clock = clock
         self._one_by_one = sink.limits.events == 1
         self._size = BatchSize(sink.limits.bytes, clock)
         self._waiting: deque[asyncio.Future[None]] = deque()  # who has something to send, in the order of their coming
+
+    @property
+    def in_flight(self) -> int:
+        """Requests that are not answered."""
+        return self._concurrency.in_flight
 
     @property
     def requests_allowed(self) -> int:
@@ -48,6 +56,8 @@ class Sender:
             await turn
         sent = self._concurrency.sent()
         verdict = await self._send(part)
+        self._counters.requests[outcome_of(verdict)].observe(self._clock() - sent)
+        self._counters.batches.observe(len(part))
         self._learn(verdict, sent, suspect)
         if not self._one_by_one and not suspect:
             self._learn_size(verdict, part, sent, more)
@@ -82,3 +92,18 @@ class Sender:
                 self._size.failed(size, sent)
         elif not isinstance(verdict, Retry):
             self._size.answered(size, sent, more)
+
+
+def outcome_of(verdict: Verdict) -> str:
+    """The name of a request's outcome in the metrics (report.OUTCOMES)."""
+    match verdict:
+        case Delivered():
+            return "delivered"
+        case Partial():
+            return "partial"
+        case Reject():
+            return "refused"
+        case Split():
+            return "too_large"
+        case Retry():
+            return "unanswered" if verdict.unanswered else "denied" if verdict.misconfigured else "failed"

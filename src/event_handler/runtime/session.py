@@ -16,6 +16,7 @@ from event_handler.backoff import backoff
 from event_handler.checkpoint import Mode, day_of
 from event_handler.errors import ConfigurationError, ConnectError, CredentialsError, EventHandlerError, RpcError
 from event_handler.ports import Commit, StateStore
+from event_handler.report import Reading
 from event_handler.runtime.fan_out import FanOut
 from event_handler.runtime.merged_state import MergedState
 from event_handler.runtime.supervise import cause_of, log_error, supervise
@@ -79,6 +80,11 @@ class Follower:
         )
         self._near = False
         self._client: Client | None = None
+        self._source: BulkSource | SearchSource | None = None
+        self._since = time()  # when the connection was made or lost
+        self._connections = 0
+        self._version = ""
+        self._failure: Exception | None = None  # while there is no connection
         self._reached = False
         self._first_try = monotonic()
         self._begun = monotonic()  # when the last try to connect was
@@ -86,6 +92,25 @@ class Follower:
         self._attempt = 0
         self._faults = 0
         self._logged: dict[str, float] = {}  # errors and when they were logged, since something was delivered
+
+    @property
+    def reading(self) -> Reading:
+        """How far reading is, and what it fails for."""
+        position, connected = self._source.position if self._source else None, self._version != ""
+        if position is not None and self._failure is not None:
+            position = replace(position, caught_up=False)
+        failure = self._failure
+        return Reading(
+            sinks=tuple(member.name for member in self._group.members),
+            connected=connected and failure is None,
+            since=self._since,
+            connections=self._connections,
+            address=self._client.address if self._client else "",
+            version=self._version,
+            position=position,
+            failing="" if failure is None else getattr(failure, "message", "") or str(failure),
+            next_step="" if failure is None else _next_step(failure),
+        )
 
     async def run(self, *, near: bool = False) -> None:
         """Return when `exit_on_last_event` is set and all is delivered; otherwise run until cancelled, whatever
@@ -108,6 +133,9 @@ class Follower:
                     await client.aclose()
             if (task := asyncio.current_task()) and task.cancelling():
                 raise asyncio.CancelledError  # the task group drops a wish to stop that comes while it is failing
+            if self._failure is None:
+                self._since = time()
+            self._failure = failure
             await self._wait(failure)
             # What was read before is delivered first: the next source starts at the remembered positions, and its
             # trackers must not move past events that are still in flight under the old ones. Recordings wait each for
@@ -124,6 +152,8 @@ class Follower:
             "connected to Teleport", cluster=cluster.name, version=cluster.version, reading="bulk" if bulk else "search"
         )
         self._reached = True
+        self._since, self._failure, self._version = time(), None, cluster.version
+        self._connections += 1
         await self._read(client, bulk)
 
     async def renew(self, fresh: Client) -> None:
@@ -186,10 +216,9 @@ class Follower:
         if not isinstance(failure, EventHandlerError):
             log_error("reading failed by a fault of the event handler, will try again", failure)
             return
-        refused = isinstance(failure, RpcError) and failure.code == "PERMISSION_DENIED"
-        next_step = RIGHTS if refused else failure.hint
+        next_step = _next_step(failure)
         person_needed = (
-            refused
+            _is_refused(failure)
             or isinstance(failure, CredentialsError | ConfigurationError)
             or getattr(failure, "conclusive", False)
         )
@@ -207,7 +236,7 @@ class Follower:
 
     async def _read_for_members(self, client: Client, bulk: bool) -> bool:
         """Return whether all is read; else the members have changed."""
-        source = await self._source(client, bulk)
+        source = self._source = await self._make_source(client, bulk)
         most = int(self._settings.exit_on_last_event)  # then nobody waits for ever, and the whole reading begins again
         async with asyncio.TaskGroup() as tasks:
             fetching = []
@@ -229,7 +258,7 @@ class Follower:
         if self._settings.recordings and (missing := await self._fetcher.finish()):
             log.warning("recordings not yet available stay queued for the next start", recordings=missing)
 
-    async def _source(self, client: Client, bulk: bool) -> BulkSource | SearchSource:
+    async def _make_source(self, client: Client, bulk: bool) -> BulkSource | SearchSource:
         s, group = self._settings, self._group
         mode = Mode.BULK if bulk else Mode.SEARCH
         await group.of_each(lambda store: convert_checkpoint(store, mode, s.look_back))
@@ -258,6 +287,14 @@ class Follower:
             until_caught_up=s.exit_on_last_event,
             near=self._near,
         )
+
+
+def _is_refused(failure: Exception) -> bool:
+    return isinstance(failure, RpcError) and failure.code == "PERMISSION_DENIED"
+
+
+def _next_step(failure: Exception) -> str:
+    return RIGHTS if _is_refused(failure) else getattr(failure, "hint", "")
 
 
 async def day_being_read(store: StateStore) -> str:

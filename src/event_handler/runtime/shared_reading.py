@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from enum import Enum, auto
-from uuid import UUID
 
 import structlog
 
 from event_handler.checkpoint import Mode, Progress
 from event_handler.errors import StateError
+from event_handler.report import Reading
 from event_handler.runtime.fan_out import FanOut, Member
 from event_handler.runtime.session import Follower, FollowSettings
 from event_handler.teleport.rpc.client import Client
@@ -51,6 +51,11 @@ class SharedReading:
             await self._follower.run()
         finally:
             self._ended.set()
+
+    @property
+    def reading(self) -> Reading:
+        """How far the reading is."""
+        return self._follower.reading
 
     async def renew(self, fresh: Client) -> None:
         await self._follower.renew(fresh)
@@ -125,13 +130,5 @@ def _reached(member: Member, progress: Progress) -> float:
     """About how far its reading is: seconds since the epoch."""
     if progress.mode is Mode.SEARCH:
         return progress.searched or member.start
-    made = [_made(chunk.name) for chunk in progress.chunks]
+    made = [chunk.made or 0.0 for chunk in progress.chunks]
     return max([member.start, progress.polled_since or 0.0, *made])
-
-
-def _made(chunk: str) -> float:
-    """When a chunk was made, 0 when its name does not tell (UUIDv7 does)."""
-    try:
-        return (UUID(chunk).int >> 80) / 1000
-    except ValueError:
-        return 0.0

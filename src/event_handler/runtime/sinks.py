@@ -32,11 +32,16 @@ class Filters:
 
 @dataclass(frozen=True, slots=True)
 class PlannedSink:
-    """A sink with what its events pass before. Its name is also the name of its state."""
+    """A sink with what its events pass before. Its name is also the name of its state.
+
+    `certificate` is the file of its client certificate, "" for none.
+    """
 
     sink: Sink
     filters: Filters
     transforms: tuple[Transform, ...] = ()
+    type: str = ""
+    certificate: str = ""
 
 
 class DryRunSink:
@@ -81,4 +86,5 @@ def _planned(settings: StartSettings, configured: ConfiguredSink) -> PlannedSink
         settings.skip_event_types if chosen.skip_event_types is None else chosen.skip_event_types,
         settings.skip_session_types if chosen.skip_session_types is None else chosen.skip_session_types,
     )
-    return PlannedSink(made, filters, configured.transforms)
+    certificate = getattr(configured.options, "cert", "")
+    return PlannedSink(made, filters, configured.transforms, configured.type, certificate)

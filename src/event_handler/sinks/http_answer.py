@@ -18,6 +18,7 @@ STATUS_BEGINNING = 32  # bytes of something else than HTTP that an error may sho
 _STATUS = re.compile(rb"HTTP/\d+(?:\.\d+)?[ \t]+(\d{3})(?=[\s]|$)", re.IGNORECASE)
 _END_OF_HEAD = re.compile(rb"\n\r?\n")
 _CHUNK_SIZE = re.compile(rb"[ \t]*([0-9A-Fa-f]{1,15})[ \t]*(?:;.*)?", re.DOTALL)
+CHALLENGE = b"www-authenticate"
 _CACHED_HEADS = 64  # a receiver repeats its head word for word, but for a date that changes once a second
 
 _CODINGS = {
@@ -33,13 +34,15 @@ _CHUNKED = -2
 class Answer:
     """What a receiver said.
 
-    `complete` is False when the body was cut off, by the receiver, by time or by the limit, or is garbled.
+    `complete` is False when the body was cut off, by the receiver, by time or by the limit, or is garbled. `challenge`
+    is the header WWW-Authenticate.
     """
 
     status: int
     retry_after: str
     body: bytes
     complete: bool
+    challenge: str = ""
 
 
 class UnreadableAnswerError(Exception):
@@ -62,6 +65,7 @@ class _Head:
     length: int
     sound: bool
     coding: bytes
+    challenge: str
 
 
 class AnswerReader:
@@ -113,8 +117,8 @@ class AnswerReader:
             return Answer(_status(bytes(self._buffer)), "", b"", False)
         if head.coding:
             body, whole = _decoded(head.coding, self._body, self._limit)
-            return Answer(head.status, head.retry_after, body, whole and not self._cut)
-        return Answer(head.status, head.retry_after, self._body, not self._cut)
+            return Answer(head.status, head.retry_after, body, whole and not self._cut, head.challenge)
+        return Answer(head.status, head.retry_after, self._body, not self._cut, head.challenge)
 
     def ended(self, *, by_peer: bool) -> Answer | None:
         """The answer so far, when nothing more comes: the connection was closed or time is up. None when it has no
@@ -243,8 +247,9 @@ def _parse(head: bytes) -> _Head | None:
     persistent = b"close" not in words and (not lines[0].upper().startswith(b"HTTP/1.0") or b"keep-alive" in words)
     length, sound = _framing(status, lengths, transfer)
     coding = b",".join(headers.get(b"content-encoding", ())).lower()
-    retry_after = headers.get(b"retry-after", [b""])[0].decode("latin-1")
-    return _Head(status, retry_after, length, sound and persistent, b"" if coding == b"identity" else coding)
+    retry_after, challenge = (headers.get(name, [b""])[0].decode("latin-1") for name in (b"retry-after", CHALLENGE))
+    coding = b"" if coding == b"identity" else coding
+    return _Head(status, retry_after, length, sound and persistent, coding, challenge)
 
 
 def _framing(status: int, lengths: set[bytes], transfer: bytes) -> tuple[int, bool]:

@@ -18,9 +18,16 @@ OWN = {  # modules are loaded when their type is used; each has its SinkType in 
     "elasticsearch": "event_handler.sinks.elasticsearch",
     "file": "event_handler.sinks.file",
     "fluentd": "event_handler.sinks.fluentd",
+    "forward": "event_handler.sinks.forward",
+    "kafka": "event_handler.sinks.kafka",
+    "gcp-pubsub": "event_handler.sinks.gcp_pubsub",
+    "google-secops": "event_handler.sinks.google_secops",
+    "loki": "event_handler.sinks.loki",
     "panther": "event_handler.sinks.panther",
+    "sentinel": "event_handler.sinks.sentinel",
     "splunk-hec": "event_handler.sinks.splunk_hec",
     "sumologic": "event_handler.sinks.sumologic",
+    "syslog": "event_handler.sinks.syslog",
     "webhook": "event_handler.sinks.webhook",
 }
 LIKE = 0.6  # how alike two names are at least, of 1, before one is offered for the other

@@ -84,11 +84,9 @@ class WebhookSink:
         )
 
     async def deliver(self, events: Sequence[Event]) -> Verdict:
-        if self._login.changed():
-            for name, value in self._login.headers().items():
-                self._client.set_header(name, value)
         url = self._session_url if events[0].session_id else self._url
-        answer = await self._client.post(url, self._content(events))
+        content = self._content(events)
+        answer = await self._login.signed_in(self._client, lambda: self._client.post(url, content))
         return answer if isinstance(answer, Retry) else judge(answer)
 
     def _content(self, events: Sequence[Event]) -> bytes:
@@ -99,9 +97,11 @@ class WebhookSink:
 
     async def reopen(self) -> None:
         self._client.reload()
+        self._login.reload()
 
     async def close(self) -> None:
         await self._client.close()
+        await self._login.close()
 
 
 def with_session(event: Event) -> bytes:

@@ -14,7 +14,14 @@ WRONG = 3600.0  # seconds between the clock and the times of new events that are
 TELL_CLOCK_EVERY = 3600.0  # seconds between two such lines
 SAMPLES = 9  # the middle one counts, so that a machine of the cluster with a wrong clock proves nothing
 
+STALE = 120.0  # seconds without a whole look at the log, beside some pauses between looks, after which it is not known
+
 log = structlog.get_logger()
+
+
+def is_recent(complete: float, poll: float) -> bool:
+    """Whether the last whole look at the log (seconds since the epoch, 0 = none) shows that nothing is missing now."""
+    return bool(complete) and time() - complete < STALE + 3 * poll
 
 
 class ClockWatch:

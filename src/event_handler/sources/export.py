@@ -19,7 +19,8 @@ from event_handler.backoff import backoff
 from event_handler.checkpoint import DONE, Chunk, ChunkCheckpoint, begin_of, day_of
 from event_handler.errors import ConnectError, RpcError
 from event_handler.ports import Consumer, ReadingState, Stream
-from event_handler.sources.clock import ClockWatch
+from event_handler.report import Position
+from event_handler.sources.clock import ClockWatch, is_recent
 from event_handler.sources.pages import Search, put_page
 from event_handler.sources.stall_detector import StallDetector
 from event_handler.teleport.rpc.client import Client
@@ -105,6 +106,7 @@ class BulkSource:
         )
         self._clock = ClockWatch(lambda: time(), lambda: monotonic())
         self._caught_up = False
+        self._complete = 0.0  # seconds since the epoch: when the last listing began that found nothing new
         self._closed: frozenset[date] = frozenset()
         self._cursors: dict[Chunk, str] = {}
         self._known: set[Chunk] = set()
@@ -134,6 +136,16 @@ class BulkSource:
             for worker in workers:
                 worker.cancel()
 
+    @property
+    def position(self) -> Position:
+        """How far reading is. A chunk is listed when it is complete, so its events are up to a minute older."""
+        unread = [reading.chunk for reading in self._open if reading.cursor != DONE]
+        if not unread:
+            return Position("bulk", self._complete or None, is_recent(self._complete, self._poll))
+        oldest = min(unread)
+        made = oldest.made or begin_of(oldest.day)
+        return Position("bulk", made, False, len(unread))
+
     async def _look_for_the_newest(self) -> None:
         """Find out how far the log is, for our clock may be wrong by days, and a start time may have been made by
         such a clock.
@@ -154,13 +166,14 @@ class BulkSource:
         round_number = 0
         while True:
             self._clock.jumped()
+            began = time()
             found = await self._list(self._days(round_number))
             if found or self._unfinished():
                 self._stall_detector.progress()
             elif self._until_caught_up or self._near:
                 return
             else:
-                self._caught_up = True
+                self._caught_up, self._complete = True, began
                 await self._stall_detector.look()
             round_number += 1
             await self._until_next_listing(found)

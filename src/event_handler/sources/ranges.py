@@ -61,6 +61,12 @@ class Ranges:
             finally:
                 self._waiting -= 1
 
+    @property
+    def begin(self) -> float | None:
+        """Where the first range begins that is not read to its end, None when all are."""
+        left = [one for one in (*self._taken, *self._rest) if not one.done]
+        return min(map(_begin, left), default=None)
+
     def goes_on(self, one: Range, reached: float) -> bool:
         """Whether to read on in a range that has come to the time `reached`.
 

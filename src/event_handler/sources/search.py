@@ -21,7 +21,8 @@ import structlog
 from event_handler.checkpoint import SearchCheckpoint
 from event_handler.errors import RpcError
 from event_handler.ports import REMEMBERED_IDS, Consumer, ReadingState, Stream
-from event_handler.sources.clock import ClockWatch
+from event_handler.report import Position
+from event_handler.sources.clock import ClockWatch, is_recent
 from event_handler.sources.pages import Search, put_page
 from event_handler.sources.ranges import RANGES_AT_ONCE, Range, Ranges
 from event_handler.teleport.rpc.client import Client
@@ -118,11 +119,14 @@ class SearchSource:
         self._clock = ClockWatch(lambda: time(), lambda: monotonic())
         self._go_on_from(None)
         self._far: _Front | None = None  # more than AHEAD of our clock
+        self._from = start
+        self._ranges: Ranges | None = None  # the last long span that was read
         self._rate = 0.0  # events a second of the log's time, lately
         self._deep_due = 0.0
         self._deep_pause = self._pace.sweep
         self._hurry = asyncio.Event()
         self._look_back_logged = False
+        self._complete = 0.0  # seconds since the epoch: when the last look began that read all that there was
 
     async def run(self) -> None:
         """Raises RpcError or ConnectError when a call fails, or a group of them.
@@ -152,6 +156,14 @@ class SearchSource:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._sweep_for_ever())
             await self._poll_for_ever()
+
+    @property
+    def position(self) -> Position:
+        """How far reading is."""
+        begin = self._ranges.begin if self._ranges else None
+        if begin is not None:
+            return Position("search", begin, False)
+        return Position("search", self._complete or self._from, is_recent(self._complete, self._poll_interval))
 
     def _go_on_from(self, saved: float | None) -> None:
         """Set out where reading was, or at the start."""
@@ -204,7 +216,7 @@ class SearchSource:
     async def _read_ranges(self, since: float, until: float) -> None:
         """Read a long span in ranges side by side, in any order unless order is to be kept."""
         first, self._stream = self._stream, self._stream.split()
-        ranges = Ranges(since, until, self._window, first)
+        ranges = self._ranges = Ranges(since, until, self._window, first)
         async with asyncio.TaskGroup() as group:
             for _ in range(1 if self._pipeline.ordered else RANGES_AT_ONCE):
                 group.create_task(self._read_one_by_one(ranges))
@@ -233,8 +245,9 @@ class SearchSource:
     async def _poll_for_ever(self) -> None:
         pause = BUSY_PAUSE
         while True:
-            fruitless = self._search.fruitless
+            fruitless, began = self._search.fruitless, time()
             seen = await self._poll()
+            self._complete = began
             pause = BUSY_PAUSE if seen else min(pause * 2, self._poll_interval)
             rest = max(min(pause, self._poll_interval), self._search.seconds * self._pace.rest)
             await asyncio.sleep(FRUITLESS_REST if self._search.fruitless > fruitless else rest)

@@ -378,6 +378,14 @@ class SqliteStore:
     # Dead letters
 
     @on_its_thread
+    def size(self) -> int:
+        found = 0
+        for suffix in ("", "-wal"):
+            with suppress(OSError):
+                found += self._place.with_name(self._place.name + suffix).stat().st_size
+        return found
+
+    @on_its_thread
     def dead_letters(self) -> int:
         return int(self._rows("SELECT count(*) FROM dead_letters")[0][0])
 

@@ -19,11 +19,14 @@ from event_handler.errors import EventHandlerError, StateError
 from event_handler.pipeline.batch import Batcher
 from event_handler.pipeline.delivery import Delivery
 from event_handler.ports import StateStore
+from event_handler.report import Report
 from event_handler.runtime import supervise
 from event_handler.runtime.access import Access
 from event_handler.runtime.worker import KeptWorker
 from event_handler.simulator.credentials import write_cluster_files
 from event_handler.state.sqlite import SqliteStore
+from event_handler.tap import Tap
+from event_handler.telemetry.listener import Listener
 from event_handler.teleport.auth.credentials import load
 from event_handler.teleport.auth.renewal import CredentialsKeeper
 from tests.support.sinks import ScriptedSink
@@ -56,11 +59,20 @@ def access_in(directory: Path) -> tuple[Access, CredentialsKeeper]:
     return Access(settings, keeper), keeper
 
 
+def nowhere() -> Listener:
+    """A listener that listens nowhere."""
+
+    async def report() -> Report:
+        raise AssertionError("nobody asks")
+
+    return Listener(report, Tap(), None, None)
+
+
 @asynccontextmanager
 async def following(directory: Path, *lines: KeptWorker) -> AsyncIterator[list[MutableMapping[str, Any]]]:
     """Runs until a signal comes, which the body may send itself."""
     with capture_logs() as told:
-        running = asyncio.create_task(start._follow(list(lines), None, None, *access_in(directory), 5.0))
+        running = asyncio.create_task(start._follow(list(lines), None, None, *access_in(directory), nowhere(), 5.0))
         yield told
         os.kill(os.getpid(), signal.SIGTERM)
         await asyncio.wait_for(running, 20)
@@ -142,7 +154,7 @@ async def test_at_the_end_the_sink_that_failed_is_named_and_the_others_have_all(
     monkeypatch.setattr(Delivery, "run", odd)
     lines = [await a_line(sink, a_cluster(), exit_on_last_event=True) for sink in (bad, good)]
     with capture_logs(), pytest.raises(EventHandlerError) as caught:
-        await asyncio.wait_for(start._follow(lines, None, None, *access_in(tmp_path), 5.0), 20)
+        await asyncio.wait_for(start._follow(lines, None, None, *access_in(tmp_path), nowhere(), 5.0), 20)
     assert caught.value.message == "not everything was delivered (bad: the disk is full)"
     assert caught.value.exit_code == 1
     assert set(good.delivered) == {*ALL, "r1"}

@@ -14,6 +14,7 @@ from event_handler.pipeline.delivery import Delivery
 from event_handler.pipeline.entry import Entry
 from event_handler.pipeline.tracker import CheckpointTracker, Span
 from event_handler.ports import Delivered, Limits, Retry, Verdict
+from event_handler.report import Counters
 from event_handler.sinks.answers import judge
 from event_handler.sinks.http import Answer
 
@@ -74,7 +75,7 @@ class Run:
         self.dead: dict[str, str] = {}
         self.sent = 0
         self.batcher = Batcher(receiver.limits, asyncio.get_running_loop().time)
-        self.delivery = Delivery(receiver, receiver.limits.requests, self._delivered, self._refused)
+        self.delivery = Delivery(receiver, receiver.limits.requests, self._delivered, self._refused, Counters())
 
     def put(self, ids: Iterable[str], body: bytes = BODY, session: str = "") -> None:
         for uid in ids:

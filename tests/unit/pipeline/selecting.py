@@ -20,9 +20,10 @@ def selected(order: dict[str, Any]) -> list[Any]:
     `lists` are the filters, `kept` is the size of the window of delivered ids.
     """
     selector = select.Selector("desk", DuplicateWindow(1, order["kept"]), **order["lists"])
-    made = []
+    made, duplicates = [], 0
     for session_id, wires in order["runs"]:
         chosen = selector.select(raw_events([b64decode(wire) for wire in wires], session_id))
+        duplicates += chosen.duplicates
         events = [
             [event.type, event.id, event.time, event.index, event.body.decode(), event.session_id, dedup_key.hex()]
             for event, dedup_key in chosen.events
@@ -30,7 +31,7 @@ def selected(order: dict[str, Any]) -> list[Any]:
         letters = [[letter.sink, letter.reason, letter.type, letter.id, letter.body.decode()] for letter in chosen.dead]
         announced = [[recording.session_id, recording.time, recording.uploaded] for recording in chosen.recordings]
         made.append([events, letters, announced])
-    return [made, selector.duplicates]
+    return [made, duplicates]
 
 
 def main() -> None:

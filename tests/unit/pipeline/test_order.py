@@ -81,7 +81,7 @@ async def deliver_all(sink: Unsteady, store: SqliteStore) -> None:
         for begin in range(0, EVENTS, 10):
             await line.put(tracker, raw_events(wires[begin : begin + 10]), mark(str(begin)))
         await line.drain_all()
-        assert line.retries > 0
+        assert line.counters.retries > 0
 
 
 @pytest.mark.parametrize("events", [1, 7])

@@ -29,7 +29,7 @@ async def test_an_outage_is_waited_out_and_loses_nothing(store: SqliteStore) -> 
     async with pipeline(sink, store) as line:
         await line.put(CheckpointTracker(), raw_events([wire(uid) for uid in ids(30)]), mark("p"))
         await line.drain_all()
-        assert line.retries == 5
+        assert line.counters.retries == 5
     assert sorted(sink.delivered) == sorted(ids(30))
 
 
@@ -63,7 +63,7 @@ async def test_a_sink_is_sent_few_requests_at_first_and_one_at_a_time_while_it_c
         sink.failures = 10**6
         sink.hold.set()
         async with asyncio.timeout(10):
-            while line.requests_allowed > 1:
+            while line.load.allowed > 1:
                 await asyncio.sleep(0.01)
         sink.failures = 0
         await line.drain_all()
@@ -103,7 +103,7 @@ async def test_of_a_partial_answer_only_the_rest_is_sent_again(store: SqliteStor
     async with pipeline(sink, store) as line:
         await line.put(CheckpointTracker(), raw_events([wire(uid) for uid in ids(16)]), mark("p"))
         await line.drain_all()
-        assert (line.counters.delivered, line.counters.dead, line.retries) == (15, 1, 2)
+        assert (line.counters.delivered, line.counters.dead, line.counters.retries) == (15, 1, 2)
         assert line.failing == ""
     assert sorted(sink.delivered) == sorted(set(ids(16)) - {"e5"})
     assert sink.calls == 3

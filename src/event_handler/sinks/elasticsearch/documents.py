@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from typing import Any
 
 import orjson
@@ -13,12 +12,9 @@ from event_handler.event import Event
 from event_handler.sinks.elasticsearch.fields import FIELDS, Kind
 from event_handler.sinks.elasticsearch.options import Document
 from event_handler.sinks.fields import SESSION_FIELD, session_field, with_fields
+from event_handler.sinks.moments import rfc3339
 
 LONGEST_ID = 512  # bytes that an `_id` may have
-FIRST_SECOND, LAST_SECOND = (
-    -62_135_596_800.0,
-    253_402_300_799.0,
-)  # of the years 1 to 9999; the date format has no others
 OTHER = "teleport_other"  # holds, as JSON text, what does not have its field's type
 RESERVED_FIELDS = frozenset(
     {"@timestamp", OTHER, SESSION_FIELD, "addr"}
@@ -63,21 +59,12 @@ def document_id(event: Event) -> str:
 
 
 def make_document(event: Event, document: Document) -> bytes:
-    fields = b'"@timestamp":"%b"' % _stamp(event.time)
+    fields = b'"@timestamp":"%b"' % rfc3339(event.time)
     if event.session_id:
         fields += b"," + session_field(event.session_id)
     if document == "message":
         return b'{%b,"message":%b}' % (fields, orjson.dumps(event.body.decode()))
     return _plain(event.body, fields)
-
-
-def _stamp(seconds: float) -> bytes:
-    """`2026-11-24T10:45:14.123456Z`.
-
-    A time outside the years that have such a form becomes the nearest that has one.
-    """
-    moment = datetime.fromtimestamp(min(max(seconds, FIRST_SECOND), LAST_SECOND), UTC)
-    return moment.isoformat(timespec="microseconds").replace("+00:00", "Z").encode()
 
 
 def _plain(body: bytes, fields: bytes) -> bytes:

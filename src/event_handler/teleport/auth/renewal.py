@@ -37,6 +37,7 @@ class CredentialsKeeper:
         self._read = read
         self._interval = interval
         self.current = read()
+        self.renewals = 0
         self._newer: Credentials | None = None  # not yet let in
         self._problem = ""
         self._asked = asyncio.Event()
@@ -106,6 +107,7 @@ class CredentialsKeeper:
     def _use(self, newer: Credentials) -> None:
         if newer != self.current:
             self.current = newer
+            self.renewals += 1
             log.info("credentials renewed", expires=newer.not_after.isoformat())
 
     def _expired(self) -> bool:

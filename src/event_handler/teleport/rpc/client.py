@@ -39,6 +39,11 @@ class Client:
         self._connection = connection
         self.empty = 0
 
+    @property
+    def address(self) -> str:
+        """By which the cluster was entered last, "" before."""
+        return self._connection.address
+
     def close(self) -> None:
         self._connection.close()
 

@@ -181,6 +181,11 @@ class Connection:
         self._calls = 0
         self._retired = False
 
+    @property
+    def address(self) -> str:
+        """By which the cluster was entered last, "" before."""
+        return self._connector.address
+
     def close(self) -> None:
         self._channel.close()
 

@@ -1,0 +1,185 @@
+"""The text of a message: the event as JSON, as CEF for ArcSight, or as LEEF for QRadar, and RFC 5424 around it.
+
+Facts: RFC 5424; "ArcSight Common Event Format" (Micro Focus, version 25); "Log Event Extended Format" (IBM, LEEF 2.0).
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime
+from typing import Any, Final, Literal
+
+import orjson
+
+from event_handler.event import Event
+from event_handler.sinks.fields import SESSION_FIELD, session_field, with_fields
+
+Format = Literal["json", "cef", "leef"]
+INFO, WARNING, ERROR = 6, 4, 3  # severities of RFC 5424
+SEVERITY: Final = {"I": INFO, "W": WARNING, "E": ERROR}  # by the last letter of a code
+OF_TEN: Final = {INFO: 3, WARNING: 6, ERROR: 8}  # the same in CEF and LEEF, of 10
+FIRST_TIME, LAST_TIME = 0.0, 253_402_300_799.0  # seconds; years that RFC 3339 can write
+CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+
+
+def severity(content: Mapping[str, Any]) -> int:
+    """By the code of the event, and at least a warning where something failed."""
+    code = content.get("code")
+    found = SEVERITY.get(code[-1:], INFO) if isinstance(code, str) else INFO
+    return min(found, WARNING) if content.get("success") is False else found
+
+
+def parsed(event: Event) -> dict[str, Any]:
+    """The fields of an event, and the session of a recorded one."""
+    content: dict[str, Any] = orjson.loads(event.body)
+    return {SESSION_FIELD: event.session_id, **content} if event.session_id else content
+
+
+def as_json(event: Event, _: Mapping[str, Any]) -> bytes:
+    return with_fields(event.body, session_field(event.session_id)) if event.session_id else event.body
+
+
+def as_cef(event: Event, content: Mapping[str, Any]) -> bytes:
+    """`CEF:0|vendor|product|version|code|type|severity|extension`."""
+    head = ("Gravitational", "Teleport", "1", _text(content.get("code")) or event.type, event.type)
+    start = "|".join(["CEF:0", *map(_cef_head, head), str(OF_TEN[severity(content)])])
+    fields = " ".join(f"{name}={_cef_value(value)}" for name, value in _cef_fields(event, content))
+    return f"{start}|{fields}".encode("utf-8", "replace")
+
+
+def as_leef(event: Event, content: Mapping[str, Any]) -> bytes:
+    """`LEEF:2.0|vendor|product|version|code|x09|attributes`, parted by tabs."""
+    head = ("Gravitational", "Teleport", "1", _text(content.get("code")) or event.type)
+    start = "|".join(["LEEF:2.0", *map(_leef_head, head), "x09"])
+    fields = "\t".join(f"{name}={_one_line(value)}" for name, value in _leef_fields(event, content))
+    return f"{start}|{fields}".encode("utf-8", "replace")
+
+
+FORMATS: Final[dict[Format, Callable[[Event, Mapping[str, Any]], bytes]]] = {
+    "json": as_json,
+    "cef": as_cef,
+    "leef": as_leef,
+}
+
+
+def _cef_fields(event: Event, content: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    host, port = _source(content)
+    named = {
+        "rt": str(round(_known(event.time) * 1000)),
+        "externalId": event.id,
+        "act": event.type,
+        "suser": _text(content.get("user")),
+        "src": host,
+        "spt": port,
+        "dhost": _text(content.get("server_hostname")),
+        "duser": _text(content.get("login")),
+        "outcome": _outcome(content),
+        "reason": _text(content.get("error")),
+        "msg": _text(content.get("message")),
+        "cs1": _text(content.get("sid")) or event.session_id,
+        "cs2": _text(content.get("cluster_name")),
+        "cs3": event.body.decode("utf-8", "replace"),
+    }
+    labels = {"cs1": "sessionId", "cs2": "cluster", "cs3": "teleportEvent"}
+    for name, value in named.items():
+        if value:
+            yield name, value
+            if name in labels:
+                yield f"{name}Label", labels[name]
+
+
+def _leef_fields(event: Event, content: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    host, port = _source(content)
+    named = {
+        "devTime": _rfc3339(event.time),
+        "devTimeFormat": "yyyy-MM-dd'T'HH:mm:ss.SSSX",
+        "cat": event.type,
+        "sev": str(OF_TEN[severity(content)]),
+        "usrName": _text(content.get("user")),
+        "src": host,
+        "srcPort": port,
+        "accountName": _text(content.get("login")),
+        "identHostName": _text(content.get("server_hostname")),
+        "outcome": _outcome(content),
+        "reason": _text(content.get("error")),
+        "sessionId": _text(content.get("sid")) or event.session_id,
+        "cluster": _text(content.get("cluster_name")),
+        "uid": event.id,
+        "teleportEvent": event.body.decode("utf-8", "replace"),
+    }
+    return ((name, value) for name, value in named.items() if value)
+
+
+def _source(content: Mapping[str, Any]) -> tuple[str, str]:
+    """Address and port of whoever caused the event, "" where they are not known."""
+    text = _text(content.get("addr.remote"))
+    host, _, port = text.rpartition(":")
+    host = host.strip("[]")
+    try:
+        return str(ipaddress.ip_address(host)), port if port.isdigit() else ""
+    except ValueError:
+        return "", ""
+
+
+def _outcome(content: Mapping[str, Any]) -> str:
+    success = content.get("success")
+    return {True: "success", False: "failure"}[success] if isinstance(success, bool) else ""
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _one_line(text: str) -> str:
+    return CONTROL.sub(" ", text)
+
+
+def _cef_head(text: str) -> str:
+    return _one_line(text).replace("\\", "\\\\").replace("|", "\\|")
+
+
+def _cef_value(text: str) -> str:
+    lines = text.replace("\\", "\\\\").replace("=", "\\=").replace("\r\n", "\\n").replace("\n", "\\n")
+    return _one_line(lines.replace("\r", "\\r"))
+
+
+def _leef_head(text: str) -> str:
+    return _one_line(text).replace("|", "_")
+
+
+class Header:
+    """What stands before each message (RFC 5424, section 6). `host`, `app` and `process` are "" for none."""
+
+    def __init__(self, facility: int, host: str, app: str, process: str, enterprise: int) -> None:
+        self._facility = facility
+        self._same = f" {_word(host, 255)} {_word(app, 48)} {_word(process, 128)} "
+        self._data = f"[teleport@{enterprise}"
+
+    def before(self, event: Event, content: Mapping[str, Any]) -> bytes:
+        facts = {"uid": event.id, "event": event.type, "code": _text(content.get("code"))}
+        data = "".join(f' {name}="{_data_value(value)}"' for name, value in facts.items() if value)
+        priority = self._facility * 8 + severity(content)
+        text = f"<{priority}>1 {_rfc3339(event.time)}{self._same}{_word(event.type, 32)} {self._data}{data}] "
+        return text.encode("utf-8", "replace")
+
+
+def _known(moment: float) -> float:
+    """A time that no calendar has is the nearest that has one."""
+    return min(max(moment, FIRST_TIME), LAST_TIME)
+
+
+def _rfc3339(moment: float) -> str:
+    """The time with milliseconds."""
+    at = datetime.fromtimestamp(_known(moment), UTC)
+    return f"{at:%Y-%m-%dT%H:%M:%S}.{at.microsecond // 1000:03d}Z"
+
+
+def _word(text: str, longest: int) -> str:
+    """Printable ASCII without blanks, "-" for nothing."""
+    return "".join(sign if "!" <= sign <= "~" else "_" for sign in text)[:longest] or "-"
+
+
+def _data_value(text: str) -> str:
+    return _one_line(text).replace("\\", "\\\\").replace('"', '\\"').replace("]", "\\]")
