@@ -21,6 +21,7 @@ from event_handler.sinks.splunk_hec import SplunkHecOptions, SplunkHecSink
 from event_handler.sinks.sumologic import SumologicOptions, SumologicSink
 from event_handler.sinks.webhook import Body, WebhookOptions, WebhookSink
 from tests.contract.http_adapter import HttpAdapter
+from tests.contract.http_adapters_aws import AWS_ADAPTERS
 from tests.contract.http_adapters_cloud import ADAPTERS as CLOUD_ADAPTERS
 from tests.contract.http_adapters_observability import OBSERVABILITY_ADAPTERS
 from tests.contract.receiver import Reply, Request
@@ -225,6 +226,7 @@ ADAPTERS = [
     ),
     HttpAdapter("panther", _panther, _line_ids, lambda _: Reply(200, b"ok"), False, "sinks.panther", packs=True),
     HttpAdapter("sumologic", _sumologic, _line_ids, lambda _: Reply(200), False, "sinks.sumo"),
+    *AWS_ADAPTERS,
     *CLOUD_ADAPTERS,
     *OBSERVABILITY_ADAPTERS,
 ]

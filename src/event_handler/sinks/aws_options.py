@@ -30,7 +30,7 @@ class AwsLoginOptions(HttpOptions):
 
     region: Annotated[str, Setting("text", "AWS region", unset="AWS_REGION, or that of the profile")] = ""
     access_key_id: Annotated[
-        str, Setting("text", "access key", unset="credentials are looked for (docs/sinks/aws-kinesis.md)")
+        str, Setting("text", "access key", unset="credentials are looked for (docs/sinks/aws.md)")
     ] = ""
     secret_access_key: Annotated[
         str,

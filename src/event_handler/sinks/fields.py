@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import orjson
 
+from event_handler.event import Event
+
 SESSION_FIELD = "teleport_session_id"  # no field of Teleport's
 
 
@@ -15,3 +17,10 @@ def with_fields(body: bytes, fields: bytes) -> bytes:
 def session_field(session_id: str) -> bytes:
     """The field by which every sink names the recording that an event is from."""
     return b'"%b":%b' % (SESSION_FIELD.encode(), orjson.dumps(session_id))
+
+
+def with_session(event: Event) -> bytes:
+    """The body of an event; one of a recording names its session before its own fields."""
+    if not event.session_id:
+        return event.body
+    return with_fields(event.body, session_field(event.session_id))

@@ -14,6 +14,10 @@ from event_handler.setting import Options
 
 GROUP = "event_handler.sinks"  # entry points of other packages: `siem = "their_package.module:SINK"`
 OWN = {  # modules are loaded when their type is used; each has its SinkType in SINK
+    "aws-cloudwatch": "event_handler.sinks.aws_cloudwatch",
+    "aws-firehose": "event_handler.sinks.aws_firehose",
+    "aws-kinesis": "event_handler.sinks.aws_kinesis",
+    "aws-sqs": "event_handler.sinks.aws_sqs",
     "datadog": "event_handler.sinks.datadog",
     "elasticsearch": "event_handler.sinks.elasticsearch",
     "file": "event_handler.sinks.file",

@@ -15,7 +15,7 @@ from event_handler.event import Event
 from event_handler.ports import Limits, Retry, Verdict
 from event_handler.setting import Setting
 from event_handler.sinks.answers import judge
-from event_handler.sinks.fields import session_field, with_fields
+from event_handler.sinks.fields import with_session
 from event_handler.sinks.http import KEEPALIVE
 from event_handler.sinks.http_login import HEADER_NAME, Login, LoginOptions
 from event_handler.sinks.registry import SinkType
@@ -102,13 +102,6 @@ class WebhookSink:
     async def close(self) -> None:
         await self._client.close()
         await self._login.close()
-
-
-def with_session(event: Event) -> bytes:
-    """The body of an event; one of a recording names its session before its own fields."""
-    if not event.session_id:
-        return event.body
-    return with_fields(event.body, session_field(event.session_id))
 
 
 def checked_headers(given: Mapping[str, str], section: str) -> dict[str, str]:
