@@ -23,7 +23,7 @@ QUEUE = "https://sqs.eu-central-1.amazonaws.com/123456789012/teleport"
 def given(url: str, files: TlsFiles, timeout: float) -> dict[str, Any]:
     """The options that are the same for all services."""
     return {
-        "endpoint": url,
+        "url": f"{url}/",
         "region": "eu-central-1",
         "access_key_id": "AKIDEXAMPLE",
         "secret_access_key": "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY",

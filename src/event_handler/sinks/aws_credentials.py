@@ -50,9 +50,9 @@ class AwsAccess:
         elif options.external_id:
             raise SinkError(f"{section}.external-id is set without {section}.role-arn", "Set both.")
 
-    def url(self, endpoint: str, service: str = "") -> URL:
-        """Where the service is asked, by the option `endpoint` or by its name in AWS's domain. Raises SinkError."""
-        return service_url(self._options, service or self._service, self.region, endpoint, f"{self._section}.endpoint")
+    def url(self, given: str, service: str = "") -> URL:
+        """Where the service is asked, by the option `url` or by its name in AWS's domain. Raises SinkError."""
+        return service_url(self._options, service or self._service, self.region, given, f"{self._section}.url")
 
     async def sign(self, method: str, url: URL, body: bytes, headers: Mapping[str, str]) -> Mapping[str, str] | Retry:
         """The headers of a request with its signature, or why there are no credentials. It is an `http.Sign`."""

@@ -84,7 +84,7 @@ class Said:
         if self.answer is None or not self.answer.complete:
             return Retry("the answer was cut off", unanswered=True)
         reason = f"it cannot be seen that the answer {what}: {self.answer.status} {readable(self.answer.body)}".strip()
-        return Retry(f"{reason}; check the option endpoint", MISCONFIGURED_WAIT, misconfigured=True)
+        return Retry(f"{reason}; check the option url", MISCONFIGURED_WAIT, misconfigured=True)
 
 
 class AwsJson:
@@ -110,7 +110,7 @@ class AwsJson:
         self._target = target
         self._type = f"application/x-amz-json-{version}"
         self._access = AwsAccess(options, section, service)
-        self._url: URL = self._access.url(options.endpoint, host)
+        self._url: URL = self._access.url(options.url, host)
         self._client = options.client(
             section,
             {"Content-Type": self._type},

@@ -52,9 +52,9 @@ class AwsLoginOptions(HttpOptions):
 class AwsOptions(AwsLoginOptions):
     """The same, with an address for what stands in for AWS."""
 
-    endpoint: Annotated[
-        str, Setting("url", "address of the service: a VPC endpoint, FIPS", unset="AWS's in the region")
-    ] = ""
+    url: Annotated[str, Setting("url", "address of the service: a VPC endpoint, FIPS", unset="AWS's in the region")] = (
+        ""
+    )
 
 
 def region_of(options: AwsLoginOptions, section: str, environment: Mapping[str, str]) -> str:
