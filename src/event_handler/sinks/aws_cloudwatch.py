@@ -6,6 +6,7 @@ Facts: "PutLogEvents" in the CloudWatch Logs API reference, and the page of its 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Annotated
 
 import orjson
@@ -16,7 +17,7 @@ from event_handler.ports import Delivered, Limits, Partial, Reject, Retry, Split
 from event_handler.setting import Setting
 from event_handler.sinks.aws_json import AwsJson, AwsJsonOptions, Said
 from event_handler.sinks.fields import with_session
-from event_handler.sinks.http import KEEPALIVE, MISCONFIGURED_WAIT
+from event_handler.sinks.http import KEEPALIVE
 from event_handler.sinks.registry import SinkType
 
 LOG_REQUEST = 1_048_576  # bytes of all messages of a request, with 26 more for each
@@ -29,6 +30,10 @@ SPAN = 24 * 3600 * 1000  # milliseconds from the first event of a request to its
 THERE = "ResourceAlreadyExistsException"
 ABSENT = "ResourceNotFoundException"
 ACCEPTED = "DataAlreadyAcceptedException"
+TOO_OLD = {
+    "tooOldLogEventEndIndex": "more than 14 days old, or older than the log group",
+    "expiredLogEventEndIndex": "older than the retention of the log group",
+}
 
 
 class AwsCloudwatchOptions(AwsJsonOptions):
@@ -57,15 +62,18 @@ class AwsCloudwatchSink:
     async def deliver(self, events: Sequence[Event]) -> Verdict:
         """Several requests where the events are more than a day apart, one after the other."""
         retry, rejected, why = set[int](), dict[int, str](), Retry("")
+        failed: Retry | None = None
         left = list(within_days(events))[::-1]
         while left:
             places = left.pop()
-            verdict = why if retry else await self._put([events[place] for place in places])
+            verdict = failed or await self._put([events[place] for place in places])
             if isinstance(verdict, Retry):
-                why = verdict
+                why = failed = verdict
                 retry.update(places)
             elif isinstance(verdict, Partial):
                 rejected |= {places[place]: reason for place, reason in verdict.rejected.items()}
+                retry |= {places[place] for place in verdict.retry}
+                why = Retry(verdict.reason)
             elif isinstance(verdict, Reject | Split):
                 if len(places) == len(events):
                     return verdict
@@ -74,14 +82,14 @@ class AwsCloudwatchSink:
                 else:
                     middle = len(places) // 2
                     left += [places[middle:], places[:middle]]
-        if len(retry) == len(events):
-            return why
         if not retry and not rejected:
             return Delivered()
+        if len(retry) == len(events):
+            return why
         return Partial(frozenset(retry), rejected, why.reason, why.after, why.misconfigured)
 
     async def _put(self, events: Sequence[Event]) -> Verdict:
-        """Deliver events that are in order and within a day. A Partial of it has rejected ones only."""
+        """Deliver events that are in order and within a day."""
         body = self._before + b",".join(map(_log_event, events)) + b"]}"
         said = await self._service.call("PutLogEvents", body)
         if said.code == ABSENT:
@@ -94,11 +102,11 @@ class AwsCloudwatchSink:
             return said.verdict
         if said.content is None:
             return said.proves_nothing("is one of CloudWatch Logs")
-        rejected = _rejected(said.content.get("rejectedLogEventsInfo"), len(events))
-        return Partial(frozenset(), rejected) if rejected else Delivered()
+        return judge_times(said.content.get("rejectedLogEventsInfo"), len(events))
 
     async def _create(self, absent: Said) -> Verdict | None:
         """Make what is absent and may be made, or say what keeps from it."""
+        hindrance = absent.verdict
         steps = []
         if self._options.create_group:
             steps.append(("CreateLogGroup", {"logGroupName": self._options.log_group}))
@@ -106,12 +114,14 @@ class AwsCloudwatchSink:
             steps.append(("CreateLogStream", self._where))
         for action, what in steps:
             said = await self._service.call(action, orjson.dumps(what))
-            if said.verdict and said.code not in (THERE, ABSENT):
-                reason = said.verdict.reason if isinstance(said.verdict, Retry | Reject) else ""
-                return Retry(f"{action} failed: {reason}", MISCONFIGURED_WAIT, misconfigured=True)
-            if said.code == ABSENT:
-                return absent.verdict
-        return None if steps else absent.verdict
+            hindrance = None if said.code == THERE else said.verdict
+            if isinstance(hindrance, Retry) and said.code != ABSENT:
+                reason = f"{action} is needed for {self._section}.log-group: {hindrance.reason}"
+                return replace(hindrance, reason=reason)
+        if isinstance(hindrance, Retry):
+            more = f"{self._section}.create-group and {self._section}.create-stream tell what may be made"
+            return replace(hindrance, reason=f"{hindrance.reason}; {more}")
+        return hindrance
 
     async def reopen(self) -> None:
         self._service.reload()
@@ -141,20 +151,26 @@ def _milliseconds(event: Event) -> int:
     return max(0, round(event.time * 1000))
 
 
-def _rejected(info: object, count: int) -> dict[int, str]:
-    """The places that were refused for their time, each with the reason: the first ones, and the last ones."""
+def judge_times(info: object, count: int) -> Verdict:
+    """What was refused for its time: the first events, before an index, and the last ones, from an index on.
+
+    AWS's reference says that the first index is of the first event that was taken, and also that it is of the last one
+    that was refused: that event is sent again, for alone it gets a plain answer.
+    """
     said = info if isinstance(info, dict) else {}
-    reasons = dict[int, str]()
-    for name, why in (
-        ("tooOldLogEventEndIndex", "is more than 14 days old, or older than the log group"),
-        ("expiredLogEventEndIndex", "is older than the retention of the log group"),
-    ):
+    rejected: dict[int, str] = {}
+    retry: set[int] = set()
+    for name, why in TOO_OLD.items():
         if isinstance(end := said.get(name), int):
-            reasons |= dict.fromkeys(range(min(end, count)), f"CloudWatch Logs refused the event: it {why}")
+            rejected |= dict.fromkeys(range(min(max(end, 1), count)), f"CloudWatch Logs refused the event: it is {why}")
+            retry |= {end} if 0 < end < count else set()
     if isinstance(start := said.get("tooNewLogEventStartIndex"), int):
-        why = "its time is more than 2 hours in the future"
-        reasons |= dict.fromkeys(range(max(0, start), count), f"CloudWatch Logs refused the event: {why}")
-    return reasons
+        why = "CloudWatch Logs refused the event: it is more than 2 hours in the future"
+        rejected |= dict.fromkeys(range(max(0, start), count), why)
+    retry -= set(rejected)
+    if not retry and not rejected:
+        return Delivered()
+    return Partial(frozenset(retry), rejected, "CloudWatch Logs leaves open whether it took an event" if retry else "")
 
 
 SINK = SinkType("Amazon CloudWatch Logs", AwsCloudwatchOptions, AwsCloudwatchSink)

@@ -17,6 +17,7 @@ from event_handler.setting import Setting
 from event_handler.sinks.answers import judge, readable
 from event_handler.sinks.aws_credentials import AwsAccess
 from event_handler.sinks.aws_options import AwsOptions
+from event_handler.sinks.aws_sts import element
 from event_handler.sinks.http import KEEPALIVE, MISCONFIGURED_WAIT, Answer
 
 AWS_ANSWER_LIMIT = 1024 * 1024  # bytes; 500 refusals with their reasons are some 200 KiB
@@ -175,8 +176,12 @@ class AwsJson:
 def error_of(answer: Answer) -> tuple[str, str]:
     """Code and message of an error, ("", "") for a success and for an answer that is none of AWS's.
 
-    The code may stand behind a name space (`com.amazonaws.sqs#QueueDoesNotExist`) and before an address.
+    The code may stand behind a name space (`com.amazonaws.sqs#QueueDoesNotExist`) and before an address. What refuses
+    a signature in front of a service may answer in XML.
     """
+    if answer.status >= 300 and answer.body.lstrip().startswith(b"<?xml"):
+        text = answer.body.decode("utf-8", "replace")
+        return element(text, "Code"), readable(element(text, "Message").encode())
     said = (_object(answer) or {}) if answer.status >= 300 else {}
     code = str(said.get("__type", "")).rpartition("#")[2].partition(":")[0].rpartition(".")[2]
     return code, readable(str(said.get("message") or said.get("Message") or "").encode())

@@ -70,7 +70,7 @@ class Sts:
         text = answer.body.decode("utf-8", "replace")
         if 200 <= answer.status < 300:
             return _credentials(text) or Retry(f"{what}: the answer of {self._url.origin()} holds no credentials")
-        said = f"{_element(text, 'Code')} {_element(text, 'Message')}".strip() or readable(answer.body)
+        said = f"{element(text, 'Code')} {element(text, 'Message')}".strip() or readable(answer.body)
         reason = f"{what}: the token service answered {answer.status} {said}"
         if answer.status in PASSING or answer.status >= 500 or "Throttling" in said:
             return Retry(reason)
@@ -100,12 +100,12 @@ def temporary(access_key: str, secret_key: str, token: str, expiration: str) -> 
 
 def _credentials(text: str) -> AwsCredentials | None:
     key, secret, token, end = (
-        _element(text, name) for name in ("AccessKeyId", "SecretAccessKey", "SessionToken", "Expiration")
+        element(text, name) for name in ("AccessKeyId", "SecretAccessKey", "SessionToken", "Expiration")
     )
     return temporary(key, secret, token, end)
 
 
-def _element(text: str, name: str) -> str:
+def element(text: str, name: str) -> str:
     """The text of the first element of that name, which holds no other one."""
     found = re.search(rf"<{name}>([^<]*)</{name}>", text)
     return " ".join(unescape(found[1]).split()) if found else ""
