@@ -1,4 +1,4 @@
-"""The sinks of AWS against moto, which checks their signatures, and the signatures against those of AWS's own library."""
+"""The sinks of AWS against moto, which checks their signatures, and signatures against those of AWS's own library."""
 
 from __future__ import annotations
 
@@ -165,7 +165,7 @@ async def test_log_events_are_in_a_stream_that_was_made_and_old_ones_are_refused
 
 def test_signatures_are_those_of_botocore() -> None:
     bulk = "https://search.eu-central-1.es.amazonaws.com/logs-teleport.audit-default/_bulk"
-    cases = [
+    cases: list[dict[str, Any]] = [
         {"service": "es", "url": f"{bulk}?filter_path=errors%2Citems.%2A.status", "body": "{}\n"},
         {"service": "aoss", "url": f"{bulk}?a=b%20c%2Bd", "body": "{}\n"},
         {"service": "kinesis", "url": "https://kinesis.eu-central-1.amazonaws.com/", "body": "{}"},
@@ -181,7 +181,7 @@ def test_signatures_are_those_of_botocore() -> None:
         made = signed(credentials, REGION, case["service"], moment, "POST", url, case["body"].encode(), headers)
         found.append(made.pop("Authorization"))
         kept = headers | {k: v for k, v in made.items() if k == "X-Amz-Content-Sha256"}
-        case |= {"method": "POST", "headers": kept, "token": token}  # type: ignore[assignment]
+        case |= {"method": "POST", "headers": kept, "token": token}
     run = subprocess.run([PYTHON, "-c", BOTOCORE], input=json.dumps(cases).encode(), capture_output=True, check=True)
     assert found == json.loads(run.stdout)
 
