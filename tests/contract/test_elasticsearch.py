@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import gzip
+from base64 import b64encode
 from collections.abc import AsyncIterator
 from dataclasses import replace
-from typing import Any
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
 from urllib.parse import parse_qs, urlsplit
 
 import orjson
 import pytest
+from yarl import URL
 
 from event_handler.errors import SinkError
 from event_handler.event import Event
 from event_handler.ports import Delivered, Denied, Partial, Reject, Retry
+from event_handler.sinks.aws_signing import AwsCredentials, signed
 from event_handler.sinks.elasticsearch import ElasticsearchOptions, ElasticsearchSink
 from event_handler.sinks.elasticsearch.answers import judge_items
 from event_handler.sinks.elasticsearch.documents import document_id
 from event_handler.sinks.http import Answer
+from event_handler.sinks.packing import FAST
 from tests.contract.receiver import Exchange, Receiver, Reply, Request, answer, receiving
 
 AUDIT = "logs-teleport.audit-default"
@@ -290,3 +297,74 @@ def test_an_answer_that_does_not_name_every_document_proves_nothing(body: bytes)
     assert isinstance(said, Retry)
     assert said.misconfigured
     assert said.reason.startswith("the answer names")
+
+
+@pytest.mark.parametrize(
+    ("option", "scheme"), [("api_key_file", "ApiKey"), ("bearer_file", "Bearer"), ("password_file", "Basic")]
+)
+async def test_a_secret_in_a_file_is_taken_up_when_it_changes(
+    cluster: Receiver, tmp_path: Path, option: str, scheme: str
+) -> None:
+    file = tmp_path / "secret"
+    file.write_text("the-first\n")
+    user = {"username": "elastic"} if option == "password_file" else {}
+    sink = ElasticsearchSink(ElasticsearchOptions(url=cluster.url, **{option: str(file)}, **user))
+    assert await sink.deliver([LOGIN]) == Delivered()
+    file.write_text("the-second-one\n")
+    assert await sink.deliver([LOGIN]) == Delivered()
+    await sink.close()
+    expected = ["the-first", "the-second-one"]
+    if scheme == "Basic":
+        expected = [b64encode(f"elastic:{secret}".encode()).decode() for secret in expected]
+    assert [request.headers["authorization"] for request in cluster.requests] == [f"{scheme} {v}" for v in expected]
+
+
+@pytest.mark.parametrize("service", ["es", "aoss"])
+async def test_a_request_is_signed_for_amazon_opensearch(cluster: Receiver, service: Literal["es", "aoss"]) -> None:
+    settings = ElasticsearchOptions(
+        url="", aws=service, region="eu-central-1", access_key_id="AKIDEXAMPLE", secret_access_key="the-secret-key"
+    )
+    request, _ = await sent(cluster, settings, LOGIN)
+    proof = request.headers["authorization"]
+    assert proof.startswith("AWS4-HMAC-SHA256 Credential=AKIDEXAMPLE/")
+    assert f"/eu-central-1/{service}/aws4_request, " in proof
+    names = "content-encoding;content-type;host;x-amz-content-sha256;x-amz-date"
+    assert f"SignedHeaders={names}, " in proof
+    moment = datetime.strptime(request.headers["x-amz-date"], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
+    again = signed(
+        AwsCredentials("AKIDEXAMPLE", "the-secret-key"),
+        "eu-central-1",
+        service,
+        moment,
+        "POST",
+        URL(f"{cluster.url}{request.target}", encoded=True),
+        gzip.compress(request.body, FAST, mtime=0),
+        {"Content-Type": request.headers["content-type"], "Content-Encoding": "gzip"},
+    )
+    assert again["Authorization"] == proof
+    assert again["X-Amz-Content-Sha256"] == request.headers["x-amz-content-sha256"]
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (
+            {"aws": "es", "region": "eu-central-1", "api_key": "a2V5"},
+            r"api-key and forward\.elasticsearch\.aws are set",
+        ),
+        ({"role_arn": "arn:aws:iam::123456789012:role/x"}, r"without forward\.elasticsearch\.aws"),
+        ({"api_key": "a2V5", "api_key_file": "/x"}, "both set"),
+    ],
+)
+def test_ways_to_log_in_that_do_not_fit_together_are_refused(given: dict[str, Any], words: str) -> None:
+    with pytest.raises(SinkError, match=words):
+        ElasticsearchSink(ElasticsearchOptions(url="https://h", **given))
+
+
+def test_a_collection_that_takes_no_ids_buries_nothing() -> None:
+    reason = "Document ID is not supported in create/index operation request"
+    error = {"type": "illegal_argument_exception", "reason": reason}
+    said = judge_items(Answer(200, "", orjson.dumps({"items": [{"create": {"status": 400, "error": error}}]}), True), 1)
+    assert isinstance(said, Partial)
+    assert said.misconfigured
+    assert not said.rejected

@@ -26,7 +26,7 @@ LOG_EVENTS = 1500  # of a request; 10,000 are allowed, which only events of a hu
 LOG_BYTES = LOG_REQUEST - LOG_EVENTS * AROUND_MESSAGE
 LOG_EVENT = LOG_REQUEST - AROUND_MESSAGE  # bytes of one event
 LOG_AGE = 0.5  # seconds an incomplete batch waits for more events
-SPAN = 24 * 3600 * 1000  # milliseconds from the first event of a request to its last one, at most
+LOG_SPAN = 24 * 3600 * 1000  # milliseconds from the first event of a request to its last one, at most
 THERE = "ResourceAlreadyExistsException"
 ABSENT = "ResourceNotFoundException"
 ACCEPTED = "DataAlreadyAcceptedException"
@@ -134,7 +134,7 @@ def within_days(events: Sequence[Event]) -> Iterator[list[int]]:
     """The places of the events in the order of their times, in groups none of which is longer than a day."""
     group: list[int] = []
     for place in sorted(range(len(events)), key=lambda place: events[place].time):
-        if group and _milliseconds(events[place]) - _milliseconds(events[group[0]]) > SPAN:
+        if group and _milliseconds(events[place]) - _milliseconds(events[group[0]]) > LOG_SPAN:
             yield group
             group = []
         group.append(place)

@@ -18,7 +18,7 @@ from event_handler.sinks.aws_sts import temporary
 from event_handler.sinks.http import DIRECT, MISCONFIGURED_WAIT, Answer, HttpClient
 from event_handler.sinks.http_options import HttpOptions
 
-METADATA_TIMEOUT = 5.0  # seconds; these services are on the machine itself
+CONTAINER_TIMEOUT = 5.0  # seconds; these services are on the machine itself
 EC2_TIMEOUT = 2.0  # seconds; where there is no such service, packets to its address are often dropped
 EC2 = "http://169.254.169.254"
 CONTAINER = "http://169.254.170.2"  # what AWS_CONTAINER_CREDENTIALS_RELATIVE_URI is relative to
@@ -56,7 +56,7 @@ class Container:
             return _unusable("the authorization token of the container has a character that no header can hold")
         redact.know([token])
         headers = {"Authorization": token} if token else {}
-        answer = await _ask("GET", url, headers, METADATA_TIMEOUT)
+        answer = await _ask("GET", url, headers, CONTAINER_TIMEOUT)
         if isinstance(answer, Retry):
             return Retry(f"no credentials for the container: {answer.reason}", answer.after, answer.misconfigured)
         return _credentials(answer) or _unusable(

@@ -16,14 +16,16 @@ log = structlog.get_logger()
 
 
 class Secret:
-    """`option` names it in errors, with `-file` behind it for the file. Raises SinkError when there is none, or two.
+    """`option` names it in errors, with `-file` behind it for the file. What is `encoded` when it is sent may have any
+    characters. Raises SinkError when there is none, or two.
 
     A file is read again when it changes; one that cannot be read then is logged, and the old secret kept.
     """
 
-    def __init__(self, value: str, file: str, option: str) -> None:
+    def __init__(self, value: str, file: str, option: str, *, encoded: bool = False) -> None:
         self._option = option
         self._file = file
+        self._encoded = encoded
         self._stamp: tuple[int, int, int] | None = None
         if bool(value) == bool(file):
             which = "both set" if value else "missing"
@@ -51,7 +53,8 @@ class Secret:
         return self._checked(text)
 
     def _checked(self, text: str) -> str:
-        if not text or len(text) > LARGEST or not text.isascii() or not text.isprintable():
+        fits = self._encoded or (text.isascii() and text.isprintable())
+        if not text or len(text) > LARGEST or not fits:
             reason = "is empty" if not text else "has a character that an HTTP header cannot hold, or is too long"
             raise SinkError(f"{self._option} {reason}", "Is it another file, or is there a line break in it?")
         redact.know([text])

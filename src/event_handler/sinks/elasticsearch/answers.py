@@ -100,6 +100,8 @@ REFUSAL_TABLE = (
         "illegal_argument_exception",
         r"^unknown setting|^Failed to parse value .* for setting|^Failed to build",
     ),
+    # OpenSearch Serverless, a collection of another type than search.
+    _row(About.CLUSTER, None, "illegal_argument_exception", r"^Document ID is not supported"),
     _row(About.MOMENT, 408),
     _row(About.MOMENT, 409),
     _row(About.MOMENT, 429),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import re
 from typing import Annotated, Literal
 
@@ -10,7 +9,8 @@ from pydantic import Field
 
 from event_handler.errors import SinkError
 from event_handler.setting import Setting
-from event_handler.sinks.http_options import Gzip, HttpOptions
+from event_handler.sinks.aws_options import AwsLoginOptions
+from event_handler.sinks.http_options import Gzip
 
 INDEX_NAME = re.compile(
     r"""[^-_+\\/*?"<>|,#:\s][^\\/*?"<>|,#:\s]*"""
@@ -19,8 +19,8 @@ INDEX_NAME = re.compile(
 Document = Literal["message", "plain"]
 
 
-class ElasticsearchOptions(HttpOptions):
-    """Where and how to deliver. At most one of `api_key`, `username` with `password`, and `bearer` is set."""
+class ElasticsearchOptions(AwsLoginOptions):
+    """Where and how to deliver. At most one of `api_key`, `username` with `password`, `bearer` and `aws` is set."""
 
     url: Annotated[str, Setting("url", "address of Elasticsearch or OpenSearch", required=True)] = ""
     target: Annotated[str, Setting("text", "data stream or index of audit events")] = "logs-teleport.audit-default"
@@ -40,17 +40,26 @@ class ElasticsearchOptions(HttpOptions):
         Setting("text", "encoded API key; better in the variable or the file than on the command line", secret=True),
         Field(repr=False),
     ] = ""
+    api_key_file: Annotated[str, Setting("file", "file with the encoded API key; it is read again when it changes")] = (
+        ""
+    )
     username: Annotated[str, Setting("text", "user name")] = ""
     password: Annotated[
         str,
         Setting("text", "password; better in the variable or the file than on the command line", secret=True),
         Field(repr=False),
     ] = ""
+    password_file: Annotated[str, Setting("file", "file with the password; it is read again when it changes")] = ""
     bearer: Annotated[
         str,
         Setting("text", "bearer token; better in the variable or the file than on the command line", secret=True),
         Field(repr=False),
     ] = ""
+    bearer_file: Annotated[str, Setting("file", "file with the bearer token; it is read again when it changes")] = ""
+    aws: Annotated[
+        Literal["none", "es", "aoss"],
+        Setting("choice", "sign requests for Amazon OpenSearch Service (es) or OpenSearch Serverless (aoss)"),
+    ] = "none"
     max_connections: Annotated[int, Setting("number", "requests in flight at most"), Field(ge=1, le=100)] = 4
     compression: Gzip = "gzip"
 
@@ -63,29 +72,3 @@ def check_target(name: str, option: str) -> str:
             "Leave it out for the default.",
         )
     return name
-
-
-def authorization(options: ElasticsearchOptions, section: str) -> dict[str, str]:
-    """The header that logs in, none without credentials. Raises SinkError, without showing a secret."""
-    routes = {
-        f"{section}.api-key": f"ApiKey {options.api_key}" if options.api_key else "",
-        f"{section}.username": _basic(options.username, options.password)
-        if options.username or options.password
-        else "",
-        f"{section}.bearer": f"Bearer {options.bearer}" if options.bearer else "",
-    }
-    chosen = {option: header for option, header in routes.items() if header}
-    if len(chosen) > 1:
-        raise SinkError(f"{' and '.join(chosen)} are set together", "Set one of them.")
-    for option, header in chosen.items():
-        if not header.isascii() or not header.isprintable():
-            raise SinkError(
-                f"{option} has a character that an HTTP header cannot hold", "Is there a line break at its end?"
-            )
-        return {"Authorization": header}
-    return {}
-
-
-def _basic(username: str, password: str) -> str:
-    """In UTF-8, as both products read it, whatever characters the password has."""
-    return f"Basic {base64.b64encode(f'{username}:{password}'.encode()).decode()}"

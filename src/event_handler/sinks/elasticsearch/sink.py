@@ -14,7 +14,8 @@ from event_handler.ports import Limits, Retry, Verdict
 from event_handler.sinks.elasticsearch.answers import is_foreign, judge_bulk
 from event_handler.sinks.elasticsearch.documents import bulk_lines
 from event_handler.sinks.elasticsearch.install import Installer
-from event_handler.sinks.elasticsearch.options import ElasticsearchOptions, authorization, check_target
+from event_handler.sinks.elasticsearch.login import ElasticsearchLogin
+from event_handler.sinks.elasticsearch.options import ElasticsearchOptions, check_target
 from event_handler.sinks.http import KEEPALIVE, Answer
 
 BULK_EVENTS = 1000  # documents of a request; Elastic advises 1,000 to 5,000, and a lost answer repeats all of them
@@ -55,12 +56,13 @@ class ElasticsearchSink:
             check_target(options.target, f"{section}.target"),
             check_target(options.session_target, f"{section}.session-target"),
         )
-        login = authorization(options, section)
+        self._login = ElasticsearchLogin(options, section)
         self._client = options.client(
             section,
-            {"Content-Type": "application/x-ndjson", "Accept": "application/json", **login},
+            {"Content-Type": "application/x-ndjson", "Accept": "application/json", **self._login.headers()},
             keepalive=keepalive,
             answer_limit=BULK_ANSWER_LIMIT,
+            sign=self._login.sign,
         )
         install = options.template == "install"
         self._installer = Installer(self._client, self._base, targets, section) if install else None
@@ -71,12 +73,17 @@ class ElasticsearchSink:
         self._path_works = False  # it has taken a request there, so a refusal is not about the path
 
     async def deliver(self, events: Sequence[Event]) -> Verdict:
+        if self._login.changed():
+            for name, value in self._login.headers().items():
+                self._client.set_header(name, value)
         if self._installer and (hindrance := await self._installer.ensure()):
             return hindrance
         target = self._options.session_target if events[0].session_id else self._options.target
         answer = await self._send(events, target, in_path=self._in_path)
         if isinstance(answer, Retry):
             return answer
+        if answer.status in (401, 403):
+            self._login.refused()
         if self._in_path and not self._path_works:
             self._foreign += is_foreign(answer)
             if is_foreign(answer) and self._foreign >= FOREIGN_BEFORE_PLAIN:
@@ -110,6 +117,7 @@ class ElasticsearchSink:
 
     async def close(self) -> None:
         await self._client.close()
+        await self._login.close()
 
 
 def bulk_url(base: URL, target: str) -> URL:
