@@ -225,7 +225,7 @@ async def test_a_place_that_is_set_up_and_fails_ends_the_search(tmp_path: Path) 
             403,
             b"<Error><Code>AccessDenied</Code><Message>not you</Message></Error>",
             True,
-            "AccessDenied not you; check",
+            "AccessDenied not you",
         ),
         (400, b"<Error><Code>Throttling</Code><Message>slow down</Message></Error>", False, "Throttling slow down"),
         (503, b"busy", False, "answered 503 busy"),

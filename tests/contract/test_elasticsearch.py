@@ -350,7 +350,7 @@ async def test_a_request_is_signed_for_amazon_opensearch(cluster: Receiver, serv
     [
         (
             {"aws": "es", "region": "eu-central-1", "api_key": "a2V5"},
-            r"api-key and forward\.elasticsearch\.aws are set",
+            r"api-key and forward\.elasticsearch\.aws ",
         ),
         ({"role_arn": "arn:aws:iam::123456789012:role/x"}, r"without forward\.elasticsearch\.aws"),
         ({"api_key": "a2V5", "api_key_file": "/x"}, "both set"),

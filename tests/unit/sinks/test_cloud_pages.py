@@ -21,7 +21,15 @@ def tables(page: str) -> list[dict[str, Any]]:
     return [table for block in blocks for table in block["sinks"].values()]
 
 
-@pytest.mark.parametrize("page", ["sentinel", "google-secops", "gcp-pubsub"])
+@pytest.mark.parametrize(
+    "page",
+    [
+        "sentinel",
+        "google-secops",
+        "gcp-pubsub",
+        *(f"aws-{name}" for name in ("kinesis", "firehose", "sqs", "cloudwatch")),
+    ],
+)
 def test_every_table_on_the_page_is_taken(page: str) -> None:
     found = tables(page)
     assert found
