@@ -167,8 +167,9 @@ async def test_the_credentials_of_a_container(tmp_path: Path) -> None:
     assert agent.requests[0].headers["authorization"] == "pod-identity-token"
 
 
-async def test_a_token_is_not_sent_in_the_clear_to_another_machine() -> None:
-    environment = {"AWS_CONTAINER_CREDENTIALS_FULL_URI": "http://192.0.2.1/", "AWS_CONTAINER_AUTHORIZATION_TOKEN": "t"}
+@pytest.mark.parametrize("url", ["http://192.0.2.1/", "http://[x", "ftp://localhost/", "nothing"])
+async def test_a_token_is_not_sent_in_the_clear_to_another_machine(url: str) -> None:
+    environment = {"AWS_CONTAINER_CREDENTIALS_FULL_URI": url, "AWS_CONTAINER_AUTHORIZATION_TOKEN": "t"}
     assert "neither https nor an address of the machine" in await key_of(given(), environment)
 
 
@@ -181,6 +182,17 @@ async def test_the_credentials_of_a_machine() -> None:
     assert first.headers["x-aws-ec2-metadata-token-ttl-seconds"] == "21600"
     assert {second.headers["x-aws-ec2-metadata-token"], third.headers["x-aws-ec2-metadata-token"]} == {"imds-token"}
     assert third.target == "/latest/meta-data/iam/security-credentials/machine-role"
+
+
+async def test_an_address_of_the_metadata_service_that_is_none_is_said() -> None:
+    found = await Instance({"AWS_EC2_METADATA_SERVICE_ENDPOINT": "http://[x"}).find()
+    assert found == "AWS_EC2_METADATA_SERVICE_ENDPOINT is not a URL"
+
+
+async def test_tls_files_that_are_gone_when_a_role_is_assumed_are_no_crash(tmp_path: Path) -> None:
+    ca = tmp_path / "ca.pem"
+    options = given(role_arn=ROLE, access_key_id="AKIA", secret_access_key="a-secret", ca=str(ca))
+    assert f"the receiver's CA file {ca} cannot be used" in await key_of(options, {})
 
 
 Find = Callable[[], Any]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from base64 import b64decode
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import orjson
@@ -114,6 +115,21 @@ async def test_credentials_that_have_ended_are_looked_for_anew() -> None:
         said = await verdict(sink)
     assert isinstance(said, Retry)
     assert "renew the credentials of sinks.kinesis" in said.reason
+
+
+async def test_a_key_that_was_taken_away_is_replaced_as_soon_as_there_is_another(tmp_path: Path) -> None:
+    file = tmp_path / "credentials"
+    file.write_text("[audit]\naws_access_key_id=AKIAOLD\naws_secret_access_key=the-secret\n")
+    login = {"access_key_id": "", "secret_access_key": "", "profile": "audit"}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(file))
+        async with service("kinesis", kinesis_answer, **login) as (receiver, sink):
+            receiver.script.append(answer(400, error("UnrecognizedClientException")))
+            assert isinstance(await verdict(sink), Denied)
+            file.write_text("[audit]\naws_access_key_id=AKIANEW\naws_secret_access_key=the-secret\n")
+            assert await verdict(sink) == Delivered()
+    keys = [request.headers["authorization"].partition("Credential=")[2][:7] for request in receiver.requests]
+    assert keys == ["AKIAOLD", "AKIANEW"]
 
 
 def of(name: str, places: Mapping[int, str], count: int) -> bytes:

@@ -354,11 +354,12 @@ async def test_a_request_is_signed_for_amazon_opensearch(cluster: Receiver, serv
         ),
         ({"role_arn": "arn:aws:iam::123456789012:role/x"}, r"without forward\.elasticsearch\.aws"),
         ({"api_key": "a2V5", "api_key_file": "/x"}, "both set"),
+        ({"aws": "es", "region": "eu-central-1", "url": "https://u:p@h"}, r"aws and forward\.elasticsearch\.url are"),
     ],
 )
 def test_ways_to_log_in_that_do_not_fit_together_are_refused(given: dict[str, Any], words: str) -> None:
     with pytest.raises(SinkError, match=words):
-        ElasticsearchSink(ElasticsearchOptions(url="https://h", **given))
+        ElasticsearchSink(ElasticsearchOptions(**{"url": "https://h", **given}))
 
 
 def test_a_collection_that_takes_no_ids_buries_nothing() -> None:

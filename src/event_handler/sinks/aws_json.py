@@ -131,6 +131,8 @@ class AwsJson:
         if 200 <= answer.status < 300:
             return Said(_object(answer), "", None, answer)
         code, message = error_of(answer)
+        if ABOUT.get(code) is About.RIGHTS:  # perhaps of a key that was taken away: others may be there by now
+            self._access.renew()
         return Said(None, code, self._judge(answer, code, message), answer)
 
     async def _ask(self, action: str, body: bytes) -> Answer | Retry:

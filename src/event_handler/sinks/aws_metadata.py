@@ -43,8 +43,8 @@ class Container:
         full = self._environment.get("AWS_CONTAINER_CREDENTIALS_FULL_URI")
         if not relative and not full:
             return "AWS_CONTAINER_CREDENTIALS_FULL_URI is not set"
-        url = URL(f"{CONTAINER}{relative}" if relative else full or "")
-        if not _trusted(url):
+        url = _url(f"{CONTAINER}{relative}" if relative else full or "")
+        if url is None or not _trusted(url):
             return _unusable("AWS_CONTAINER_CREDENTIALS_FULL_URI names neither https nor an address of the machine")
         token = self._environment.get("AWS_CONTAINER_AUTHORIZATION_TOKEN", "")
         if file := self._environment.get("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE"):
@@ -71,33 +71,34 @@ class Instance:
 
     def __init__(self, environment: Mapping[str, str]) -> None:
         self._off = environment.get("AWS_EC2_METADATA_DISABLED", "").lower() == "true"
-        self._base = URL(environment.get("AWS_EC2_METADATA_SERVICE_ENDPOINT") or EC2)
+        self._base = _url(environment.get("AWS_EC2_METADATA_SERVICE_ENDPOINT") or EC2)
 
     async def find(self) -> Found:
         if self._off:
             return "AWS_EC2_METADATA_DISABLED is true"
-        token = await self._get("PUT", "/latest/api/token", {"X-aws-ec2-metadata-token-ttl-seconds": GOOD_FOR})
+        base = self._base
+        if base is None:
+            return "AWS_EC2_METADATA_SERVICE_ENDPOINT is not a URL"
+        token = await self._get(base, "PUT", "/latest/api/token", {"X-aws-ec2-metadata-token-ttl-seconds": GOOD_FOR})
         if isinstance(token, Retry):
-            return f"no answer from {self._base.host}; in a container on EC2 the hop limit must be 2 ({token.reason})"
+            return f"no answer from {base.host}; in a container on EC2 the hop limit must be 2 ({token.reason})"
         bearer = token.body.decode("latin-1").strip()
         if token.status != 200 or not bearer.isascii() or not bearer.isprintable():
-            return f"{self._base.host} answered {token.status} to the request for a token"
+            return f"{base.host} answered {token.status} to the request for a token"
         headers = {"X-aws-ec2-metadata-token": bearer}
-        roles = await self._get("GET", ROLE_PATH, headers)
+        roles = await self._get(base, "GET", ROLE_PATH, headers)
         if isinstance(roles, Retry):
             return roles
         role = readable(roles.body.split(b"\n", 1)[0])
         if roles.status != 200 or not role:
             return "the machine has no role"
-        answer = await self._get("GET", f"{ROLE_PATH}{role}", headers)
+        answer = await self._get(base, "GET", f"{ROLE_PATH}{role}", headers)
         if isinstance(answer, Retry):
             return answer
-        return _credentials(answer) or Retry(
-            f"{self._base.host} gave no credentials for the role {role} of the machine"
-        )
+        return _credentials(answer) or Retry(f"{base.host} gave no credentials for the role {role} of the machine")
 
-    async def _get(self, method: str, path: str, headers: Mapping[str, str]) -> Answer | Retry:
-        return await _ask(method, self._base.with_path(path), headers, EC2_TIMEOUT)
+    async def _get(self, base: URL, method: str, path: str, headers: Mapping[str, str]) -> Answer | Retry:
+        return await _ask(method, base.with_path(path), headers, EC2_TIMEOUT)
 
 
 async def _ask(method: str, url: URL, headers: Mapping[str, str], timeout: float) -> Answer | Retry:
@@ -111,15 +112,23 @@ async def _ask(method: str, url: URL, headers: Mapping[str, str], timeout: float
         await client.close()
 
 
+def _url(text: str) -> URL | None:
+    """None for what is no URL of HTTP."""
+    try:
+        url = URL(text)
+    except ValueError:
+        return None
+    return url if url.scheme in ("http", "https") and url.host and url.port else None
+
+
 def _trusted(url: URL) -> bool:
+    """Whether a token may be sent there."""
     if url.scheme == "https":
-        return bool(url.host)
-    if url.scheme != "http" or not url.host:
-        return False
+        return True
     if url.host in CONTAINER_HOSTS or url.host == "localhost":
         return True
     try:
-        return ipaddress.ip_address(url.host).is_loopback
+        return ipaddress.ip_address(url.host or "").is_loopback
     except ValueError:
         return False
 

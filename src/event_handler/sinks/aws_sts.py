@@ -13,6 +13,7 @@ from urllib.parse import quote, urlencode
 from yarl import URL
 
 from event_handler import redact
+from event_handler.errors import SinkError
 from event_handler.ports import Retry
 from event_handler.sinks.answers import PASSING, readable
 from event_handler.sinks.aws_signing import AwsCredentials, signed
@@ -63,7 +64,10 @@ class Sts:
         if with_ is not None:
             headers = signed(with_, self._region, "sts", datetime.now(UTC), "POST", self._url, body, FORM)
         if self._client is None:
-            self._client = self._options.client(self._section, FORM, connections=1)
+            try:
+                self._client = self._options.client(self._section, FORM, connections=1)
+            except SinkError as error:  # the TLS files were good at the start
+                return Retry(f"{what}: {error}", MISCONFIGURED_WAIT, misconfigured=True)
         answer = await self._client.request("POST", self._url, body, headers)
         if isinstance(answer, Retry):
             return Retry(f"{what}: {answer.reason}", answer.after, answer.misconfigured)

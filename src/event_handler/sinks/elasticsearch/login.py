@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from yarl import URL
+
 from event_handler.errors import SinkError
 from event_handler.sinks.aws_credentials import AwsAccess
 from event_handler.sinks.elasticsearch.options import ElasticsearchOptions
@@ -13,7 +15,7 @@ from event_handler.sinks.secret import Secret
 class ElasticsearchLogin:
     """At most one way to sign in. Raises SinkError, without showing a secret, when more are set, or one in part."""
 
-    def __init__(self, options: ElasticsearchOptions, section: str) -> None:
+    def __init__(self, options: ElasticsearchOptions, section: str, url: URL) -> None:
         self._user = options.username
         self._secret: Secret | None = None
         self._aws: AwsAccess | None = None
@@ -22,6 +24,7 @@ class ElasticsearchLogin:
             "username": bool(options.username or options.password or options.password_file),
             "bearer": bool(options.bearer or options.bearer_file),
             "aws": options.aws != "none",
+            "url": options.aws != "none" and bool(url.raw_user or url.raw_password),
         }
         chosen = [way for way, used in ways.items() if used]
         if len(chosen) > 1:

@@ -56,7 +56,7 @@ class ElasticsearchSink:
             check_target(options.target, f"{section}.target"),
             check_target(options.session_target, f"{section}.session-target"),
         )
-        self._login = ElasticsearchLogin(options, section)
+        self._login = ElasticsearchLogin(options, section, self._base)
         self._client = options.client(
             section,
             {"Content-Type": "application/x-ndjson", "Accept": "application/json", **self._login.headers()},
