@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from base64 import b64decode
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -40,7 +41,7 @@ from tests.contract.http_adapters_aws import (
     message_ids,
     sqs_items,
 )
-from tests.contract.receiver import Receiver, Reply, Request, Success, answer, receiving
+from tests.contract.receiver import Exchange, Receiver, Reply, Request, Success, answer, receiving
 
 AT = 1_790_000_000.0
 DAY = 24 * 3600.0
@@ -115,6 +116,26 @@ async def test_credentials_that_have_ended_are_looked_for_anew() -> None:
         said = await verdict(sink)
     assert isinstance(said, Retry)
     assert "renew the credentials of sinks.kinesis" in said.reason
+
+
+async def test_requests_that_are_refused_together_renew_credentials_once(tmp_path: Path) -> None:
+    options = {"access_key_id": "", "secret_access_key": "", "profile": "audit"}
+    (tmp_path / "credentials").write_text("[audit]\naws_access_key_id=AKIA\naws_secret_access_key=the-secret\n")
+    together = asyncio.Barrier(4)
+
+    async def expired(exchange: Exchange) -> None:
+        await exchange.read_body()
+        await together.wait()
+        await answer(400, error("ExpiredTokenException"))(exchange)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
+        async with service("kinesis", kinesis_answer, **options) as (receiver, sink):
+            receiver.script.extend([expired] * 4)
+            said = await asyncio.gather(*(sink.deliver(events(1)) for _ in range(4)))
+            assert said == [Delivered()] * 4
+            assert isinstance(sink, AwsKinesisSink)
+            assert sink._service._access.number == 2
 
 
 async def test_a_key_that_was_taken_away_is_replaced_as_soon_as_there_is_another(tmp_path: Path) -> None:

@@ -50,9 +50,9 @@ class AwsAccess:
         elif options.external_id:
             raise SinkError(f"{section}.external-id is set without {section}.role-arn", "Set both.")
 
-    def url(self, given: str, service: str = "") -> URL:
-        """Where the service is asked, by the option `url` or by its name in AWS's domain. Raises SinkError."""
-        return service_url(self._options, service or self._service, self.region, given, f"{self._section}.url")
+    def url(self, given: str) -> URL:
+        """Where the service is asked: what was `given` in the option `url`, or AWS's address. Raises SinkError."""
+        return service_url(self._options, self._service, self.region, given, f"{self._section}.url")
 
     async def sign(self, method: str, url: URL, body: bytes, headers: Mapping[str, str]) -> Mapping[str, str] | Retry:
         """The headers of a request with its signature, or why there are no credentials. It is an `http.Sign`."""
@@ -62,21 +62,31 @@ class AwsAccess:
         moment = datetime.now(UTC)
         return signed(credentials, self.region, self._service, moment, method, url, body, headers)
 
-    def renew(self) -> None:
-        """The service does not take the credentials any more: look for others before the next request."""
-        self._keeper.forget()
+    @property
+    def number(self) -> int:
+        """How often credentials were found: the number of those that are kept."""
+        return self._keeper.found
+
+    def renew(self, number: int) -> None:
+        """The service does not take the credentials of that number: look for others, unless there are some already."""
+        if number == self._keeper.found:
+            self._keeper.forget()
 
     async def close(self) -> None:
         await self._sts.close()
 
 
 class Keeper:
-    """Keeps the credentials of the first source that has some, until it is time to renew them."""
+    """Keeps the credentials of the first source that has some, until it is time to renew them.
+
+    `found` counts how often it got some.
+    """
 
     def __init__(self, sources: Sequence[Source], section: str) -> None:
         self._sources = sources
         self._section = section
         self._kept: AwsCredentials | None = None
+        self.found = 0
         self._not_before = 0.0
         self._asking = asyncio.Lock()
 
@@ -89,6 +99,7 @@ class Keeper:
             found = await self._look()
             if isinstance(found, AwsCredentials):
                 self._kept = found
+                self.found += 1
             elif kept is not None and time() < kept.expires:
                 self._not_before = now + AGAIN_AFTER
                 log.warning("AWS credentials cannot be renewed, the old ones stay while they last", error=found.reason)

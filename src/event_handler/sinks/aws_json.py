@@ -64,8 +64,6 @@ ABOUT = {
     for code in codes.split()
 }
 CLOCK = "Signature expired", "Signature not yet current"  # how the message begins when the clocks differ
-
-
 NOT_PASSING = frozenset({About.CREDENTIALS, About.RIGHTS, About.RESOURCE})  # until a person changes something
 
 
@@ -102,7 +100,6 @@ class AwsJson:
         target: str,
         *,
         resource: str,
-        host: str = "",
         version: str = "1.1",
         keepalive: float = KEEPALIVE,
     ) -> None:
@@ -111,33 +108,37 @@ class AwsJson:
         self._target = target
         self._type = f"application/x-amz-json-{version}"
         self._access = AwsAccess(options, section, service)
-        self._url: URL = self._access.url(options.url, host)
+        self._url: URL = self._access.url(options.url)
         self._client = options.client(
             section,
             {"Content-Type": self._type},
             keepalive=keepalive,
             answer_limit=AWS_ANSWER_LIMIT,
-            sign=self._access.sign,
         )
 
     async def call(self, action: str, body: bytes) -> Said:
         """What an action was answered. Credentials that have ended are taken anew once."""
-        answer = await self._ask(action, body)
+        answer, number = await self._ask(action, body)
         if isinstance(answer, Answer) and ABOUT.get(error_of(answer)[0]) is About.CREDENTIALS:
-            self._access.renew()
-            answer = await self._ask(action, body)
+            self._access.renew(number)
+            answer, number = await self._ask(action, body)
         if isinstance(answer, Retry):
             return Said(None, "", answer)
         if 200 <= answer.status < 300:
             return Said(_object(answer), "", None, answer)
         code, message = error_of(answer)
         if ABOUT.get(code) is About.RIGHTS:  # perhaps of a key that was taken away: others may be there by now
-            self._access.renew()
+            self._access.renew(number)
         return Said(None, code, self._judge(answer, code, message), answer)
 
-    async def _ask(self, action: str, body: bytes) -> Answer | Retry:
+    async def _ask(self, action: str, body: bytes) -> tuple[Answer | Retry, int]:
+        """The answer, and the number of the credentials that signed the request."""
         headers = {"Content-Type": self._type, "X-Amz-Target": f"{self._target}.{action}"}
-        return await self._client.request("POST", self._url, body, headers)
+        signed = await self._access.sign("POST", self._url, body, headers)
+        number = self._access.number
+        if isinstance(signed, Retry):
+            return signed, number
+        return await self._client.request("POST", self._url, body, signed), number
 
     def _judge(self, answer: Answer, code: str, message: str) -> Verdict:
         """What an error means for the events. One whose name is not known is no reason to drop them."""

@@ -49,6 +49,7 @@ class OptionKeys:
         for option, text in (("access-key-id", options.access_key_id), ("session-token", options.session_token)):
             if not text.isascii() or (text and not text.isprintable()):
                 raise SinkError(f"{section}.{option} has a character that no header can hold", "Correct it.")
+        redact.know([options.session_token])
 
     async def find(self) -> Found:
         if self._secret is None:

@@ -65,7 +65,7 @@ class ElasticsearchLogin:
     def refused(self) -> None:
         """The receiver does not take who we are: credentials of AWS are looked for anew."""
         if self._aws:
-            self._aws.renew()
+            self._aws.renew(self._aws.number)
 
     async def close(self) -> None:
         if self._aws:
