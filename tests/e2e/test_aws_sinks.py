@@ -24,7 +24,8 @@ access-key-id = "AKIDEXAMPLE"
 secret-access-key = "hunter2-of-the-user"
 role-arn = "arn:aws:iam::123456789012:role/writer"
 """
-EVENTS, FEW_EVENTS = 4000, 800  # a request to SQS holds ten
+# Enough for some requests between two kills; one to SQS holds ten.
+EVENTS_A_KILL, FEW_A_KILL = 3000, 300
 WHERE = {
     "kinesis": 'stream = "audit"',
     "firehose": 'stream = "audit"',
@@ -107,10 +108,12 @@ async def test_nothing_is_lost_while_credentials_end_and_the_process_is_killed(
     tmp_path: Path, name: str, kills: int
 ) -> None:
     aws = Aws(fault=40 if name == "sqs" else 7)
-    events = FEW_EVENTS if name == "sqs" else EVENTS
+    events = kills * (FEW_A_KILL if name == "sqs" else EVENTS_A_KILL)
     async with receiving(aws, None) as receiver:
         tables = TABLES.format(name=name, where=WHERE[name], url=receiver.url)
-        expected, log = await deliver_through_kills(tmp_path, tables, lambda: aws.answers, kills, events=events)
+        expected, log = await deliver_through_kills(
+            tmp_path, tables, lambda: aws.answers, kills, events=events, apart=3
+        )
     assert set(aws.taken[name]) == expected
     assert aws.given > kills
     assert "hunter2" not in log
