@@ -21,11 +21,20 @@ from event_handler.pipeline.filters import Filter
 from event_handler.sources.pages import Search
 from event_handler.teleport.wire.raw import raw_events
 
-LOOK_EVERY = 1.0  # seconds between two searches
+SEARCH_EVERY = 1.0  # seconds between two searches
 LOOK_AGAIN_AT = 10.0  # seconds of the log that are searched once more, for events that appear late
 AHEAD_OF_US = 60.0  # seconds that the cluster's clock may be ahead of ours
 KNOWN_IDS = 50_000  # of events that were printed; more than the seconds that are searched again ever have
-NAMED = ("user", "login", "server_hostname", "addr.remote", "db_name", "kubernetes_cluster", "reason", "error")
+NAMED_IN_A_LINE = (
+    "user",
+    "login",
+    "server_hostname",
+    "addr.remote",
+    "db_name",
+    "kubernetes_cluster",
+    "reason",
+    "error",
+)
 COLOURS = {"I": "green", "W": "yellow", "E": "red"}  # by the last letter of a code
 
 
@@ -74,14 +83,14 @@ async def events_since(settings: StartSettings, since: float, wanted: Filter, *,
             if not follow:
                 return
             begin = max(begin, since - LOOK_AGAIN_AT)
-            await asyncio.sleep(LOOK_EVERY)
+            await asyncio.sleep(SEARCH_EVERY)
 
 
 def line_of(event: Event) -> str:
     """One line that a person can read: time, type, code, and who did it to what. Nothing in it moves the cursor."""
     content = orjson.loads(event.body)
     code = _plain(content.get("code", ""))
-    facts = [f"{name.rpartition('.')[2]}={_plain(content[name])}" for name in NAMED if content.get(name)]
+    facts = [f"{name.rpartition('.')[2]}={_plain(content[name])}" for name in NAMED_IN_A_LINE if content.get(name)]
     if content.get("success") is False:
         facts.insert(0, click.style("failed", fg="red"))
     kind = click.style(f"{_plain(event.type):<28}", bold=True)

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable
 from event_handler.sinks.send_queue import unacknowledged
 from event_handler.sinks.stream import close_stream
 
-LOOK_AGAIN = 0.005  # seconds between looks at the kernel's queue
+LOOK_AT_QUEUE_EVERY = 0.005  # seconds between looks at the kernel's queue
 
 Dial = Callable[[], Awaitable[tuple[asyncio.StreamReader, asyncio.StreamWriter]]]
 
@@ -85,7 +85,7 @@ class _Connected:
         What TLS adds makes the queue longer than what was written, so that what is later in it hides nothing.
         """
         while not self.ended.done() and self._waiting() > self._written - written:
-            await asyncio.sleep(LOOK_AGAIN)
+            await asyncio.sleep(LOOK_AT_QUEUE_EVERY)
         if confirm_after and not self.ended.done():
             await asyncio.wait([self.ended], timeout=confirm_after)
         if self.ended.done():
