@@ -23,7 +23,6 @@ OWN = {  # modules are loaded when their type is used; each has its SinkType in 
     "file": "event_handler.sinks.file",
     "fluentd": "event_handler.sinks.fluentd",
     "forward": "event_handler.sinks.forward",
-    "kafka": "event_handler.sinks.kafka",
     "gcp-pubsub": "event_handler.sinks.gcp_pubsub",
     "google-secops": "event_handler.sinks.google_secops",
     "loki": "event_handler.sinks.loki",
