@@ -18,6 +18,7 @@ OWN = {  # modules are loaded when their type is used; each has its SinkType in 
     "elasticsearch": "event_handler.sinks.elasticsearch",
     "file": "event_handler.sinks.file",
     "fluentd": "event_handler.sinks.fluentd",
+    "kafka": "event_handler.sinks.kafka",
     "panther": "event_handler.sinks.panther",
     "splunk-hec": "event_handler.sinks.splunk_hec",
     "sumologic": "event_handler.sinks.sumologic",
