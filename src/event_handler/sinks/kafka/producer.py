@@ -20,6 +20,7 @@ from event_handler.sinks.kafka.reports import next_step
 
 TOKEN_LIFE = 300.0  # seconds that a token is used which does not tell when it ends
 GOODBYE_KAFKA = 1.0  # seconds that a producer may take to close its connections
+ALERT = "SSL alert number"  # how OpenSSL tells that the broker has refused our certificate, or that there is none
 HOPELESS = frozenset({"_AUTHENTICATION", "_SSL"})  # what is queued need not wait for its time-out
 
 log = structlog.get_logger()
@@ -95,13 +96,14 @@ class Producer:
     def _failed(self, error: Any) -> None:
         if error.fatal():
             self.is_usable = False
-        step = next_step(error, self._section)
+        name = "_SSL" if ALERT in error.str() else error.name()
+        step = next_step(name, self._section)
         reason = f"no broker was reached: {error.str()}" if not step else f"{error.str()}; {step}"
         if step:
             self.trouble = Retry(reason, MISCONFIGURED_WAIT, misconfigured=True)
         elif self.trouble is None or not self.trouble.misconfigured:
             self.trouble = Retry(reason, unanswered=True)
-        self._hopeless = self._hopeless or error.name() in HOPELESS
+        self._hopeless = self._hopeless or name in HOPELESS
 
 
 def expiry(token: str) -> float:
@@ -117,15 +119,16 @@ def expiry(token: str) -> float:
 
 
 class _ToOurLog(logging.Handler):
-    """librdkafka has lines about each connection that closes, so only warnings are ours too."""
+    """Each connection that fails (`FAIL`) has a line, many in a second: the verdicts tell them already."""
 
     def __init__(self, name: str) -> None:
         super().__init__()
         self._name = name
 
     def emit(self, record: logging.LogRecord) -> None:
-        say = log.warning if record.levelno >= logging.WARNING else log.debug
-        say("Kafka's client says", sink=self._name, reason=record.getMessage())
+        reason = record.getMessage()
+        matters = record.levelno >= logging.WARNING and not reason.startswith("FAIL ")
+        (log.warning if matters else log.debug)("Kafka's client says", sink=self._name, reason=reason)
 
 
 def _logger(name: str) -> logging.Logger:

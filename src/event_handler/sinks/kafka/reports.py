@@ -35,9 +35,9 @@ NEXT_STEP = {
 }
 
 
-def next_step(error: Any, section: str) -> str:
-    """What a person can do about an error of librdkafka; "" where it may pass by itself."""
-    return NEXT_STEP.get(error.name(), "").format(section=section)
+def next_step(error: str, section: str) -> str:
+    """What a person can do about an error of that name; "" where it may pass by itself."""
+    return NEXT_STEP.get(error, "").format(section=section)
 
 
 class Batch:
@@ -84,7 +84,7 @@ class Batch:
 
     def _why(self, trouble: Retry | None) -> Retry:
         for error in self._errors.values():
-            if step := next_step(error, self._section):
+            if step := next_step(error.name(), self._section):
                 return Retry(f"{_words(error)}; {step}", MISCONFIGURED_WAIT, misconfigured=True)
         if trouble is not None:
             return trouble
