@@ -73,7 +73,6 @@ async def test_nothing_is_lost_and_only_what_was_in_flight_comes_twice(tmp_path:
         total = written.count()
         written.close()
         found = Counter(orjson.loads(one.value() or b"")["uid"] for one in messages(brokers, TOPIC, total))
-    print("REPEATS", total - len(found), max(found.values()))
     assert set(found) == expected
     assert max(found.values()) <= kills + 1
     assert total - len(found) <= kills * REQUESTS * KAFKA_EVENTS

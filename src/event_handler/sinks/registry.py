@@ -19,6 +19,7 @@ OWN = {  # modules are loaded when their type is used; each has its SinkType in 
     "file": "event_handler.sinks.file",
     "fluentd": "event_handler.sinks.fluentd",
     "kafka": "event_handler.sinks.kafka",
+    "nats": "event_handler.sinks.nats",
     "panther": "event_handler.sinks.panther",
     "splunk-hec": "event_handler.sinks.splunk_hec",
     "sumologic": "event_handler.sinks.sumologic",
