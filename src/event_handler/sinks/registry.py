@@ -21,6 +21,7 @@ OWN = {  # modules are loaded when their type is used; each has its SinkType in 
     "kafka": "event_handler.sinks.kafka",
     "nats": "event_handler.sinks.nats",
     "panther": "event_handler.sinks.panther",
+    "redis-streams": "event_handler.sinks.redis_streams",
     "splunk-hec": "event_handler.sinks.splunk_hec",
     "sumologic": "event_handler.sinks.sumologic",
     "webhook": "event_handler.sinks.webhook",
