@@ -19,7 +19,7 @@ from event_handler.errors import SinkError
 from event_handler.event import Event
 from event_handler.ports import Delivered, Partial, Retry
 from event_handler.sinks.redis_streams import RedisStreamsSink
-from event_handler.sinks.redis_streams.commands import PRODUCER, Adding
+from event_handler.sinks.redis_streams.commands import REDIS_PRODUCER, Adding
 from event_handler.sinks.redis_streams.options import RedisOptions
 from tests.contract.deliveries import events, eventually, verdict
 from tests.contract.pki import make_pki
@@ -319,7 +319,7 @@ def test_the_commands_are_those_that_the_client_would_make(
     expected = b""
     for event in batch:
         words: list[Any] = ["XADD", stream]
-        words += ["IDMP", PRODUCER, event.id] if idempotent else []
+        words += ["IDMP", REDIS_PRODUCER, event.id] if idempotent else []
         words += ["MAXLEN", "~", length] if length else []
         words += ["*", "event", event.body, "type", event.type, "uid", event.id, "time", round(event.time * 1000)]
         expected += b"".join(client.pack_command(*words))

@@ -26,9 +26,9 @@ from event_handler.thread import WorkerThread
 KAFKA_EVENTS = 1000  # of a batch; librdkafka puts the messages of several batches together
 KAFKA_BYTES = 4 * 1024 * 1024  # of a batch, so that eight of them are far from librdkafka's queue of 1 GiB
 KAFKA_AGE = 0.1  # seconds an incomplete batch waits for more events
-AROUND = 4096  # bytes that key, headers and the name of a session may add to an event
+KAFKA_AROUND = 4096  # bytes that key, headers and the name of a session may add to an event
 SHORTEST_POLL, LONGEST_POLL = 0.002, 0.05  # seconds between looks at the reports
-LATE = 5.0  # seconds that a report may come after the time-out of its message
+KAFKA_LATE = 5.0  # seconds that a report may come after the time-out of its message
 
 log = structlog.get_logger()
 
@@ -44,8 +44,8 @@ class KafkaSink:
             options.max_connections,
             KAFKA_AGE,
             ordered=options.ordered,
-            timeout=options.timeout + 2 * LATE,
-            event_bytes=options.message_max_bytes - AROUND,
+            timeout=options.timeout + 2 * KAFKA_LATE,
+            event_bytes=options.message_max_bytes - KAFKA_AROUND,
         )
         self._library = kafka_library()
         self._options = options
@@ -66,7 +66,7 @@ class KafkaSink:
         producer.users += 1
         batch = Batch(len(events), self._section)
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + self._options.timeout + LATE
+        deadline = loop.time() + self._options.timeout + KAFKA_LATE
         try:
             await self._produce(producer, batch, events, deadline)
             pause = SHORTEST_POLL

@@ -13,12 +13,12 @@ from event_handler.sinks.bus_options import BusOptions
 from event_handler.sinks.secret import Secret
 
 MESSAGE_BYTES = 1_000_000  # of a message at most: librdkafka's default; a broker's is 1,048,588 with what is around it
-SASL = {"plain": "PLAIN", "scram-sha-256": "SCRAM-SHA-256", "scram-sha-512": "SCRAM-SHA-512"}
-LINGER = 5  # milliseconds that librdkafka waits to put messages of several batches into one request
+SASL_NAMES = {"plain": "PLAIN", "scram-sha-256": "SCRAM-SHA-256", "scram-sha-512": "SCRAM-SHA-512"}
+KAFKA_LINGER = 5  # milliseconds that librdkafka waits to put messages of several batches into one request
 TOPIC_WAIT = 5000  # milliseconds after which a topic that no broker knows is said to be missing
 
 # Properties of librdkafka that safety, or an option of ours, needs to be as they are, beside those that are set here.
-KEPT = frozenset(
+NOT_THE_USERS = frozenset(
     {
         "request.required.acks",
         "delivery.timeout.ms",
@@ -117,7 +117,7 @@ class SignIn:
             options.oidc_url or options.oidc_client_id or options.oidc_client_secret or options.oidc_client_secret_file
         )
         bearer = options.sasl == "oauthbearer"
-        if password and options.sasl not in SASL:
+        if password and options.sasl not in SASL_NAMES:
             raise SinkError(f"{section}.username and password need {section}.sasl", "Set plain or scram-sha-512.")
         if (oidc or options.token_file) and not bearer:
             raise SinkError(f"{section} has options of oauthbearer without it", f'Set {section}.sasl = "oauthbearer".')
@@ -126,7 +126,7 @@ class SignIn:
                 f"{section}.token-file and {section}.oidc-url are {'both set' if oidc else 'missing'}",
                 "Set one of them.",
             )
-        if options.sasl in SASL:
+        if options.sasl in SASL_NAMES:
             if not options.username:
                 raise SinkError(f"{section}.username is missing", "Set it.")
             self._secret = Secret(options.password, options.password_file, f"{section}.password")
@@ -152,9 +152,9 @@ class SignIn:
 
     def properties(self) -> dict[str, Any]:
         options = self._options
-        if options.sasl in SASL and self._secret is not None:
+        if options.sasl in SASL_NAMES and self._secret is not None:
             return {
-                "sasl.mechanisms": SASL[options.sasl],
+                "sasl.mechanisms": SASL_NAMES[options.sasl],
                 "sasl.username": options.username,
                 "sasl.password": self._secret.value,
             }
@@ -191,9 +191,9 @@ def producer_properties(options: KafkaOptions, sign_in: SignIn, section: str) ->
         **{name: file for name, file in files.items() if file},
         **sign_in.properties(),
     }
-    if taken := sorted(KEPT.union(ours).intersection(options.properties)):
+    if taken := sorted(NOT_THE_USERS.union(ours).intersection(options.properties)):
         raise SinkError(
             f"{section}.properties cannot set {taken[0]}", "There is an option for it, or safety needs it as it is."
         )
-    defaults = {"linger.ms": LINGER, "client.id": about.PROGRAM, "topic.metadata.propagation.max.ms": TOPIC_WAIT}
+    defaults = {"linger.ms": KAFKA_LINGER, "client.id": about.PROGRAM, "topic.metadata.propagation.max.ms": TOPIC_WAIT}
     return {**defaults, **options.properties, **ours}

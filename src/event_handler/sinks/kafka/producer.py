@@ -18,10 +18,10 @@ from event_handler.ports import Retry
 from event_handler.sinks.http import MISCONFIGURED_WAIT
 from event_handler.sinks.kafka.reports import next_step
 
-TOKEN_LIFE = 300.0  # seconds that a token is used which does not tell when it ends
+KAFKA_TOKEN_LIFE = 300.0  # seconds that a token is used which does not tell when it ends
 GOODBYE_KAFKA = 1.0  # seconds that a producer may take to close its connections
-ALERT = "SSL alert number"  # how OpenSSL tells that the broker has refused our certificate, or that there is none
-HOPELESS = frozenset({"_AUTHENTICATION", "_SSL"})  # what is queued need not wait for its time-out
+SSL_ALERT = "SSL alert number"  # how OpenSSL tells that the broker has refused our certificate, or that there is none
+KAFKA_HOPELESS = frozenset({"_AUTHENTICATION", "_SSL"})  # what is queued need not wait for its time-out
 
 log = structlog.get_logger()
 
@@ -96,14 +96,14 @@ class Producer:
     def _failed(self, error: Any) -> None:
         if error.fatal():
             self.is_usable = False
-        name = "_SSL" if ALERT in error.str() else error.name()
+        name = "_SSL" if SSL_ALERT in error.str() else error.name()
         step = next_step(name, self._section)
         reason = f"no broker was reached: {error.str()}" if not step else f"{error.str()}; {step}"
         if step:
             self.trouble = Retry(reason, MISCONFIGURED_WAIT, misconfigured=True)
         elif self.trouble is None or not self.trouble.misconfigured:
             self.trouble = Retry(reason, unanswered=True)
-        self._hopeless = self._hopeless or name in HOPELESS
+        self._hopeless = self._hopeless or name in KAFKA_HOPELESS
 
 
 def expiry(token: str) -> float:
@@ -115,7 +115,7 @@ def expiry(token: str) -> float:
     except (ValueError, binascii.Error):
         content = {}
     ends = content.get("exp") if isinstance(content, dict) else None
-    return float(ends) if isinstance(ends, int | float) and ends > 0 else time() + TOKEN_LIFE
+    return float(ends) if isinstance(ends, int | float) and ends > 0 else time() + KAFKA_TOKEN_LIFE
 
 
 class _ToOurLog(logging.Handler):

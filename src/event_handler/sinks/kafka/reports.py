@@ -17,7 +17,7 @@ OF_A_SET = {
     "RECORD_LIST_TOO_LARGE": "set {section}.message-max-bytes to max.message.bytes of the topic",
     "INVALID_RECORD": "a compacted topic takes no message without a key: see {section}.message-key",
 }
-NEXT_STEP = {
+KAFKA_STEP = {
     "TOPIC_AUTHORIZATION_FAILED": "let the user write to the topic, or check {section}.topic",
     "CLUSTER_AUTHORIZATION_FAILED": "give the user the right IdempotentWrite on the cluster",
     "UNKNOWN_TOPIC_OR_PART": "create the topic, or check {section}.topic",
@@ -37,7 +37,7 @@ NEXT_STEP = {
 
 def next_step(error: str, section: str) -> str:
     """What a person can do about an error of that name; "" where it may pass by itself."""
-    return NEXT_STEP.get(error, "").format(section=section)
+    return KAFKA_STEP.get(error, "").format(section=section)
 
 
 class Batch:

@@ -23,7 +23,7 @@ NATS_BYTES = 1024 * 1024  # of a batch
 NATS_AGE = 0.1  # seconds an incomplete batch waits for more events
 NATS_PAYLOAD = 1024 * 1024  # bytes: max_payload of a server as it is installed, for a message with its headers
 NATS_AROUND = 1024  # bytes that headers and the name of a session may add to an event
-DEFAULT_PORT = 4222
+NATS_PORT = 4222
 
 
 class NatsSink:
@@ -122,7 +122,7 @@ def _server(text: str, option: str) -> URL:
         raise SinkError(
             f"{option} names no NATS server", "Write tls://HOST:4222 or nats://HOST:4222; secrets have own options."
         )
-    return url if url.explicit_port else url.with_port(DEFAULT_PORT)
+    return url if url.explicit_port else url.with_port(NATS_PORT)
 
 
 SINK = SinkType("NATS JetStream", NatsOptions, NatsSink)

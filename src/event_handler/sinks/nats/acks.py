@@ -15,7 +15,7 @@ from event_handler.ports import Delivered, Partial, Reject, Retry, Verdict
 from event_handler.sinks.http import MISCONFIGURED_WAIT
 
 TOO_LARGE_FOR_STREAM = 10054
-ERRORS = {
+JETSTREAM_STEP = {
     10060: "check {section}.stream",  # another stream than expected
     10109: "the stream is sealed: take another one",
     10077: "the stream is full and refuses new messages: raise its limits, or let it discard old ones",
@@ -85,8 +85,8 @@ class AckBatch:
         reason = f"JetStream answered {code}: {error.get('description', '')}"
         if code == TOO_LARGE_FOR_STREAM:
             self._rejected[place] = f"{reason}; see the largest message that the stream takes"
-        elif isinstance(code, int) and code in ERRORS:
-            step = ERRORS[code].format(section=self._section)
+        elif isinstance(code, int) and code in JETSTREAM_STEP:
+            step = JETSTREAM_STEP[code].format(section=self._section)
             self._again[place] = Retry(f"{reason}; {step}", MISCONFIGURED_WAIT, misconfigured=True)
         else:
             self._again[place] = Retry(reason)

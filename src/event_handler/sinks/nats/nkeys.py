@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 SEED_PREFIX = 18 << 3  # the letter S
 USER_PREFIX = 20 << 3  # the letter U
 SEED_LENGTH = 36  # bytes: two of prefixes, 32 of the seed, two of the sum
-_PART = re.compile(r"-{3,}BEGIN ([A-Z ]+)-{3,}\s+(\S+)\s+-{3,}END")
+_CREDENTIAL = re.compile(r"-{3,}BEGIN ([A-Z ]+)-{3,}\s+(\S+)\s+-{3,}END")
 
 
 class NkeyError(ValueError):
@@ -55,7 +55,7 @@ def user_key(seed: str) -> UserKey:
 
 def credentials(text: str) -> tuple[str, str]:
     """The JWT and the seed in a credentials file. Raises NkeyError."""
-    parts: dict[str, str] = dict(_PART.findall(text))
+    parts: dict[str, str] = dict(_CREDENTIAL.findall(text))
     try:
         return parts["NATS USER JWT"], parts["USER NKEY SEED"]
     except KeyError as missing:

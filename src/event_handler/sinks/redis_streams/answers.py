@@ -13,10 +13,10 @@ from event_handler.ports import Delivered, Partial, Retry, Verdict
 from event_handler.sinks.http import MISCONFIGURED_WAIT
 
 # What may pass by itself. OOM: the memory is full; READONLY: a replica, after a failover; MISCONF: it cannot save.
-PASSING = frozenset(
+REDIS_PASSING = frozenset(
     {"OOM", "READONLY", "LOADING", "MISCONF", "CLUSTERDOWN", "MASTERDOWN", "TRYAGAIN", "ASK", "BUSY", "NOREPLICAS"}
 )
-NEXT_STEP = {
+REDIS_STEP = {
     "WRONGTYPE": "the key holds something else than a stream: check {section}.stream and session-stream",
     "NOPERM": "let the user add to the streams (+xadd, +wait, ~teleport:*)",
     "NOAUTH": "check {section}.username and password",
@@ -49,9 +49,9 @@ def refusal(error: Exception, section: str) -> Retry:
     """What an error of the server means for the command that it answers."""
     code, words = code_of(error), " ".join(str(error).split())[:200]
     said = words if words.startswith(code) else f"{code} {words}"
-    if code in PASSING:
+    if code in REDIS_PASSING:
         return Retry(f"Redis answered {said}")
-    step = NEXT_STEP.get(code, "check {section}.url, db, username and password").format(section=section)
+    step = REDIS_STEP.get(code, "check {section}.url, db, username and password").format(section=section)
     return Retry(f"Redis answered {said}; {step}", MISCONFIGURED_WAIT, misconfigured=True)
 
 

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from event_handler.event import Event
 from event_handler.sinks.fields import session_field, with_fields
 
-PRODUCER = b"teleport-event-handler"  # for Redis, which knows ids of events by who sent them
-FIELDS = 4  # pairs of an entry
+REDIS_PRODUCER = b"teleport-event-handler"  # for Redis, which knows ids of events by who sent them
+ENTRY_FIELDS = 4  # pairs of an entry
 
 
 def argument(data: bytes) -> bytes:
@@ -24,8 +24,8 @@ class Adding:
 
     def __init__(self, stream: str, max_length: int, *, idempotent: bool) -> None:
         trim = [b"MAXLEN", b"~", b"%d" % max_length] if max_length else []
-        known = [b"IDMP", PRODUCER] if idempotent else []
-        arguments = 2 + len(known) + bool(known) + len(trim) + 1 + 2 * FIELDS
+        known = [b"IDMP", REDIS_PRODUCER] if idempotent else []
+        arguments = 2 + len(known) + bool(known) + len(trim) + 1 + 2 * ENTRY_FIELDS
         start = b"*%d\r\n" % arguments + b"".join(map(argument, [b"XADD", stream.encode(), *known]))
         self._before_id = start if idempotent else b""
         entry = b"".join(map(argument, [*trim, b"*", b"event"]))

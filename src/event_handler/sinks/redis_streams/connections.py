@@ -17,7 +17,7 @@ from event_handler.sinks.redis_streams.options import RedisOptions
 from event_handler.sinks.secret import Secret
 
 CONNECT_REDIS = 10.0  # seconds for a connection with its sign-in
-IDLE = 1.0  # seconds after which a connection is looked at before it is used again
+REDIS_IDLE = 1.0  # seconds after which a connection is looked at before it is used again
 Address = tuple[str, int]
 
 
@@ -111,7 +111,7 @@ class RedisConnections:
 
     async def _is_usable(self, connection: Any, since: float) -> bool:
         """Whether a connection is still open, as far as that was heard: nothing is to be read on it."""
-        if asyncio.get_running_loop().time() - since < IDLE:
+        if asyncio.get_running_loop().time() - since < REDIS_IDLE:
             return True
         look = getattr(connection, "can_read", None) or connection.can_read_destructive
         try:
