@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -138,7 +139,7 @@ async def test_a_full_stream_is_waited_for(server: Server) -> None:
         said = await verdict(sink, events(3))
         assert isinstance(said, Partial)
         assert said.retry == {2}
-        assert said.misconfigured
+        assert not said.misconfigured
         assert "the stream is full" in said.reason
         assert isinstance(await verdict(sink, events(1, first=2)), Retry)
 
@@ -277,6 +278,28 @@ async def test_a_password_does_not_go_out_in_the_clear_where_tls_is_asked_for() 
     assert isinstance(said, Retry)
     assert said.misconfigured
     assert heard == b""
+
+
+async def test_a_server_that_no_longer_answers_is_left() -> None:
+    came = 0
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal came
+        came += 1
+        writer.write(b'INFO {"headers":true,"max_payload":1048576}\r\n')
+        with contextlib.suppress(ConnectionError):
+            while line := await reader.readline():
+                if line == b"PING\r\n":
+                    writer.write(b"PONG\r\n")
+        writer.close()
+
+    listening = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with listening, publisher(f"nats://127.0.0.1:{listening.sockets[0].getsockname()[1]}", timeout=1) as sink:
+        for number in (1, 2):
+            said = await verdict(sink)
+            assert isinstance(said, Retry)
+            assert said.unanswered
+            assert came == number
 
 
 async def test_a_server_that_is_not_there_is_waited_for() -> None:

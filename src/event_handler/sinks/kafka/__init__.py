@@ -18,7 +18,7 @@ from event_handler.sinks.fields import session_field, text_field, with_fields
 from event_handler.sinks.http import MISCONFIGURED_WAIT
 from event_handler.sinks.http_tls import TLS_CHECK_EVERY, file_stamp
 from event_handler.sinks.kafka.options import KafkaOptions, SignIn, producer_properties
-from event_handler.sinks.kafka.producer import GOODBYE_KAFKA, Producer, kafka_library
+from event_handler.sinks.kafka.producer import Producer, kafka_library
 from event_handler.sinks.kafka.reports import Batch
 from event_handler.sinks.registry import SinkType
 from event_handler.thread import WorkerThread
@@ -28,6 +28,7 @@ KAFKA_BYTES = 4 * 1024 * 1024  # of a batch, so that eight of them are far from 
 KAFKA_AGE = 0.1  # seconds an incomplete batch waits for more events
 KAFKA_AROUND = 4096  # bytes that key, headers and the name of a session may add to an event
 SHORTEST_POLL, LONGEST_POLL = 0.002, 0.05  # seconds between looks at the reports
+GOODBYE_KAFKA = 2.0  # seconds that producers may take to close their connections
 KAFKA_LATE = 5.0  # seconds that a report may come after the time-out of its message
 
 log = structlog.get_logger()
@@ -70,7 +71,7 @@ class KafkaSink:
         try:
             await self._produce(producer, batch, events, deadline)
             pause = SHORTEST_POLL
-            while not batch.settled.done() and loop.time() < deadline:
+            while not (batch.settled.done() or producer.ended) and loop.time() < deadline:
                 producer.poll()
                 await asyncio.wait([batch.settled], timeout=pause)
                 pause = min(pause * 1.2, LONGEST_POLL)
@@ -169,6 +170,7 @@ class KafkaSink:
         return Producer(properties, token, self.name, self._section)
 
     def _end(self, producer: Producer) -> None:
+        producer.leave()
         ending = asyncio.get_running_loop().create_task(self._worker.run(producer.end))
         self._ending.add(ending)
         ending.add_done_callback(self._ending.discard)
@@ -178,7 +180,7 @@ class KafkaSink:
 
     async def close(self) -> None:
         self._end(self._producer)
-        await asyncio.wait(self._ending, timeout=2 * GOODBYE_KAFKA)
+        await asyncio.wait(self._ending, timeout=GOODBYE_KAFKA)
         self._worker.stop()
 
 

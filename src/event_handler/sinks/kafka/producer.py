@@ -19,8 +19,8 @@ from event_handler.sinks.http import MISCONFIGURED_WAIT
 from event_handler.sinks.kafka.reports import next_step
 
 KAFKA_TOKEN_LIFE = 300.0  # seconds that a token is used which does not tell when it ends
-GOODBYE_KAFKA = 1.0  # seconds that a producer may take to close its connections
 SSL_ALERT = "SSL alert number"  # how OpenSSL tells that the broker has refused our certificate, or that there is none
+ALL_DOWN = "_ALL_BROKERS_DOWN"  # said after the reason why the last of them is
 KAFKA_HOPELESS = frozenset({"_AUTHENTICATION", "_SSL"})  # what is queued need not wait for its time-out
 
 log = structlog.get_logger()
@@ -48,6 +48,7 @@ class Producer:
         self._section = section
         self._hopeless = False
         self.is_usable = True
+        self.ended = False
         self.users = 0  # batches that wait for reports
         self.trouble: Retry | None = None
         given = {**properties, "error_cb": self._failed, "logger": _logger(name)}
@@ -62,12 +63,12 @@ class Producer:
             raise SinkError(f"Kafka's client refuses the options of {section} ({error})", "Correct them.") from None
         self._held = [made]
         self.produce: Callable[..., None] = made.produce
-        self._poll: Callable[[float], int] = made.poll
+        self._poll: Callable[[float], Any] = made.poll
 
     def poll(self) -> None:
         """Take in what librdkafka has to report."""
         self._serve()
-        if self._hopeless:
+        if self._hopeless and not self.ended:
             self._hopeless = False
             self._held[0].purge(in_queue=True, in_flight=False, blocking=False)
             self._serve()
@@ -80,12 +81,14 @@ class Producer:
         """Idempotence cannot be kept any more: it must not be used again."""
         self.is_usable = False
 
+    def leave(self) -> None:
+        """Nothing more is sent or reported."""
+        self.ended = True
+        self.produce = self._poll = _nothing
+
     def end(self) -> None:
         """Drop what is left and close the connections; this waits, so it is for another thread."""
-        del self.produce, self._poll
-        made = self._held.pop()
-        made.purge()
-        made.flush(GOODBYE_KAFKA)
+        self._held.pop().purge()
 
     def _serve(self) -> None:
         try:
@@ -101,9 +104,13 @@ class Producer:
         reason = f"no broker was reached: {error.str()}" if not step else f"{error.str()}; {step}"
         if step:
             self.trouble = Retry(reason, MISCONFIGURED_WAIT, misconfigured=True)
-        elif self.trouble is None or not self.trouble.misconfigured:
-            self.trouble = Retry(reason, unanswered=True)
+        elif self.trouble is None or not (self.trouble.misconfigured or name == ALL_DOWN):
+            self.trouble = Retry(reason)
         self._hopeless = self._hopeless or name in KAFKA_HOPELESS
+
+
+def _nothing(*_: Any, **__: Any) -> None:
+    """Stands for the calls of a producer that has ended."""
 
 
 def expiry(token: str) -> float:

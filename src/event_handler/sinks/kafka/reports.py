@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from event_handler.ports import Delivered, Partial, Reject, Retry, Split, Verdict
+from event_handler.ports import Delivered, Denied, Partial, Reject, Retry, Split, Verdict
 from event_handler.sinks.http import MISCONFIGURED_WAIT
 
 # Of a whole set of messages, one of which the broker does not take, and it does not say which.
@@ -17,6 +17,7 @@ OF_A_SET = {
     "RECORD_LIST_TOO_LARGE": "set {section}.message-max-bytes to max.message.bytes of the topic",
     "INVALID_RECORD": "a compacted topic takes no message without a key: see {section}.message-key",
 }
+OF_AN_EVENT_S_AGE = "INVALID_TIMESTAMP"
 KAFKA_STEP = {
     "TOPIC_AUTHORIZATION_FAILED": "let the user write to the topic, or check {section}.topic",
     "CLUSTER_AUTHORIZATION_FAILED": "give the user the right IdempotentWrite on the cluster",
@@ -25,7 +26,7 @@ KAFKA_STEP = {
     "_UNKNOWN_PARTITION": "create the topic, or check {section}.topic",
     "TOPIC_EXCEPTION": "check {section}.topic",
     "POLICY_VIOLATION": "a policy of the cluster forbids it: check {section}.topic",
-    "INVALID_TIMESTAMP": "the topic takes no events of that age: see message.timestamp.before.max.ms of the topic",
+    OF_AN_EVENT_S_AGE: "the topic takes no events of that age: see message.timestamp.before.max.ms of the topic",
     "UNSUPPORTED_COMPRESSION_TYPE": "check {section}.compression",
     "UNSUPPORTED_FOR_MESSAGE_FORMAT": "the topic has an old message format, without headers or idempotence",
     "SASL_AUTHENTICATION_FAILED": "check {section}.sasl, username and password or token",
@@ -80,12 +81,16 @@ class Batch:
         why = self._why(trouble)
         if len(again) == self._count:
             return why
-        return Partial(again, self._too_large, why.reason, why.after, why.misconfigured)
+        # Of single events Denied is proof in the end, so nothing is that but what a broker says of the event.
+        return Partial(again, self._too_large, why.reason, why.after, isinstance(why, Denied))
 
     def _why(self, trouble: Retry | None) -> Retry:
         for error in self._errors.values():
             if step := next_step(error.name(), self._section):
-                return Retry(f"{_words(error)}; {step}", MISCONFIGURED_WAIT, misconfigured=True)
+                reason = f"{_words(error)}; {step}"
+                if error.name() == OF_AN_EVENT_S_AGE:
+                    return Denied(reason, MISCONFIGURED_WAIT)
+                return Retry(reason, MISCONFIGURED_WAIT, misconfigured=True)
         if trouble is not None:
             return trouble
         said = _words(next(iter(self._errors.values()))) if self._errors else "no report of delivery came in time"

@@ -77,7 +77,8 @@ class NatsSink:
                         break
                 await batch.settled
         except TimeoutError:
-            pass  # what was acknowledged counts
+            if batch.has_none:  # perhaps nobody hears us; the next batch has a new connection
+                await connection.close()
         finally:
             connection.forget(prefix)
         return batch.verdict(connection.trouble)

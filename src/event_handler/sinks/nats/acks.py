@@ -18,6 +18,8 @@ TOO_LARGE_FOR_STREAM = 10054
 JETSTREAM_STEP = {
     10060: "check {section}.stream",  # another stream than expected
     10109: "the stream is sealed: take another one",
+}
+JETSTREAM_FULL = {
     10077: "the stream is full and refuses new messages: raise its limits, or let it discard old ones",
     10047: "raise the limits of storage of the server or the account",
     10028: "raise the limits of memory of the server or the account",
@@ -54,6 +56,11 @@ class AckBatch:
             self._again[place] = Retry("NATS answered with what is no acknowledgement of JetStream")
         self.settle(place)
 
+    @property
+    def has_none(self) -> bool:
+        """Whether no message was answered."""
+        return len(self._waiting) == self._count
+
     def reject(self, place: int, reason: str) -> None:
         self._rejected[place] = reason
         self.settle(place)
@@ -78,18 +85,18 @@ class AckBatch:
             return why
         if self._count == 1:
             return Reject(self._rejected[0])
-        return Partial(again, self._rejected, why.reason if again else "", why.after, why.misconfigured and bool(again))
+        return Partial(again, self._rejected, why.reason if again else "", why.after)
 
     def _refused(self, place: int, error: dict[str, Any]) -> None:
         code = error.get("err_code")
         reason = f"JetStream answered {code}: {error.get('description', '')}"
         if code == TOO_LARGE_FOR_STREAM:
             self._rejected[place] = f"{reason}; see the largest message that the stream takes"
-        elif isinstance(code, int) and code in JETSTREAM_STEP:
+        elif code in JETSTREAM_STEP:
             step = JETSTREAM_STEP[code].format(section=self._section)
             self._again[place] = Retry(f"{reason}; {step}", MISCONFIGURED_WAIT, misconfigured=True)
         else:
-            self._again[place] = Retry(reason)
+            self._again[place] = Retry(f"{reason}; {JETSTREAM_FULL[code]}" if code in JETSTREAM_FULL else reason)
 
 
 def _said(data: bytes) -> dict[str, Any]:

@@ -66,4 +66,4 @@ def judge_answers(answers: Sequence[Any], count: int, trouble: Retry | None, sec
     why = refusal(next(iter(refused.values())), section) if refused else trouble or Retry("Redis gave no answer")
     if len(again) == count:
         return why
-    return Partial(again, {}, why.reason, why.after, why.misconfigured)
+    return Partial(again, {}, why.reason, why.after)
