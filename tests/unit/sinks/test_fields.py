@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from event_handler.sinks.fields import text_field
+from event_handler.sinks.fields import TextField
 from tests.event_samples import samples
 
 NAMES = ("user", "sid", "cluster_name", "a")
@@ -28,7 +28,7 @@ def test_any_object(content: dict[str, Any], name: str, sort: bool) -> None:
     except TypeError:  # a surrogate
         return
     value = content.get(name)
-    assert text_field(body, name.encode()) == (value.encode() if isinstance(value, str) else b"")
+    assert TextField(name).of(body) == (value.encode() if isinstance(value, str) else b"")
 
 
 @pytest.mark.parametrize("name", ["user", "sid", "cluster_name", "uid"])
@@ -36,4 +36,4 @@ def test_every_type_of_event(name: str) -> None:
     for event in samples():
         body = orjson.dumps(event, option=orjson.OPT_SORT_KEYS)
         value = event.get(name, "")
-        assert text_field(body, name.encode()) == (value.encode() if isinstance(value, str) else b"")
+        assert TextField(name).of(body) == (value.encode() if isinstance(value, str) else b"")

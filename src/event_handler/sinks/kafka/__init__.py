@@ -14,7 +14,7 @@ import structlog
 from event_handler.errors import SinkError
 from event_handler.event import Event
 from event_handler.ports import Limits, Retry, Verdict
-from event_handler.sinks.fields import session_field, text_field, with_fields
+from event_handler.sinks.fields import TextField, session_field, with_fields
 from event_handler.sinks.http import MISCONFIGURED_WAIT
 from event_handler.sinks.http_tls import TLS_CHECK_EVERY, file_stamp
 from event_handler.sinks.kafka.options import KafkaOptions, SignIn, producer_properties
@@ -30,6 +30,8 @@ KAFKA_AROUND = 4096  # bytes that key, headers and the name of a session may add
 SHORTEST_POLL, LONGEST_POLL = 0.002, 0.05  # seconds between looks at the reports
 GOODBYE_KAFKA = 2.0  # seconds that producers may take to close their connections
 KAFKA_LATE = 5.0  # seconds that a report may come after the time-out of its message
+
+CLUSTER, SESSION, USER = TextField("cluster_name"), TextField("sid"), TextField("user")
 
 log = structlog.get_logger()
 
@@ -97,7 +99,7 @@ class KafkaSink:
                 "headers": [
                     ("event", event.type.encode()),
                     ("uid", event.id.encode()),
-                    ("cluster_name", text_field(event.body, b"cluster_name")),
+                    ("cluster_name", CLUSTER.of(event.body)),
                 ],
                 "on_delivery": partial(batch.report, place),
             }
@@ -130,8 +132,8 @@ class KafkaSink:
             return event.id.encode()
         if chosen == "none":
             return b""
-        session = b"" if chosen == "user" else event.session_id.encode() or text_field(event.body, b"sid")
-        return session or text_field(event.body, b"user")
+        session = b"" if chosen == "user" else event.session_id.encode() or SESSION.of(event.body)
+        return session or USER.of(event.body)
 
     def _usable(self) -> Producer:
         """The producer, or a new one where that has failed for good, or a secret or a TLS file has changed.

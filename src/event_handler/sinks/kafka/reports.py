@@ -61,12 +61,15 @@ class Batch:
         """What was reported of the message at a place."""
         if error is not None:
             self._errors[place] = error
-        self._settle(place)
+        self._reported[place] = True
+        self._left -= 1
+        if not self._left and not self.settled.done():
+            self.settled.set_result(None)
 
     def too_large(self, place: int, reason: str) -> None:
         """That message was not even taken by librdkafka."""
         self._too_large[place] = reason
-        self._settle(place)
+        self.report(place, None)
 
     def verdict(self, trouble: Retry | None) -> Verdict:
         """`trouble` is what is wrong with the connections. A message without a report is to be sent again."""
@@ -95,12 +98,6 @@ class Batch:
             return trouble
         said = _words(next(iter(self._errors.values()))) if self._errors else "no report of delivery came in time"
         return Retry(said, unanswered=True)
-
-    def _settle(self, place: int) -> None:
-        self._reported[place] = True
-        self._left -= 1
-        if not self._left and not self.settled.done():
-            self.settled.set_result(None)
 
 
 def _words(error: Any) -> str:
