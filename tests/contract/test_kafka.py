@@ -96,10 +96,11 @@ async def test_every_compression_is_read_back(cluster: MockCluster, compression:
 
 
 async def test_nothing_counts_before_a_broker_has_answered(cluster: MockCluster) -> None:
-    cluster.slow(500)
     async with kafka(cluster.brokers) as sink:
+        assert await verdict(sink) == Delivered()
+        cluster.slow(2000)
         delivering = asyncio.create_task(sink.deliver(events(10)))
-        await asyncio.sleep(0.3)
+        await asyncio.sleep(0.2)
         assert not delivering.done()
         assert await delivering == Delivered()
 

@@ -88,7 +88,7 @@ async def test_a_wrong_password_is_said_at_once(broker: Broker, mechanism: str) 
     reason = await refused(broker, broker.secure, ca=ca, sasl=mechanism, username=USER, password="another-word")
     assert "check sinks.bus.sasl, username and password" in reason
     assert "another-word" not in reason
-    assert time() - started < 15
+    assert time() - started < 25, "before the time-out"
 
 
 async def test_a_client_certificate(broker: Broker) -> None:

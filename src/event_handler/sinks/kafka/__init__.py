@@ -71,7 +71,7 @@ class KafkaSink:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._options.timeout + KAFKA_LATE
         try:
-            await self._produce(producer, batch, events, deadline)
+            await self._produce(producer, batch, events, deadline - KAFKA_LATE)
             pause = SHORTEST_POLL
             while not (batch.settled.done() or producer.ended) and loop.time() < deadline:
                 producer.poll()
@@ -104,7 +104,8 @@ class KafkaSink:
                 "on_delivery": partial(batch.report, place),
             }
             while not self._taken(producer, batch, place, topic, message):
-                if asyncio.get_running_loop().time() > deadline:
+                if producer.ended or asyncio.get_running_loop().time() > deadline:
+                    batch.leave_out(place)
                     return
                 producer.poll()
                 await asyncio.sleep(LONGEST_POLL)

@@ -51,11 +51,12 @@ class Batch:
         self._errors: dict[int, Any] = {}
         self._reported = bytearray(count)
         self._too_large: dict[int, str] = {}
+        self._unsent = 0
 
     @property
     def took_any(self) -> bool:
         """Whether a broker has acknowledged a message."""
-        return self._count > self._left + len(self._errors) + len(self._too_large)
+        return self._count > self._left + self._unsent + len(self._errors) + len(self._too_large)
 
     def report(self, place: int, error: Any, _message: Any = None) -> None:
         """What was reported of the message at a place."""
@@ -71,9 +72,16 @@ class Batch:
         self._too_large[place] = reason
         self.report(place, None)
 
+    def leave_out(self, place: int) -> None:
+        """The messages from that place on were not handed over, so there will be no report of them."""
+        self._unsent = self._count - place
+        self._left -= self._unsent
+        if not self._left and not self.settled.done():
+            self.settled.set_result(None)
+
     def verdict(self, trouble: Retry | None) -> Verdict:
         """`trouble` is what is wrong with the connections. A message without a report is to be sent again."""
-        if not self._errors and not self._too_large and not self._left:
+        if not (self._errors or self._too_large or self._left or self._unsent):
             return Delivered()
         of_a_set = {place for place, error in self._errors.items() if error.name() in OF_A_SET}
         if not self._too_large and len(of_a_set) == self._count:
