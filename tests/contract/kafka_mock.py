@@ -27,6 +27,11 @@ def _library() -> ctypes.CDLL:
     library = ctypes.CDLL(str(found[0]))
     for name, result, arguments in (
         ("rd_kafka_conf_new", ctypes.c_void_p, []),
+        (
+            "rd_kafka_conf_set",
+            ctypes.c_int,
+            [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_size_t],
+        ),
         ("rd_kafka_new", ctypes.c_void_p, [ctypes.c_int, ctypes.c_void_p, ctypes.c_char_p, ctypes.c_size_t]),
         ("rd_kafka_destroy", None, [ctypes.c_void_p]),
         ("rd_kafka_mock_cluster_new", ctypes.c_void_p, [ctypes.c_void_p, ctypes.c_int]),
@@ -54,7 +59,9 @@ class MockCluster:
     def __init__(self) -> None:
         self._library = _library()
         said = ctypes.create_string_buffer(512)
-        self._handle = self._library.rd_kafka_new(0, self._library.rd_kafka_conf_new(), said, 512)
+        quiet = self._library.rd_kafka_conf_new()
+        self._library.rd_kafka_conf_set(quiet, b"log_level", b"0", said, 512)
+        self._handle = self._library.rd_kafka_new(0, quiet, said, 512)
         assert self._handle, said.value
         self._cluster = self._library.rd_kafka_mock_cluster_new(self._handle, 1)
         self.brokers = self._library.rd_kafka_mock_cluster_bootstraps(self._cluster).decode()

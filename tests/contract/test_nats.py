@@ -195,6 +195,8 @@ async def test_passwords_and_nkeys(tmp_path: Path) -> None:
         ):
             async with publisher(server, **bad) as sink:
                 said = await verdict(sink)
+                while isinstance(said, Retry) and "closed the connection" in said.reason:  # overtaken by a reset
+                    said = await verdict(sink)
                 assert isinstance(said, Retry), bad
                 assert said.misconfigured, said
                 assert text in said.reason
@@ -307,7 +309,7 @@ async def test_a_server_that_is_not_there_is_waited_for() -> None:
         nobody.bind(("127.0.0.1", 0))
         async with publisher(f"nats://127.0.0.1:{nobody.getsockname()[1]}") as sink:
             said = await asyncio.gather(*(verdict(sink) for _ in range(3)))
-    assert all(isinstance(one, Retry) and not one.misconfigured for one in said)
+    assert all(isinstance(one, Retry) and not one.misconfigured and "connect" in one.reason.lower() for one in said)
 
 
 @pytest.mark.parametrize("template", ["", "a..b", "a.{kind}", "a b", "a.*", "a.>", ".a", "a.{type"])

@@ -101,11 +101,12 @@ class Producer:
             self.is_usable = False
         name = "_SSL" if SSL_ALERT in error.str() else error.name()
         step = next_step(name, self._section)
-        reason = f"no broker was reached: {error.str()}" if not step else f"{error.str()}; {step}"
         if step:
+            reason = f"{error.str()}; {step}"
             self.trouble = Retry(reason, MISCONFIGURED_WAIT, misconfigured=True)
         elif self.trouble is None or not (self.trouble.misconfigured or name == ALL_DOWN):
-            self.trouble = Retry(reason)
+            advice = f"check that the brokers run, {self._section}.brokers and {self._section}.tls"
+            self.trouble = Retry(f"no broker was reached: {error.str()}; {advice}")
         self._hopeless = self._hopeless or name in KAFKA_HOPELESS
 
 
@@ -134,8 +135,9 @@ class _ToOurLog(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         reason = record.getMessage()
-        matters = record.levelno >= logging.WARNING and not reason.startswith("FAIL ")
-        (log.warning if matters else log.debug)("Kafka's client says", sink=self._name, reason=reason)
+        if not reason.startswith("FAIL "):
+            say = log.warning if record.levelno >= logging.WARNING else log.debug
+            say("Kafka's client says", sink=self._name, reason=reason)
 
 
 def _logger(name: str) -> logging.Logger:

@@ -46,6 +46,7 @@ class NatsConnection:
         self._batches: dict[str, AckBatch] = {}
         self._names: Iterator[int] = itertools.count()
         self._inbox = ""
+        self._said: Exception | None = None  # the last error that the client has told
         self.is_open = False
         self.trouble = Retry("no acknowledgement came in time", unanswered=True)
 
@@ -91,7 +92,7 @@ class NatsConnection:
             )
         except Exception as error:
             await self.close()
-            return self._no_connection(url, self._client.last_error or error)
+            return self._no_connection(url, self._said or self._client.last_error or error)
         except asyncio.CancelledError:
             await self.close()
             raise
@@ -133,6 +134,7 @@ class NatsConnection:
 
     async def _failed(self, error: Exception) -> None:
         """Some errors the server tells without closing; the message that it refuses is never answered."""
+        self._said = error
         if "permissions violation" in str(error).lower():
             reason = f"NATS answered: {_words(error)}; let the user publish to {self._section}.subject and subscribe"
             self._end(_misconfigured(f"{reason} to _INBOX.>"))
@@ -160,6 +162,10 @@ class NatsConnection:
             return _misconfigured(f"TLS with {whom} failed ({words}); check {self._section}.ca, cert and key")
         if "maximum connections" in words.lower():
             return Retry(f"{whom} answered: {words}")
+        if isinstance(error, ConnectionError) and not isinstance(error, ConnectionRefusedError):
+            # A reset may overtake the words with which the server refuses the sign-in or the certificate.
+            reason = f"{whom} closed the connection ({words}); if it stays so, it may refuse the sign-in or the "
+            return Retry(f"{reason}certificate of {self._section}")
         return Retry(f"no connection to {whom} ({words}); check that it runs, and {self._section}.url")
 
 
