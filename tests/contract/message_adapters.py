@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from tests.contract.bus_receivers import BUSES
 from tests.contract.forward_receiver import FORWARD
-from tests.contract.kafka_receiver import KAFKA
 from tests.contract.message_adapter import MessageAdapter
 from tests.contract.syslog_receiver import SYSLOG
 
 ADAPTERS: list[MessageAdapter] = [
+    *BUSES,
     *FORWARD,
-    *KAFKA,
     *SYSLOG,
 ]
