@@ -29,6 +29,7 @@ OWN = {  # modules are loaded when their type is used; each has its SinkType in 
     "loki": "event_handler.sinks.loki",
     "nats": "event_handler.sinks.nats",
     "panther": "event_handler.sinks.panther",
+    "postgresql": "event_handler.sinks.postgresql",
     "redis-streams": "event_handler.sinks.redis_streams",
     "sentinel": "event_handler.sinks.sentinel",
     "splunk-hec": "event_handler.sinks.splunk_hec",

@@ -1,0 +1,65 @@
+"""The columns that an event has in a table: one layout for every database, decided here once."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import orjson
+
+from event_handler.event import Event
+from event_handler.sinks.fields import session_field, with_fields
+from event_handler.sinks.moments import rfc3339
+
+LARGEST_INDEX = 2**63 - 1  # of a column with 64 bits
+
+
+class Row(NamedTuple):
+    """An event as a row.
+
+    `time` is in RFC 3339 in UTC; `uid` is the event's id; `session_id` is that of the recording, or the event's `sid`;
+    `event_index` is its place in the session; `success` is None where the event tells nothing of it; `body` is the
+    whole event as JSON. A text that the event lacks is "". `time`, `uid`, `session_id` and `event_index` together are
+    the same for every try of an event, and for no other event.
+    """
+
+    time: str
+    event: str
+    code: str
+    uid: str
+    session_id: str
+    event_index: int
+    username: str
+    cluster: str
+    success: bool | None
+    body: str
+
+
+COLUMNS = Row._fields
+
+
+def row_of(event: Event) -> Row:
+    """Never raises: what cannot be read has no columns of its own, and the database says what it thinks of it."""
+    body = with_fields(event.body, session_field(event.session_id)) if event.session_id else event.body
+    try:
+        content: Any = orjson.loads(event.body)
+    except ValueError:
+        content = None
+    known: dict[str, Any] = content if isinstance(content, dict) else {}
+    success = known.get("success")
+    return Row(
+        rfc3339(event.time).decode(),
+        event.type,
+        _text(known, "code"),
+        event.id,
+        event.session_id or _text(known, "sid"),
+        min(max(event.index, 0), LARGEST_INDEX),
+        _text(known, "user"),
+        _text(known, "cluster_name"),
+        success if isinstance(success, bool) else None,
+        body.decode("utf-8", "replace"),
+    )
+
+
+def _text(content: dict[str, Any], name: str) -> str:
+    value = content.get(name)
+    return value if isinstance(value, str) else ""
