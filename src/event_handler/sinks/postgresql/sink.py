@@ -32,7 +32,7 @@ INSERT_BYTES = 4 * 1024 * 1024  # of the events of a statement
 INSERT_AGE = 0.5  # seconds an incomplete batch waits for more events
 CUT_WAIT = 1.0  # seconds for libpq to see that its socket was shut down
 TABLE_NAME = re.compile(r'[^\0".%]{1,63}(?:\.[^\0".%]{1,63})?')  # PostgreSQL cuts longer names
-TYPES = ("timestamptz", "text", "text", "text", "text", "bigint", "text", "text", "boolean", "jsonb")
+COLUMN_TYPES = ("timestamptz", "text", "text", "text", "text", "bigint", "text", "text", "boolean", "jsonb")
 # The time is first in the key, so that new rows go to the end of the index, it serves searches by time, and the key
 # may stay as it is in a table with partitions by time, which must have their column in it.
 DDL = """
@@ -172,7 +172,7 @@ class PostgresqlSink:
 
 def insert(table: str) -> bytes:
     columns = ", ".join(COLUMNS)
-    values = ", ".join(f"%s::{kind}[]" for kind in TYPES)
+    values = ", ".join(f"%s::{kind}[]" for kind in COLUMN_TYPES)
     rows = f"SELECT * FROM unnest({values})"  # noqa: S608 - nothing of it is anybody's text
     return f"INSERT INTO {table} ({columns}) {rows} ON CONFLICT DO NOTHING".encode()
 
