@@ -22,6 +22,7 @@ class HttpAdapter:
     `item_by_item` is its answer with a status for each place named and success for the others, None where it has no
     such answer.
     `needs_body` tells that a 2xx status alone does not make the events delivered. `option` begins its option names.
+    `empty_is_success` tells that an empty body, which has come whole, refuses none of them.
     `packs` tells that bodies go out packed.
     """
 
@@ -33,6 +34,7 @@ class HttpAdapter:
     option: str
     item_by_item: Callable[[Request, Mapping[int, int]], Reply] | None = None
     packs: bool = False
+    empty_is_success: bool = False
 
     def taken(self, receiver: Receiver) -> list[str]:
         """The ids of all events that the receiver has read."""

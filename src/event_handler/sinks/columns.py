@@ -10,7 +10,7 @@ from event_handler.event import Event
 from event_handler.sinks.fields import session_field, with_fields
 from event_handler.sinks.moments import rfc3339
 
-LARGEST_INDEX = 2**63 - 1  # of a column with 64 bits
+LARGEST_COLUMN_INDEX = 2**63 - 1  # of a column with 64 bits
 
 
 class Row(NamedTuple):
@@ -52,7 +52,7 @@ def row_of(event: Event) -> Row:
         _text(known, "code"),
         event.id,
         event.session_id or _text(known, "sid"),
-        min(max(event.index, 0), LARGEST_INDEX),
+        min(max(event.index, 0), LARGEST_COLUMN_INDEX),
         _text(known, "user"),
         _text(known, "cluster_name"),
         success if isinstance(success, bool) else None,

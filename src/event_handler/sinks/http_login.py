@@ -5,6 +5,7 @@ access tokens of OAuth 2.0 that it asks for as a client.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Annotated, Literal
 from urllib.parse import quote_plus
 
@@ -157,3 +158,15 @@ def client_credentials(options: LoginOptions, section: str) -> FormSource:
         by_error={"invalid_scope": f"{section}.oauth-scope", "invalid_target": f"{section}.oauth-audience"},
     )
     return FormSource(endpoint, url, form)
+
+
+def checked_headers(given: Mapping[str, str], section: str) -> dict[str, str]:
+    """Raises SinkError for what no header can be, without showing its value."""
+    for name, value in given.items():
+        if not HEADER_NAME.fullmatch(name) or not value.isascii() or not value.isprintable():
+            raise SinkError(
+                f"{section}.headers has a header {name!r} that cannot be sent", "Correct its name or value."
+            )
+        if name.lower() in ("content-type", "content-length", "host", "content-encoding"):
+            raise SinkError(f"{section}.headers has the header {name}, which is set by the sink", "Remove it.")
+    return dict(given)

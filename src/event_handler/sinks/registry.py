@@ -28,6 +28,7 @@ OWN = {  # modules are loaded when their type is used; each has its SinkType in 
     "kafka": "event_handler.sinks.kafka",
     "loki": "event_handler.sinks.loki",
     "nats": "event_handler.sinks.nats",
+    "otlp": "event_handler.sinks.otlp",
     "panther": "event_handler.sinks.panther",
     "postgresql": "event_handler.sinks.postgresql",
     "redis-streams": "event_handler.sinks.redis_streams",

@@ -9,9 +9,10 @@ from typing import Annotated
 
 from event_handler.setting import Setting
 from event_handler.sinks.http import KEEPALIVE
+from event_handler.sinks.http_login import checked_headers
 from event_handler.sinks.http_options import Gzip, HttpOptions
 from event_handler.sinks.registry import SinkType
-from event_handler.sinks.webhook import WebhookOptions, WebhookSink, checked_headers
+from event_handler.sinks.webhook import WebhookOptions, WebhookSink
 
 
 class SumologicOptions(HttpOptions):

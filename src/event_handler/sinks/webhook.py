@@ -10,14 +10,13 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from event_handler.errors import SinkError
 from event_handler.event import Event
 from event_handler.ports import Limits, Retry, Verdict
 from event_handler.setting import Setting
 from event_handler.sinks.answers import judge
 from event_handler.sinks.fields import with_session
 from event_handler.sinks.http import KEEPALIVE
-from event_handler.sinks.http_login import HEADER_NAME, Login, LoginOptions
+from event_handler.sinks.http_login import Login, LoginOptions, checked_headers
 from event_handler.sinks.registry import SinkType
 
 AGE = 0.2  # seconds an incomplete batch waits for more events
@@ -102,18 +101,6 @@ class WebhookSink:
     async def close(self) -> None:
         await self._client.close()
         await self._login.close()
-
-
-def checked_headers(given: Mapping[str, str], section: str) -> dict[str, str]:
-    """Raises SinkError for what no header can be, without showing its value."""
-    for name, value in given.items():
-        if not HEADER_NAME.fullmatch(name) or not value.isascii() or not value.isprintable():
-            raise SinkError(
-                f"{section}.headers has a header {name!r} that cannot be sent", "Correct its name or value."
-            )
-        if name.lower() in ("content-type", "content-length", "host", "content-encoding"):
-            raise SinkError(f"{section}.headers has the header {name}, which is set by the sink", "Remove it.")
-    return dict(given)
 
 
 SINK = SinkType("any receiver of JSON over HTTP, with headers and a login of your own", WebhookOptions, WebhookSink)

@@ -15,7 +15,7 @@ from event_handler.sinks.http_faults import MISCONFIGURED_WAIT
 if TYPE_CHECKING:
     import psycopg
 
-OF_AN_EVENT = ("22", "54")  # classes: data exception, program limit exceeded
+EVENT_ERROR_CLASSES = ("22", "54")  # classes: data exception, program limit exceeded
 CONSTRAINT, SYNTAX_OR_ACCESS, UNSUPPORTED, RAISED = "23", "42", "0A", "P0"
 QUERY_CANCELED, READ_ONLY, NO_PERMISSION = "57014", "25006", "42501"
 NO_TABLE = frozenset({"42P01", "3F000"})  # undefined table, invalid schema name
@@ -37,7 +37,7 @@ def judge_error(error: psycopg.Error, section: str, table: str) -> Verdict:
     if state is None:
         return Retry(f"the connection ended before an answer: {_message(error)}; check {section}.url", unanswered=True)
     said = f"the receiver answered {state}: {_message(error)}"
-    if state.startswith(OF_AN_EVENT):
+    if state.startswith(EVENT_ERROR_CLASSES):
         return Reject(said)
     if state == QUERY_CANCELED:
         return Retry(f"{said}; check {section}.timeout", unanswered=True)
