@@ -1,4 +1,4 @@
-"""How the sinks for Loki and OpenTelemetry are built, and how their receivers talk."""
+"""How the sinks for Loki, OpenTelemetry and ClickHouse are built, and how their receivers talk."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
 
 from event_handler.ports import Sink
+from event_handler.sinks.clickhouse import ClickhouseOptions, ClickhouseSink
 from event_handler.sinks.http import TlsFiles
 from event_handler.sinks.loki import LokiOptions, LokiSink
 from event_handler.sinks.otlp import OtlpOptions, OtlpSink
@@ -49,7 +50,26 @@ def _otlp_ids(request: Request) -> list[str]:
     return [orjson.loads(record.body.string_value)["uid"] for record in otlp_records(request.body)]
 
 
+def _clickhouse(url: str, files: TlsFiles, timeout: float, keepalive: float) -> Sink:
+    options = ClickhouseOptions(
+        url=url,
+        username="teleport",
+        password="a-password",
+        ca=files.ca,
+        cert=files.cert,
+        key=files.key,
+        timeout=timeout,
+        max_connections=8,
+    )
+    return ClickhouseSink(options, "click", "sinks.click", keepalive=keepalive)
+
+
+def _clickhouse_ids(request: Request) -> list[str]:
+    return [orjson.loads(line)["uid"] for line in request.body.splitlines()]
+
+
 OBSERVABILITY_ADAPTERS = [
+    HttpAdapter("clickhouse", _clickhouse, _clickhouse_ids, lambda _: Reply(200), False, "sinks.click", packs=True),
     HttpAdapter("otlp", _otlp, _otlp_ids, lambda _: Reply(200), True, "sinks.otel", packs=True, empty_is_success=True),
     HttpAdapter("loki", _loki, _loki_ids, lambda _: Reply(204), False, "sinks.loki", packs=True),
 ]

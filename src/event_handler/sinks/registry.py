@@ -18,6 +18,7 @@ OWN = {  # modules are loaded when their type is used; each has its SinkType in 
     "aws-firehose": "event_handler.sinks.aws_firehose",
     "aws-kinesis": "event_handler.sinks.aws_kinesis",
     "aws-sqs": "event_handler.sinks.aws_sqs",
+    "clickhouse": "event_handler.sinks.clickhouse",
     "datadog": "event_handler.sinks.datadog",
     "elasticsearch": "event_handler.sinks.elasticsearch",
     "file": "event_handler.sinks.file",
