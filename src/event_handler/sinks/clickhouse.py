@@ -63,7 +63,7 @@ TABLE_CODES = frozenset({8, 16, 47, 60, 81})  # no such column, table or databas
 LOGIN_CODES = frozenset({192, 193, 194, 516})
 RIGHTS_CODES = frozenset({164, 291, 497})
 SETTING_CODES = frozenset({115, 452})  # an unknown one, or one that the profile has fixed
-PASSING_ERRORS = frozenset({159, 201, 202, 209, 210, 241, 242, 243, 252, 285, 319, 439, 999})
+BUSY_CODES = frozenset({159, 201, 202, 209, 210, 241, 242, 243, 252, 285, 319, 439, 999})
 
 
 class ClickhouseOptions(LoginOptions):
@@ -141,7 +141,7 @@ def judge_clickhouse(answer: Answer, section: str) -> Verdict:
         return Denied(f"{said}; grant INSERT on the table to the user: check {section}.username")
     if code in SETTING_CODES:
         return Denied(f"{said}; the user's profile must let these settings be changed: {', '.join(SETTINGS)}")
-    if code in PASSING_ERRORS:
+    if code in BUSY_CODES:
         return Retry(said)
     return judge(answer)
 
