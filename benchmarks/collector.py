@@ -20,9 +20,10 @@ from typing import Any
 import orjson
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from benchmarks.bodies import answer_to, events_of
 from event_handler.simulator.certificates import issue, make_authority, name, write_secret
 
-OK = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b"
 NO_LENGTH = b"HTTP/1.1 411 Length Required\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 
 
@@ -40,8 +41,9 @@ class Tally:
     requests: int = 0
     octets: int = 0
 
-    def take(self, body: bytes) -> None:
-        events = events_of(body)
+    def take(self, path: str, body: bytes) -> int:
+        """Count the events of a request; return how many it had."""
+        events = events_of(path, body)
         complete = len(self.ids) >= self.expected
         self.ids.update([event["uid"] for event in events])
         self.events += len(events)
@@ -52,18 +54,11 @@ class Tally:
             self.lags += [round(now - datetime.fromisoformat(event["time"]).timestamp(), 3) for event in events]
         if not complete and len(self.ids) >= self.expected:
             tell(self.summary())
+        return len(events)
 
     def summary(self) -> dict[str, Any]:
         counts = {"events": self.events, "different": len(self.ids), "requests": self.requests, "bytes": self.octets}
         return counts | {"lags": self.lags, "monotonic": monotonic()}
-
-
-def events_of(body: bytes) -> list[Any]:
-    """One event, an array of them, or objects one after the other that each hold one, as Splunk takes them."""
-    if body.startswith(b'{"time":'):
-        return [orjson.loads(line)["event"] for line in body.splitlines()]
-    parsed = orjson.loads(body)
-    return parsed if isinstance(parsed, list) else [parsed]
 
 
 class Receiver(asyncio.Protocol):
@@ -74,6 +69,7 @@ class Receiver(asyncio.Protocol):
         self._delay = delay
         self._buffer = bytearray()
         self._length = -1  # of the body that is being received, -1 while its head is
+        self._path = ""
         self._transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -90,11 +86,12 @@ class Receiver(asyncio.Protocol):
             body = bytes(self._buffer[: self._length])
             del self._buffer[: self._length]
             self._length = -1
-            self._tally.take(body)
+            said = answer_to(self._path, self._tally.take(self._path, body))
+            answer = OK % (len(said), said)
             if self._delay:
-                asyncio.get_running_loop().call_later(self._delay, self._answer, OK)
+                asyncio.get_running_loop().call_later(self._delay, self._answer, answer)
             else:
-                self._answer(OK)
+                self._answer(answer)
 
     def _read_head(self) -> bool:
         """Take the head of a request off the buffer once it is whole; return whether it was."""
@@ -102,6 +99,7 @@ class Receiver(asyncio.Protocol):
         if end < 0:
             return False
         head = bytes(self._buffer[:end]).lower()
+        self._path = head.split(b" ", 2)[1].partition(b"?")[0].decode()
         del self._buffer[: end + 4]
         _, found, rest = head.partition(b"\r\ncontent-length:")
         if not found:

@@ -1,6 +1,7 @@
-"""What each sink over HTTP costs, side by side with Fluentd's arrays: the same log, the same receiver, taking turns.
+"""What each sink costs, side by side with Fluentd's arrays: the same log, taking turns, until all is delivered.
 
-The receiver answers at once, and after 25 ms. A ratio is of the median of the sink to that of Fluentd in this run.
+Sinks over HTTP deliver to a collector of our own over mutual TLS, the others to the servers of benchmarks/servers.py;
+each answers at once, and 25 ms later. A ratio is of the median of the sink to that of Fluentd in this run.
 """
 
 from __future__ import annotations
@@ -8,18 +9,33 @@ from __future__ import annotations
 import argparse
 import asyncio
 import tempfile
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-from benchmarks import stage
+from benchmarks import servers, stage
+from event_handler.cli.status import report_of
 
 EVENTS = 200_000
 DELAYS = (0, 25)  # milliseconds
-TABLES = {
-    "fluentd": 'type = "fluentd"\nurl = "{url}/audit.log"\nsession-url = "{url}/session"\nformat = "array"',
-    "splunk-hec": 'type = "splunk-hec"\nurl = "{url}"\ntoken = "benchmark"\ncompression = "none"',
-    "datadog": 'type = "datadog"\nurl = "{url}/api/v2/logs"\napi-key = "benchmark"\ncompression = "none"',
+LOOK_EVERY = 0.05  # seconds between two looks at what is delivered
+NO_PACKING = 'compression = "none"\n'  # the collector reads bodies as they are, and Fluentd's arrays are not packed
+AWS = NO_PACKING + 'region = "eu-central-1"\naccess-key-id = "AKIDEXAMPLE"\nsecret-access-key = "benchmark"\n'
+HTTP = {
+    "fluentd": 'url = "{url}/audit.log"\nsession-url = "{url}/session"\nformat = "array"\n',
+    "splunk-hec": 'url = "{url}"\ntoken = "benchmark"\n' + NO_PACKING,
+    "datadog": 'url = "{url}/api/v2/logs"\napi-key = "benchmark"\n' + NO_PACKING,
+    "elasticsearch": 'url = "{url}"\ntarget = "logs-teleport.audit-default"\ndocument = "plain"\n' + NO_PACKING,
+    "loki": 'url = "{url}"\n' + NO_PACKING,
+    "otlp": 'url = "{url}"\n' + NO_PACKING,
+    "clickhouse": 'url = "{url}/rows"\n' + NO_PACKING,
+    "webhook": 'url = "{url}/hook"\nbody = "ndjson"\n' + NO_PACKING,
+    "panther": 'url = "{url}/panther"\nbearer = "benchmark"\n' + NO_PACKING,
+    "sumologic": 'url = "{url}/sumo"\n' + NO_PACKING,
+    "aws-kinesis": 'url = "{url}/kinesis"\nstream = "events"\n' + AWS,
+    "aws-cloudwatch": 'url = "{url}/logs"\nlog-group = "events"\nlog-stream = "events"\n' + AWS,
 }
 
 
@@ -32,36 +48,54 @@ class Run:
     peak: int
 
 
+@asynccontextmanager
+async def _receiver(sink: str, delay_ms: int, events: int, directory: Path) -> AsyncIterator[str]:
+    """The options of the sink for a receiver that runs."""
+    if sink not in HTTP:
+        async with servers.receiving(sink, delay_ms, directory) as options:
+            yield options
+        return
+    files = directory / "collector"
+    async with stage.collector(files, f"--expect={events}", f"--delay-ms={delay_ms}") as (_, url):
+        tls = {"ca": "ca.crt", "cert": "client.crt", "key": "client.key"}
+        yield HTTP[sink].format(url=url) + "".join(f'{name} = "{files / file}"\n' for name, file in tls.items())
+
+
 async def measure(sink: str, delay_ms: int, events: int, directory: Path) -> Run:
-    collector_directory = directory / "collector"
-    async with (
-        stage.cluster(directory / "cluster", "bulk", events) as cluster,
-        stage.collector(collector_directory, f"--expect={events}", f"--delay-ms={delay_ms}") as (collector, url),
-    ):
-        files = "".join(
-            f'{name} = "{collector_directory / file}"\n'
-            for name, file in (("ca", "ca.crt"), ("cert", "client.crt"), ("key", "client.key"))
-        )
+    async with AsyncExitStack() as stack:
+        cluster = await stack.enter_async_context(stage.cluster(directory / "cluster", "bulk", events))
+        options = await stack.enter_async_context(_receiver(sink, delay_ms, events, directory))
         configuration = directory / "handler.toml"
-        configuration.write_text(f"[sinks.measured]\n{TABLES[sink].format(url=url)}\n{files}")
-        options = [
+        configuration.write_text(f'[sinks.measured]\ntype = "{sink}"\n{options}')
+        command = [
             option
-            for option in stage.handler_options(directory, cluster, url, "array", events)
+            for option in stage.handler_options(directory, cluster, "", "array", events)
             if not option.startswith("--fluentd")
         ]
-        command = ["event_handler", *options, f"--config={configuration}", "--exit-on-last-event"]
-        async with stage.handler(command) as handler:
-            await handler.until(asyncio.create_task(handler.connected.wait()))
-            begin = stage.look_at(handler.process.pid)
-            arrived = await handler.until(asyncio.create_task(collector.line()))
-            end = stage.look_at(handler.process.pid)
-            if await handler.process.wait():
-                raise handler.failed()
-    return Run(events / (arrived["monotonic"] - begin.wall), (end.cpu - begin.cpu) / events * 1e6, end.peak)
+        handler = await stack.enter_async_context(
+            stage.handler(["event_handler", *command, f"--config={configuration}"])
+        )
+        await handler.until(asyncio.create_task(handler.connected.wait()))
+        begin = stage.look_at(handler.process.pid)
+        await handler.until(asyncio.create_task(_delivered(directory / "storage", events)))
+        end = stage.look_at(handler.process.pid)
+    return Run(events / (end.wall - begin.wall), (end.cpu - begin.cpu) / events * 1e6, end.peak)
+
+
+async def _delivered(storage: Path, events: int) -> None:
+    """Wait until the handler tells that so many are delivered."""
+    while True:
+        for socket in storage.glob("*.sock"):
+            report = await report_of(socket)
+            if report["sinks"][0]["audit"]["delivered"] >= events:
+                return
+        await asyncio.sleep(LOOK_EVERY)
 
 
 async def run(options: argparse.Namespace) -> None:
-    runs: dict[tuple[str, int], list[Run]] = {(sink, delay): [] for sink in TABLES for delay in DELAYS}
+    names = options.only.split(",") if options.only else [*HTTP, *servers.there()]
+    sinks = ["fluentd", *(name for name in names if name != "fluentd")]
+    runs: dict[tuple[str, int], list[Run]] = {(sink, delay): [] for sink in sinks for delay in DELAYS}
     for _ in range(options.runs):
         for (sink, delay), found in runs.items():
             with tempfile.TemporaryDirectory() as directory:
@@ -80,6 +114,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.sinks", description=__doc__)
     parser.add_argument("--events", type=int, default=EVENTS, help="events of the log")
     parser.add_argument("--runs", type=int, default=3, help="runs of each; medians are shown")
+    parser.add_argument("--only", default="", help="types of sinks, with commas between; fluentd always is measured")
     asyncio.run(run(parser.parse_args()))
 
 
