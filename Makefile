@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check release lint bench chaos soak calendar crowded lock clean compiled
+.PHONY: demo receivers test check release lint bench chaos soak calendar crowded lock clean compiled
 
 # DEMO="--mode search" or DEMO="--keep" pass options to the demo.
 demo: $(VENV)/ready-run
@@ -12,6 +12,10 @@ demo: $(VENV)/ready-run
 # Four at a time on any machine: most tests wait for sockets and processes, not for the CPU.
 test: lint
 	$(BIN)/python -m pytest -n 4 --dist worksteal
+
+# Real receivers for the tests, fetched once into a cache outside the repository (Java, Maven and Go are needed).
+receivers: $(VENV)/ready-dev
+	$(BIN)/python -m tests.receivers $(RECEIVERS)
 
 # Under a minute: before each commit.
 check: lint

@@ -1,13 +1,12 @@
-"""ClickHouse's engine for a test: `pip install --no-deps chdb-core` in an environment of its own.
+"""ClickHouse's engine for a test, from an environment of its own with `chdb-core`.
 
-EVENT_HANDLER_CHDB names the directory of that environment where it is elsewhere.
+`make receivers` makes it; EVENT_HANDLER_CHDB names its directory where it is elsewhere.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
-import os
 import subprocess
 import urllib.parse
 import urllib.request
@@ -18,19 +17,16 @@ from pathlib import Path
 from typing import Any
 
 from event_handler.sinks.clickhouse import ClickhouseOptions, ClickhouseSink
+from tests.support.receiver_cache import place
 
-PLACE = Path(os.environ.get("EVENT_HANDLER_CHDB", "~/.cache/teleport-event-handler-receivers/chdb")).expanduser()
-PYTHON = PLACE / "bin" / "python"
+PYTHON = place("chdb", "EVENT_HANDLER_CHDB") / "bin" / "python"
 USER, PASSWORD = "teleport", "a-clickhouse-password"
 ENGINE = Path(__file__).with_name("clickhouse_engine.py")
 
 
 def no_clickhouse() -> str:
     """Why there is no ClickHouse, "" where there is."""
-    if PYTHON.is_file():
-        return ""
-    install = f"python3 -m venv {PLACE} && {PLACE}/bin/pip install --no-deps chdb-core"
-    return f"there is no ClickHouse engine in {PLACE}: {install}"
+    return "" if PYTHON.is_file() else f"there is no {PYTHON}: make receivers fetches ClickHouse's engine"
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,9 +22,10 @@ from confluent_kafka.cimpl import NewTopic
 
 from tests.contract.pki import Pki, make_pki
 from tests.contract.ports import free_ports
+from tests.support.receiver_cache import place
 
 VARIABLE = "EVENT_HANDLER_KAFKA"
-CACHE = Path("~/.cache/teleport-event-handler-receivers/kafka").expanduser()  # where `make receivers` puts them
+CACHE = place("kafka")
 START = 60.0  # seconds that a broker may take to start
 USER, PASSWORD = "alice", "a-secret-password"
 LOGIN = "org.apache.kafka.common.security"

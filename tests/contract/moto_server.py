@@ -26,8 +26,9 @@ from typing import Any
 from yarl import URL
 
 from event_handler.sinks.aws_signing import AwsCredentials, signed
+from tests.support.receiver_cache import place
 
-PLACE = Path(os.environ.get("EVENT_HANDLER_MOTO", "~/.cache/teleport-event-handler-receivers/moto")).expanduser()
+PLACE = place("moto", "EVENT_HANDLER_MOTO")
 SERVER, PYTHON = PLACE / "bin" / "moto_server", PLACE / "bin" / "python"
 START = 60.0  # seconds that it may take to start on a loaded machine
 REGION = "eu-central-1"
@@ -42,7 +43,7 @@ def no_moto() -> str:
     """Why there is no moto, "" where there is."""
     if SERVER.is_file():
         return ""
-    return f"there is no moto in {PLACE}: python3 -m venv {PLACE} && {PLACE}/bin/pip install 'moto[server]'"
+    return f"there is no moto in {PLACE}: make receivers fetches it"
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,9 +19,17 @@ from pathlib import Path
 from time import monotonic, sleep
 from typing import Any
 
+from tests.support.receiver_cache import place
+
 VARIABLE = "EVENT_HANDLER_OPENSEARCH"
 SOURCE = Path(__file__).parent / "collectors" / "OpenSearchNode.java"
 START = 100.0  # seconds that a node may take to start
+
+
+def node_place() -> str:
+    """The URL of a node, or the directory of its jars; "" where there is neither."""
+    jars = place("opensearch")
+    return os.environ.get(VARIABLE, "") or (str(jars) if jars.is_dir() else "")
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,6 @@ jars.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -20,11 +19,11 @@ from event_handler.ports import Delivered, Partial, Retry
 from event_handler.sinks.elasticsearch import ElasticsearchOptions, ElasticsearchSink
 from event_handler.sinks.elasticsearch.fields import FIELDS
 from event_handler.sinks.elasticsearch.template import TEMPLATE_VERSION, template_name
-from tests.contract.opensearch_node import VARIABLE, Node, running
+from tests.contract.opensearch_node import VARIABLE, Node, node_place, running
 from tests.event_samples import samples
 
 pytestmark = pytest.mark.skipif(
-    not os.environ.get(VARIABLE), reason=f"{VARIABLE} names no OpenSearch node (URL, or directory of jars)"
+    not node_place(), reason=f"no OpenSearch: make receivers fetches it, or {VARIABLE} names a node or its jars"
 )
 GOLDEN = Path(__file__).parent.parent / "data" / "golden" / "http"
 Document = Literal["message", "plain"]
@@ -33,7 +32,7 @@ Make = Callable[..., tuple[str, ElasticsearchSink]]
 
 @pytest.fixture(scope="module")
 def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
-    with running(os.environ[VARIABLE], tmp_path_factory.mktemp("opensearch")) as started:
+    with running(node_place(), tmp_path_factory.mktemp("opensearch")) as started:
         yield started
 
 

