@@ -81,6 +81,8 @@ class GrpcExport:
         if self._channel is None or context is not self._context:
             self.close()
             self._context = context
+            if context is not None:
+                context.set_alpn_protocols(["h2"])  # servers on grpc-go refuse a client that does not ask for it
             self._channel = Channel(self._host, self._port, ssl=context, codec=_Bytes())
         return self._channel
 
