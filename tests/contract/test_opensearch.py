@@ -21,6 +21,7 @@ from event_handler.sinks.elasticsearch.fields import FIELDS
 from event_handler.sinks.elasticsearch.template import TEMPLATE_VERSION, template_name
 from tests.contract.opensearch_node import VARIABLE, Node, node_place, running
 from tests.event_samples import samples
+from tests.support.dashboards import saved_objects
 
 pytestmark = pytest.mark.skipif(
     not node_place(), reason=f"no OpenSearch: make receivers fetches it, or {VARIABLE} names a node or its jars"
@@ -291,3 +292,37 @@ async def test_a_template_that_the_server_refuses_holds_events_back_and_says_why
     assert "forward.elasticsearch.template to none" in said.reason
     assert await sink.deliver([event({"user": "a"})]) == Delivered(), "it goes on by itself once the server takes it"
     await sink.close()
+
+
+async def test_every_saved_search_finds_its_events(node: Node, make: Make) -> None:
+    target, sink = make("data stream")
+    login = {"event": "user.login", "user": "alice", "addr.remote": "192.0.2.7:51022"}
+    batch: list[dict[str, Any]] = [
+        {**login, "success": True},
+        {**login, "success": False, "error": "wrong password"},
+        {"event": "session.start", "server_hostname": "node-1"},
+        {"event": "session.end", "server_hostname": "node-1"},
+        {"event": "db.session.query", "db_query": "SELECT 1"},
+        {"event": "access_request.create", "id": "r1"},
+        {"event": "access_request.review", "id": "r1"},
+    ]
+    assert await sink.deliver([event(one) for one in batch]) == Delivered()
+    await sink.close()
+    found = {
+        one["attributes"]["title"]: node.count(target, {"query_string": {"query": lucene_query(one)}})
+        for one in saved_objects()
+        if one["type"] == "search"
+    }
+    assert found == {
+        "Teleport: who signed in from where": 1,
+        "Teleport: failed sign-ins": 1,
+        "Teleport: sessions by node": 1,
+        "Teleport: database queries": 1,
+        "Teleport: access requests": 2,
+    }
+
+
+def lucene_query(search: dict[str, Any]) -> str:
+    query = json.loads(search["attributes"]["kibanaSavedObjectMeta"]["searchSourceJSON"])["query"]
+    assert query["language"] == "lucene"
+    return str(query["query"])
