@@ -1,4 +1,4 @@
-"""The alert rules and the dashboard in deploy/ use metrics that there are; promtool runs the rules where it is at hand."""
+"""The alert rules and the dashboard in deploy/ use metrics that there are; promtool runs the rules, if it is there."""
 
 from __future__ import annotations
 
