@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from math import inf
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, runtime_checkable
 
 from event_handler.checkpoint import Checkpoint, Chunk, Progress, Recording
 from event_handler.event import Event as Event
@@ -112,6 +112,24 @@ class Sink(Protocol):
         """Files that the sink has open or has read may have changed (SIGHUP)."""
 
     async def close(self) -> None: ...
+
+
+class Notes(Protocol):
+    """What a sink may keep in its state: texts by name, in a commit of their own. A state store is one."""
+
+    async def note(self, name: str) -> str:
+        """The text of that name, "" where there is none. Raises StateError."""
+
+    async def commit(self, group: Commit) -> None:
+        """Raises StateError."""
+
+
+@runtime_checkable
+class Remembering(Protocol):
+    """A sink that must remember something of its own before it sends. Without notes it does what it can."""
+
+    async def remember_in(self, notes: Notes) -> None:
+        """Called before deliveries begin, and again where they begin again. Raises StateError."""
 
 
 class Transform(Protocol):

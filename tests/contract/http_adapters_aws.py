@@ -14,6 +14,7 @@ from event_handler.sinks.aws_firehose import AwsFirehoseOptions, AwsFirehoseSink
 from event_handler.sinks.aws_kinesis import AwsKinesisOptions, AwsKinesisSink
 from event_handler.sinks.aws_sqs import AwsSqsOptions, AwsSqsSink
 from event_handler.sinks.http import TlsFiles
+from event_handler.sinks.s3 import S3Options, S3Sink
 from tests.contract.http_adapter import HttpAdapter
 from tests.contract.receiver import Reply, Request
 
@@ -54,6 +55,15 @@ def _cloudwatch(url: str, files: TlsFiles, timeout: float, keepalive: float) -> 
     return AwsCloudwatchSink(options, "cloudwatch", "sinks.cloudwatch", keepalive=keepalive)
 
 
+def _s3(url: str, files: TlsFiles, timeout: float, keepalive: float) -> Sink:
+    options = S3Options(bucket="audit", compression="none", max_connections=8, **given(url, files, timeout))
+    return S3Sink(options, "s3", "sinks.s3", keepalive=keepalive)
+
+
+def s3_ids(request: Request) -> list[str]:
+    return [orjson.loads(line)["uid"] for line in request.body.splitlines()]
+
+
 def record_ids(request: Request) -> list[str]:
     return [orjson.loads(b64decode(one["Data"]))["uid"] for one in orjson.loads(request.body)["Records"]]
 
@@ -87,6 +97,7 @@ def sqs_items(request: Request, statuses: Mapping[int, int]) -> Reply:
 
 
 AWS_ADAPTERS = [
+    HttpAdapter("s3", _s3, s3_ids, lambda _: Reply(200), False, "sinks.s3"),
     HttpAdapter("aws-kinesis", _kinesis, record_ids, kinesis_answer, True, "sinks.kinesis"),
     HttpAdapter("aws-firehose", _firehose, record_ids, firehose_answer, True, "sinks.firehose"),
     HttpAdapter("aws-sqs", _sqs, message_ids, lambda request: sqs_items(request, {}), True, "sinks.sqs", sqs_items),

@@ -22,6 +22,7 @@ class Request:
     target: str
     headers: Mapping[str, str]
     body: bytes
+    method: str = "POST"
 
 
 @dataclass(slots=True)
@@ -37,6 +38,7 @@ class Exchange:
     headers: Mapping[str, str]
     log: list[Request]
     request: Request | None = None
+    method: str = "POST"
 
     async def read_body(self) -> Request:
         if self.request is None:
@@ -45,7 +47,7 @@ class Exchange:
                 body = gzip.decompress(body)
             elif self.headers.get("content-encoding") == "zstd":
                 body = zstd_module().decompress(body)
-            self.request = Request(self.target, self.headers, body)
+            self.request = Request(self.target, self.headers, body, self.method)
             self.log.append(self.request)
         return self.request
 
@@ -241,7 +243,8 @@ class Receiver:
                 name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines[1:] if line)
             }
             step = self.script.popleft() if self.script else self._succeed
-            await step(Exchange(reader, writer, lines[0].split(" ")[1], headers, self.requests))
+            method, target, _ = lines[0].split(" ")
+            await step(Exchange(reader, writer, target, headers, self.requests, method=method))
 
     async def _succeed(self, exchange: Exchange) -> None:
         reply = self.success(await exchange.read_body())

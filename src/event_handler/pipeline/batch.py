@@ -101,6 +101,11 @@ class Batcher:
             self._close(batch)
         return self._limits.age
 
+    def close_all(self) -> None:
+        """Hand on every batch: nothing comes that it could wait for."""
+        for batch in list(self._open.values()):
+            self._close(batch)
+
     async def close_aged(self) -> None:
         """Hand on batches as they become due, until cancelled; sleeps while none is open."""
         while True:

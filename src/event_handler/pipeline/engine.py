@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import monotonic
 
 import structlog
@@ -20,7 +20,7 @@ from event_handler.pipeline.batch import Batcher
 from event_handler.pipeline.budget import Budget
 from event_handler.pipeline.committer import Committer
 from event_handler.pipeline.delivery import Delivery
-from event_handler.pipeline.entry import Entry, newest, total_length, total_size
+from event_handler.pipeline.entry import COPIES, Entry, newest, total_length, total_size
 from event_handler.pipeline.outage import REMIND_EVERY
 from event_handler.pipeline.pauses import RETRY, RetryPolicy
 from event_handler.pipeline.select import Selection, Selector, dead_letter_key
@@ -91,7 +91,9 @@ class Pipeline:
         self._limits = limits
         self._budget = Budget(limits.bytes)
         self._committer = Committer(store, self._budget)
-        self._batcher = Batcher(sink.limits)
+        # One batch goes out while the next is read, however large the sink would like them.
+        largest = min(sink.limits.bytes, limits.bytes // (2 * COPIES))
+        self._batcher = Batcher(replace(sink.limits, bytes=largest))
         self._delivery = Delivery(sink, limits.requests, self._delivered, self._refused, self.counters, policy)
         self._group = asyncio.TaskGroup()
         self._tasks: list[asyncio.Task[None]] = []
@@ -216,6 +218,8 @@ class Pipeline:
                 taken.span.finish(1)
                 del dead[0]
             while not self.offer(taken):
+                if not self._delivery.in_flight and self._batcher.ready.empty():
+                    self._batcher.close_all()  # the room is taken by what waits for more
                 await self._budget.take(left[-1].size)
                 self._batcher.add(left.pop())
         except BaseException:
@@ -259,11 +263,13 @@ class Pipeline:
 
     async def drain(self, tracker: CheckpointTracker) -> None:
         """Wait until everything of a stream has been delivered and remembered."""
+        self._batcher.close_all()
         await self._budget.wait_for(lambda: tracker.drained)
 
     async def drain_all(self) -> None:
         """Wait until everything that was put in has been delivered and remembered."""
         self.nothing_follows(True)
+        self._batcher.close_all()
         try:
             await self._budget.wait_for(lambda: self._committer.empty)
         finally:

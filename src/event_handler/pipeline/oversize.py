@@ -8,7 +8,7 @@ from typing import Any, Literal
 import orjson
 
 from event_handler.event import Event
-from event_handler.ports import Delivered, Limits, Partial, Reject, Retry, Sink, Split, Verdict
+from event_handler.ports import Delivered, Limits, Notes, Partial, Reject, Remembering, Retry, Sink, Split, Verdict
 
 OverLimit = Literal["dead-letter", "truncate", "split"]
 TRUNCATED, PART, PARTS = "teleport_truncated", "teleport_part", "teleport_parts"  # no fields of Teleport's
@@ -27,6 +27,10 @@ class FittingSink:
         self._sink = sink
         self._largest = largest
         self._policy = policy
+
+    async def remember_in(self, notes: Notes) -> None:
+        if isinstance(self._sink, Remembering):
+            await self._sink.remember_in(notes)
 
     async def deliver(self, events: Sequence[Event]) -> Verdict:
         large = [place for place, event in enumerate(events) if len(event.body) > self._largest]

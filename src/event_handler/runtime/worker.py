@@ -17,7 +17,7 @@ from event_handler.pipeline.dedup import DuplicateWindow
 from event_handler.pipeline.engine import Pipeline, PipelineLimits
 from event_handler.pipeline.select import Selector
 from event_handler.pipeline.transforms.chain import Chain
-from event_handler.ports import Sink, StateStore
+from event_handler.ports import Remembering, Sink, StateStore
 from event_handler.report import Counters, Reading, SinkReport, lag
 from event_handler.runtime.certificate_file import CertificateFile
 from event_handler.runtime.fan_out import FanOut, Member
@@ -142,6 +142,8 @@ async def open_worker(
     """
     of_audit, of_recorded = counters or (Counters(), Counters())
     sink, filters, chain = plan.sink, plan.filters, Chain(plan.transforms)
+    if isinstance(sink, Remembering):
+        await sink.remember_in(store)
     window = DuplicateWindow()
     window.load(await store.delivered_ids())
     selector = Selector(

@@ -33,6 +33,7 @@ OWN = {  # modules are loaded when their type is used; each has its SinkType in 
     "panther": "event_handler.sinks.panther",
     "postgresql": "event_handler.sinks.postgresql",
     "redis-streams": "event_handler.sinks.redis_streams",
+    "s3": "event_handler.sinks.s3",
     "sentinel": "event_handler.sinks.sentinel",
     "splunk-hec": "event_handler.sinks.splunk_hec",
     "sumologic": "event_handler.sinks.sumologic",

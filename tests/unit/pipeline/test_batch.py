@@ -122,3 +122,12 @@ def test_events_of_one_session_are_in_one_lane_and_those_of_none_in_another() ->
 
 def test_without_order_all_events_of_the_audit_log_share_a_lane() -> None:
     assert partition_of(of_session("e", "s").event, ordered=False) == ""
+
+
+def test_what_waits_for_more_can_be_handed_on_at_once(clock: Clock) -> None:
+    made = batcher(clock)
+    for uid, recording in (("e0", ""), ("e1", "r1"), ("e2", "")):
+        made.add(entry(uid, recording=recording))
+    made.close_all()
+    assert ready(made) == [["e0", "e2"], ["e1"]]
+    assert made.idle

@@ -6,6 +6,7 @@ import asyncio
 
 from event_handler.pipeline.budget import Budget
 from event_handler.pipeline.tracker import CheckpointTracker
+from event_handler.ports import Limits
 from event_handler.state.sqlite import SqliteStore
 from event_handler.teleport.wire.raw import raw_events
 from tests.support.checkpoints import CHUNK, mark, positions
@@ -141,3 +142,32 @@ async def test_who_was_cancelled_while_waiting_has_taken_nothing_and_holds_up_no
     await asyncio.gather(waiting, return_exceptions=True)
     assert budget.try_take(40)
     assert budget.used == 100
+
+
+def patient_sink() -> ScriptedSink:
+    """A sink that would wait an hour for a batch of ten thousand."""
+    sink = ScriptedSink()
+    sink.limits = Limits(10_000, 1_000_000, 3, 3600.0)
+    return sink
+
+
+async def test_the_end_does_not_wait_for_events_that_will_not_come(store: SqliteStore) -> None:
+    sink = patient_sink()
+    async with pipeline(sink, store) as line, asyncio.timeout(20):
+        tracker = CheckpointTracker()
+        await line.put(tracker, raw_events([wire(uid) for uid in ids(5)]), mark("p"))
+        await line.drain(tracker)
+        await line.put(tracker, raw_events([wire(f"more-{uid}") for uid in ids(5)]), mark("q"))
+        await line.drain_all()
+    assert sink.calls == 2
+
+
+async def test_a_sink_that_would_like_more_than_there_is_room_for_gets_what_there_is(store: SqliteStore) -> None:
+    sink = patient_sink()
+    async with pipeline(sink, store, 20_000) as line, asyncio.timeout(20):
+        for number in range(20):
+            some = [wire(f"{number}-{uid}") for uid in ids(10)]
+            await line.put(CheckpointTracker(), raw_events(some), mark("p"))
+        await line.drain_all()
+    assert len(sink.delivered) == 200
+    assert sink.calls < 20

@@ -1,0 +1,126 @@
+"""Remembers which events are about to be in which object, so that none is in two after a crash.
+
+An intent is written before its object is sent. What is in an object that the bucket has, or may have, is not sent in
+another one; what became of an object whose answer never came is asked of the bucket.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from event_handler.ports import Commit, Notes
+from event_handler.sinks.s3.objects import DIGEST_BYTES
+
+# The last batches, each in a note of its own; a new one takes the place of the oldest. That may be forgotten when its
+# events are remembered as delivered. The state writes in the order in which it is asked, so they are when some more
+# batches were begun after the answer; and what a killed process had not remembered comes again first.
+SLOTS = 40
+
+
+@dataclass(slots=True, eq=False)
+class Intent:
+    """An object and the digests of its events.
+
+    `stored` when the bucket was asked and has it. `unknown_since` is the clock's time from which on nobody sends it and
+    nobody knows whether the bucket has it; None while it is on its way, and when it was answered.
+    """
+
+    name: str
+    digests: frozenset[bytes]
+    stored: bool = False
+    unknown_since: float | None = None
+
+    def settle(self) -> None:
+        """Nothing is to be asked of it any more in this process: the bucket has taken it, or surely has not."""
+        self.name, self.digests, self.unknown_since = "", frozenset(), None
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """The intents of one batch; `number` counts the batches of a sink."""
+
+    number: int = 0
+    intents: tuple[Intent, ...] = ()
+
+
+class Intents:
+    """The intents of a sink; until `load` was called, of this process only."""
+
+    def __init__(self) -> None:
+        self._notes: Notes | None = None
+        self._slots = [Slot()] * SLOTS
+
+    async def load(self, notes: Notes, now: float) -> None:
+        """Take up what another process left. Raises StateError."""
+        self._notes = notes
+        self._slots = [read(await notes.note(_note_name(place)), now) for place in range(SLOTS)]
+
+    async def begin(self, objects: Mapping[str, Sequence[bytes]]) -> list[Intent]:
+        """Say which objects of one batch will be sent, with the digests of each.
+
+        Raises StateError when that cannot be remembered, and then they must not be sent.
+        """
+        known = {intent.name: intent for intent in self._all()}
+        new = tuple(Intent(name, frozenset(digests)) for name, digests in objects.items() if name not in known)
+        if new:
+            place = min(range(SLOTS), key=lambda one: self._slots[one].number)
+            slot = Slot(1 + max(one.number for one in self._slots), new)
+            self._slots[place] = slot
+            if self._notes is not None:
+                try:
+                    await self._notes.commit(Commit(notes={_note_name(place): written(slot)}))
+                except BaseException:
+                    self._slots[place] = Slot()
+                    raise
+        begun = [known.get(name) or next(one for one in new if one.name == name) for name in objects]
+        for intent in begun:
+            intent.unknown_since = None
+        return begun
+
+    def stored(self) -> frozenset[bytes]:
+        """The digests of events in objects of which the bucket was asked."""
+        return frozenset().union(*(intent.digests for intent in self._all() if intent.stored))
+
+    def unknown(self, digests: Iterable[bytes]) -> list[Intent]:
+        """The intents with any of these of which nobody knows whether the bucket has the object."""
+        open_ones = [intent for intent in self._all() if intent.unknown_since is not None]
+        wanted = frozenset(digests) if open_ones else frozenset()
+        return [intent for intent in open_ones if not wanted.isdisjoint(intent.digests)]
+
+    def _all(self) -> Iterator[Intent]:
+        return (intent for slot in self._slots for intent in slot.intents)
+
+
+def _note_name(place: int) -> str:
+    return f"s3-intent-{place}"
+
+
+def written(slot: Slot) -> str:
+    """A line with the number, then two for each object."""
+    lines = [str(slot.number)]
+    for intent in slot.intents:
+        lines += [intent.name, base64.b64encode(b"".join(sorted(intent.digests))).decode()]
+    return "\n".join(lines)
+
+
+def read(text: str, now: float) -> Slot:
+    """What a note holds; an empty slot for none, and for what is none."""
+    number, *lines = text.split("\n")
+    try:
+        joined = [base64.b64decode(line, validate=True) for line in lines[1::2]]
+    except ValueError:
+        return Slot()
+    whole = len(lines) == 2 * len(joined) > 0 and all(one and len(one) % DIGEST_BYTES == 0 for one in joined)
+    if not (whole and number.isdecimal() and number.isascii()):
+        return Slot()
+    intents = [
+        Intent(
+            name,
+            frozenset(one[place : place + DIGEST_BYTES] for place in range(0, len(one), DIGEST_BYTES)),
+            unknown_since=now,
+        )
+        for name, one in zip(lines[::2], joined, strict=True)
+    ]
+    return Slot(int(number), tuple(intents))

@@ -1,0 +1,196 @@
+"""Puts objects into a bucket: those of a batch one after the other, and no event into two."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from http import HTTPStatus
+from time import monotonic
+
+import structlog
+from yarl import URL
+
+from event_handler.errors import SinkError, StateError
+from event_handler.event import Event
+from event_handler.ports import Delivered, Limits, Notes, Partial, Retry, Verdict
+from event_handler.sinks.aws_credentials import AwsAccess
+from event_handler.sinks.aws_json import error_of
+from event_handler.sinks.http import KEEPALIVE, Answer
+from event_handler.sinks.s3.answers import ENDED_KEY, KEY_CODES, judge_put
+from event_handler.sinks.s3.intents import Intent, Intents
+from event_handler.sinks.s3.objects import ObjectFormat, checked_prefix, digest_of, groups, object_name, period_of
+from event_handler.sinks.s3.options import S3Options
+
+SETTLED_AFTER = 5.0  # seconds after which an object that nobody sends any more is in the bucket, or never will be
+ENCRYPTIONS = {"s3": "AES256", "kms": "aws:kms"}
+
+log = structlog.get_logger()
+
+
+class S3Sink:
+    """An `s3` sink. Raises SinkError when the options or the credentials in them cannot be used."""
+
+    def __init__(
+        self,
+        options: S3Options,
+        name: str,
+        section: str,
+        *,
+        keepalive: float = KEEPALIVE,
+        settled_after: float = SETTLED_AFTER,
+        clock: Callable[[], float] = monotonic,
+    ) -> None:
+        if not options.bucket:
+            raise SinkError(f"{section}.bucket is missing", "Set it to the name of the bucket.")
+        self.name = name
+        self.limits = Limits(options.object_events, options.object_bytes, options.max_connections, options.object_age)
+        self._section = section
+        self._prefix = checked_prefix(options.prefix, f"{section}.prefix")
+        self._period = period_of(self._prefix)
+        self._format = ObjectFormat(options, section)
+        self._access = AwsAccess(options, section, "s3")
+        self._bucket = bucket_url(self._access.url(options.url), options)
+        self._headers = about_objects(options, section, self._format.content_type)
+        self._client = options.client(
+            section, {"Content-Type": self._format.content_type}, keepalive=keepalive, status_only=True
+        )
+        self._intents = Intents()
+        self._settled_after = settled_after
+        self._clock = clock
+        self._cannot_ask = False
+
+    async def remember_in(self, notes: Notes) -> None:
+        await self._intents.load(notes, self._clock())
+
+    async def deliver(self, events: Sequence[Event]) -> Verdict:
+        digests = [digest_of(event) for event in events]
+        objects = self._objects(events, digests, frozenset())
+        for intent in self._intents.unknown(digests):
+            if intent.name not in objects and (unsettled := await self._look(intent)) is not None:
+                return unsettled
+        if stored := self._intents.stored():
+            objects = self._objects(events, digests, stored)
+        try:
+            intents = await self._intents.begin(
+                {name: [digests[place] for place in places] for name, places in objects.items()}
+            )
+        except StateError as error:
+            return Retry(f"cannot remember what is about to be sent: {error}")
+        return await self._put_all(events, intents, list(objects.values()))
+
+    def _objects(
+        self, events: Sequence[Event], digests: Sequence[bytes], stored: frozenset[bytes]
+    ) -> dict[str, list[int]]:
+        """The places of the events of each object by its name, without those that are `stored`."""
+        found = {}
+        for group in groups(events, self._period):
+            places = [place for place in group if digests[place] not in stored] if stored else group
+            if places:
+                chosen, of_chosen = [events[place] for place in places], [digests[place] for place in places]
+                found[object_name(self._prefix, self._format.suffix, chosen, of_chosen)] = places
+        return found
+
+    async def _put_all(self, events: Sequence[Event], intents: Sequence[Intent], places: list[list[int]]) -> Verdict:
+        for number, intent in enumerate(intents):
+            # Packing takes a tenth of a second, and others go on meanwhile.
+            body = await asyncio.to_thread(self._format.body, [events[place] for place in places[number]])
+            verdict = await self._put(intent, body)
+            if isinstance(verdict, Delivered):
+                continue
+            for unsent in intents[number + 1 :]:
+                unsent.settle()
+            left = frozenset(place for group in places[number:] for place in group)
+            if len(left) == len(events) or not isinstance(verdict, Retry):
+                return verdict if len(intents) == 1 or isinstance(verdict, Retry) else Retry(verdict.reason)
+            return Partial(left, {}, verdict.reason, verdict.after, verdict.misconfigured)
+        return Delivered()
+
+    async def _put(self, intent: Intent, body: bytes) -> Verdict:
+        digest = hashlib.md5(body, usedforsecurity=False).digest()
+        headers = {**self._headers, "Content-MD5": base64.b64encode(digest).decode()}
+        answer = await self._ask("PUT", intent.name, body, headers)
+        if isinstance(answer, Retry):
+            if answer.unanswered:
+                intent.unknown_since = self._clock()
+            else:
+                intent.settle()
+            return answer
+        said = judge_put(answer, self._section)
+        if answer.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+            intent.unknown_since = self._clock()  # it may be there all the same
+        else:
+            intent.settle()
+        return said
+
+    async def _look(self, intent: Intent) -> Retry | None:
+        """Find out whether the bucket has the object of an intent; a Retry while that cannot be said."""
+        answer = await self._ask("GET", intent.name, b"", {"Range": "bytes=0-0"})  # nothing but whether it is there
+        if isinstance(answer, Retry):
+            return answer
+        if answer.status in (HTTPStatus.OK, HTTPStatus.PARTIAL_CONTENT):
+            intent.stored, intent.unknown_since = True, None
+            return None
+        if answer.status == HTTPStatus.FORBIDDEN and not self._cannot_ask:
+            self._cannot_ask = True
+            log.warning(
+                "the bucket does not say which objects it has, so events may be in two after a crash",
+                sink=self.name,
+                next_step="Allow s3:GetObject on its objects and s3:ListBucket on the bucket.",
+            )
+        if answer.status not in (HTTPStatus.NOT_FOUND, HTTPStatus.FORBIDDEN):
+            return Retry(f"the bucket answered {answer.status} when it was asked for an object")
+        wait = (intent.unknown_since or 0.0) + self._settled_after - self._clock()
+        if wait > 0.0 and answer.status == HTTPStatus.NOT_FOUND:
+            return Retry("it is not known yet whether the last object has arrived", after=wait)
+        intent.settle()
+        return None
+
+    async def _ask(self, method: str, name: str, body: bytes, headers: Mapping[str, str]) -> Answer | Retry:
+        """Credentials that have ended, or were taken away, are taken anew once."""
+        answer, number = await self._ask_once(method, name, body, headers)
+        if isinstance(answer, Answer) and error_of(answer)[0] in KEY_CODES:
+            self._access.renew(number)
+            if error_of(answer)[0] in ENDED_KEY:
+                answer, _ = await self._ask_once(method, name, body, headers)
+        return answer
+
+    async def _ask_once(
+        self, method: str, name: str, body: bytes, headers: Mapping[str, str]
+    ) -> tuple[Answer | Retry, int]:
+        url = self._bucket.joinpath(*name.split("/"))
+        signed = await self._access.sign(method, url, body, headers)
+        number = self._access.number
+        if isinstance(signed, Retry):
+            return signed, number
+        return await self._client.request(method, url, body, signed), number
+
+    async def reopen(self) -> None:
+        self._client.reload()
+
+    async def close(self) -> None:
+        await self._client.close()
+        await self._access.close()
+
+
+def bucket_url(service: URL, options: S3Options) -> URL:
+    """Where the bucket is: in a host of its own at AWS, in the path behind an address of one's own."""
+    in_path = bool(options.url) if options.path_style is None else options.path_style
+    if in_path or (not options.url and "." in options.bucket):  # AWS's certificate has no name for a bucket with dots
+        return service / options.bucket
+    return service.with_host(f"{options.bucket}.{service.raw_host}")
+
+
+def about_objects(options: S3Options, section: str, content_type: str) -> dict[str, str]:
+    """The headers of every object. Raises SinkError for a key of KMS without that encryption."""
+    if options.kms_key and options.encryption != "kms":
+        raise SinkError(f"{section}.kms-key is set, and {section}.encryption is not kms", "Set both, or none.")
+    named = {
+        "Content-Type": content_type,
+        "x-amz-server-side-encryption": ENCRYPTIONS.get(options.encryption, ""),
+        "x-amz-server-side-encryption-aws-kms-key-id": options.kms_key,
+        "x-amz-storage-class": options.storage_class,
+        "x-amz-expected-bucket-owner": options.bucket_owner,
+    }
+    return {name: value for name, value in named.items() if value}
