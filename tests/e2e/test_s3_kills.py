@@ -71,7 +71,9 @@ async def test_so_it_is_with_a_real_minio(tmp_path: Path, kills: int) -> None:
     with running(tmp_path) as minio:
         keys = minio.options()
         tables = TABLE.format(url=minio.url, key=keys["access_key_id"], secret=keys["secret_access_key"])
-        expected, _ = await deliver_through_kills(tmp_path, tables, lambda: objects(minio), kills, apart=2)
+        expected, _ = await deliver_through_kills(
+            tmp_path, tables, lambda: objects(minio), kills, apart=1, events=1000 * kills
+        )
         assert sorted(await asyncio.to_thread(minio.ids)) == sorted(expected)
 
 
