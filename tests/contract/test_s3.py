@@ -24,7 +24,7 @@ from event_handler.ports import Commit, Delivered, Denied, Partial, Retry, Split
 from event_handler.sinks.http_answer import Answer
 from event_handler.sinks.s3 import S3Options, S3Sink
 from event_handler.sinks.s3.answers import judge_put
-from event_handler.sinks.s3.intents import SLOTS, Intent, Slot, read, written
+from event_handler.sinks.s3.intents import FORGOTTEN_AFTER, STALE_AFTER, Intent, Slot, read, written
 from event_handler.sinks.s3.objects import DIGEST_BYTES, checked_prefix, groups, period_of
 from event_handler.sinks.s3.sink import bucket_url
 from tests.contract.deliveries import verdict
@@ -219,8 +219,8 @@ async def test_a_bucket_that_tells_nothing_gets_the_events_again() -> None:
     assert set(kept.ids()) == {f"e{number}" for number in range(10)}
 
 
-async def test_more_objects_than_notes_are_begun_and_the_last_are_remembered() -> None:
-    notebook, count = Notebook(), 2 * SLOTS
+async def test_of_many_objects_the_last_are_remembered_in_a_few_notes() -> None:
+    notebook, count = Notebook(), 2 * STALE_AFTER
     async with bucket() as (kept, receiver):
         sink = made(receiver)
         await sink.remember_in(notebook)
@@ -229,9 +229,10 @@ async def test_more_objects_than_notes_are_begun_and_the_last_are_remembered() -
         await sink.close()
         sink = made(receiver)
         await sink.remember_in(notebook)
-        assert await verdict(sink, some(count - SLOTS // 2, count)) == Delivered()
+        assert await verdict(sink, some(count - FORGOTTEN_AFTER, count)) == Delivered()
         await sink.close()
     assert len(kept.ids()) == len(set(kept.ids())) == count
+    assert len(notebook.notes) <= FORGOTTEN_AFTER + 2
 
 
 async def test_an_object_says_how_it_is_to_be_kept_and_proves_what_it_holds() -> None:

@@ -13,11 +13,14 @@ from event_handler.ports import Sink
 from event_handler.setting import Options
 
 GROUP = "event_handler.sinks"  # entry points of other packages: `siem = "their_package.module:SINK"`
+PRESETS = "event_handler.sinks.presets"  # has several types, in SINKS
 OWN = {  # modules are loaded when their type is used; each has its SinkType in SINK
     "aws-cloudwatch": "event_handler.sinks.aws_cloudwatch",
     "aws-firehose": "event_handler.sinks.aws_firehose",
     "aws-kinesis": "event_handler.sinks.aws_kinesis",
     "aws-sqs": "event_handler.sinks.aws_sqs",
+    "axiom": PRESETS,
+    "betterstack": PRESETS,
     "clickhouse": "event_handler.sinks.clickhouse",
     "datadog": "event_handler.sinks.datadog",
     "elasticsearch": "event_handler.sinks.elasticsearch",
@@ -25,10 +28,13 @@ OWN = {  # modules are loaded when their type is used; each has its SinkType in 
     "fluentd": "event_handler.sinks.fluentd",
     "forward": "event_handler.sinks.forward",
     "gcp-pubsub": "event_handler.sinks.gcp_pubsub",
+    "graylog-gelf": PRESETS,
     "google-secops": "event_handler.sinks.google_secops",
+    "honeycomb": PRESETS,
     "kafka": "event_handler.sinks.kafka",
     "loki": "event_handler.sinks.loki",
     "nats": "event_handler.sinks.nats",
+    "newrelic": PRESETS,
     "otlp": "event_handler.sinks.otlp",
     "panther": "event_handler.sinks.panther",
     "postgresql": "event_handler.sinks.postgresql",
@@ -64,7 +70,8 @@ def sink_types() -> list[str]:
 def sink_type(name: str) -> SinkType:
     """Load the module of a type. Raises SinkError when there is none of that name, or when it cannot be loaded."""
     if name in OWN:
-        found: object = import_module(OWN[name]).SINK
+        module = import_module(OWN[name])
+        found: object = module.SINKS[name] if OWN[name] == PRESETS else module.SINK
     else:
         points = {point.name: point for point in metadata.entry_points(group=GROUP)}
         if name not in points:

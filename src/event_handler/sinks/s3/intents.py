@@ -13,10 +13,13 @@ from dataclasses import dataclass
 from event_handler.ports import Commit, Notes
 from event_handler.sinks.s3.objects import DIGEST_BYTES
 
-# The last batches, each in a note of its own; a new one takes the place of the oldest. That may be forgotten when its
-# events are remembered as delivered. The state writes in the order in which it is asked, so they are when some more
-# batches were begun after the answer; and what a killed process had not remembered comes again first.
-SLOTS = 40
+# Batches, each in a note of its own. One may be forgotten when its events are remembered as delivered. The state writes
+# in the order in which it is asked, so those of a batch that was answered are when some more were begun.
+FORGOTTEN_AFTER = 8  # batches that were begun after one that was answered
+# What a killed process had not remembered comes again first; a process that is killed again and again leaves some each
+# time.
+STALE_AFTER = 100  # batches that were begun after one, whatever became of it
+SLOTS = 128
 
 
 @dataclass(slots=True, eq=False)
@@ -44,6 +47,10 @@ class Slot:
     number: int = 0
     intents: tuple[Intent, ...] = ()
 
+    @property
+    def settled(self) -> bool:
+        return not any(intent.digests for intent in self.intents)
+
 
 class Intents:
     """The intents of a sink; until `load` was called, of this process only."""
@@ -65,19 +72,32 @@ class Intents:
         known = {intent.name: intent for intent in self._all()}
         new = tuple(Intent(name, frozenset(digests)) for name, digests in objects.items() if name not in known)
         if new:
-            place = min(range(SLOTS), key=lambda one: self._slots[one].number)
-            slot = Slot(1 + max(one.number for one in self._slots), new)
-            self._slots[place] = slot
-            if self._notes is not None:
-                try:
-                    await self._notes.commit(Commit(notes={_note_name(place): written(slot)}))
-                except BaseException:
-                    self._slots[place] = Slot()
-                    raise
+            await self._write(new)
         begun = [known.get(name) or next(one for one in new if one.name == name) for name in objects]
         for intent in begun:
             intent.unknown_since = None
         return begun
+
+    async def _write(self, intents: tuple[Intent, ...]) -> None:
+        number = 1 + max(slot.number for slot in self._slots)
+        stale = [place for place, slot in enumerate(self._slots) if 0 < slot.number <= number - STALE_AFTER]
+        for place in stale:
+            self._slots[place] = Slot()
+        place = min(range(SLOTS), key=lambda one: self._rank(self._slots[one], number))
+        slot = self._slots[place] = Slot(number, intents)
+        notes = {_note_name(one): "" for one in stale} | {_note_name(place): written(slot)}
+        if self._notes is not None:
+            try:
+                await self._notes.commit(Commit(notes=notes))
+            except BaseException:
+                self._slots[place] = Slot()
+                raise
+
+    def _rank(self, slot: Slot, number: int) -> tuple[int, int]:
+        """What a new batch takes the place of first: one that may be forgotten, then none, then the oldest."""
+        if slot.number and slot.settled and slot.number <= number - FORGOTTEN_AFTER:
+            return 0, slot.number
+        return (2, slot.number) if slot.number else (1, 0)
 
     def stored(self) -> frozenset[bytes]:
         """The digests of events in objects of which the bucket was asked."""
