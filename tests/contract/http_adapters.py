@@ -24,6 +24,7 @@ from tests.contract.http_adapter import HttpAdapter
 from tests.contract.http_adapters_aws import AWS_ADAPTERS
 from tests.contract.http_adapters_cloud import ADAPTERS as CLOUD_ADAPTERS
 from tests.contract.http_adapters_observability import OBSERVABILITY_ADAPTERS
+from tests.contract.http_adapters_presets import PRESET_ADAPTERS
 from tests.contract.receiver import Reply, Request
 
 DOCUMENTS: tuple[Literal["message", "plain"], ...] = ("message", "plain")
@@ -229,4 +230,5 @@ ADAPTERS = [
     *AWS_ADAPTERS,
     *CLOUD_ADAPTERS,
     *OBSERVABILITY_ADAPTERS,
+    *PRESET_ADAPTERS,
 ]
