@@ -152,6 +152,26 @@ def _webhook(body: Body, url: str, files: TlsFiles, timeout: float, keepalive: f
     return WebhookSink(options, "hook", "sinks.hook", keepalive=keepalive)
 
 
+def _webhook_template(url: str, files: TlsFiles, timeout: float, keepalive: float) -> Sink:
+    options = WebhookOptions(
+        url=f"{url}/hook/{{event}}",
+        method="PUT",
+        body="template",
+        template='{"records": $EVENTS}',
+        hmac_secret="a-secret",
+        idempotency_header="Idempotency-Key",
+        ca=files.ca,
+        cert=files.cert,
+        key=files.key,
+        timeout=timeout,
+    )
+    return WebhookSink(options, "hook", "sinks.hook", keepalive=keepalive)
+
+
+def _template_ids(request: Request) -> list[str]:
+    return [event["uid"] for event in orjson.loads(request.body)["records"]]
+
+
 def _panther(url: str, files: TlsFiles, timeout: float, keepalive: float) -> Sink:
     options = PantherOptions(
         url=f"{url}/http/source", bearer="token", ca=files.ca, cert=files.cert, key=files.key, timeout=timeout
@@ -224,6 +244,9 @@ ADAPTERS = [
             packs=body != "single",
         )
         for body in BODIES
+    ),
+    HttpAdapter(
+        "webhook-template", _webhook_template, _template_ids, lambda _: Reply(200), False, "sinks.hook", packs=True
     ),
     HttpAdapter("panther", _panther, _line_ids, lambda _: Reply(200, b"ok"), False, "sinks.panther", packs=True),
     HttpAdapter("sumologic", _sumologic, _line_ids, lambda _: Reply(200), False, "sinks.sumo"),

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import base64
+import hmac
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
+from hypothesis import given as with_examples
+from hypothesis import strategies as st
 
 from event_handler.config.components import ConfiguredSink
 from event_handler.errors import SinkError
 from event_handler.event import Event
-from event_handler.ports import Sink
+from event_handler.ports import Delivered, Denied, Partial, Sink
+from event_handler.sinks.panther import PantherOptions, PantherSink
 from event_handler.sinks.sumologic import SumologicOptions, SumologicSink
-from event_handler.sinks.webhook import WebhookOptions, WebhookSink
+from event_handler.sinks.webhook import MOST_URLS, Address, WebhookOptions, WebhookSink, template_parts
 from tests.contract.deliveries import verdict
-from tests.contract.receiver import Receiver, Reply, Request, receiving
+from tests.contract.receiver import Exchange, Receiver, Reply, Request, answer, receiving
 
 TWO = [Event("print", uid, 0.0, 0, b'{"uid":"%s"}' % uid.encode()) for uid in ("a", "b")]
 RECORDED = [Event("print", "a", 0.0, 0, b'{"uid":"a"}', "5f0c"), Event("print", "b", 0.0, 1, b"{}", "5f0c")]
@@ -122,3 +128,156 @@ async def test_sumo_logic_is_told_what_to_call_the_events() -> None:
     assert request.headers["x-sumo-category"] == "teleport/audit"
     assert "x-sumo-name" not in request.headers
     assert request.body == b'{"uid":"a"}\n{"uid":"b"}\n'
+
+
+def event(uid: str, **content: Any) -> Event:
+    return Event("print", uid, 0.0, 0, orjson.dumps({"uid": uid, **content}))
+
+
+async def test_a_template_stands_around_the_events() -> None:
+    request = await sent(TWO, body="template", template='{"source": "t", "records": $EVENTS, "n": 1}')
+    assert request.body == b'{"source": "t", "records": [{"uid":"a"},{"uid":"b"}], "n": 1}'
+
+
+async def test_a_template_for_one_event_gets_one() -> None:
+    async with hook(body="template", template='{"payload": $EVENT}') as (receiver, sink):
+        assert sink.limits.events == 1
+        await verdict(sink, TWO[:1])
+    assert receiver.requests[0].body == b'{"payload": {"uid":"a"}}'
+
+
+@with_examples(st.text(), st.booleans())
+def test_whatever_stands_around_the_events_is_kept_or_refused(text: str, array: bool) -> None:
+    template = f'{{"about": {orjson.dumps(text).decode()}, "events": {"$EVENTS" if array else "$EVENT"}}}'
+    options = WebhookOptions(url="http://127.0.0.1:1", body="template", template=template)
+    if "$EVENT" in text:
+        with pytest.raises(SinkError, match=r"sinks\.hook\.template must have"):
+            template_parts(options, "sinks.hook")
+        return
+    before, many, after = template_parts(options, "sinks.hook")
+    assert many == array
+    found = orjson.loads(before + b'[{"uid":"a"}]' + after)
+    assert found == {"about": text, "events": [{"uid": "a"}]}
+
+
+@pytest.mark.parametrize("method", ["PUT", "PATCH"])
+async def test_the_method_is_that_which_was_chosen(method: Any) -> None:
+    assert (await sent(TWO, method=method)).method == method
+
+
+async def test_only_the_statuses_that_are_named_are_success() -> None:
+    async with hook(success_codes=["200", "409"]) as (receiver, sink):
+        receiver.script.extend([answer(200), answer(409), answer(202, b"later")])
+        said = [await verdict(sink, TWO) for _ in range(3)]
+    assert said[:2] == [Delivered(), Delivered()]
+    assert said[2] == Denied("the receiver answered 202 later, which is not one of sinks.hook.success-codes")
+
+
+@pytest.mark.parametrize("compression", ["none", "gzip"])
+@pytest.mark.parametrize(("algorithm", "encoding"), [("sha256", "hex"), ("sha512", "base64")])
+async def test_a_signature_is_of_the_body_as_it_went_out(compression: str, algorithm: Any, encoding: str) -> None:
+    bodies: list[bytes] = []
+
+    async def keep(exchange: Exchange) -> None:
+        bodies.append(await exchange.reader.readexactly(int(exchange.headers["content-length"])))
+        exchange.log.append(Request(exchange.target, exchange.headers, b""))
+        await exchange.send(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+
+    given = {"hmac_secret": "key é", "hmac_algorithm": algorithm, "hmac_encoding": encoding, "hmac_prefix": "v="}
+    async with hook(compression=compression, hmac_header="X-Sig", **given) as (receiver, sink):
+        receiver.script.append(keep)
+        assert await verdict(sink, TWO) == Delivered()
+    digest = hmac.new("key é".encode(), bodies[0], algorithm).digest()
+    written = digest.hex() if encoding == "hex" else base64.b64encode(digest).decode()
+    assert receiver.requests[0].headers["x-sig"] == f"v={written}"
+
+
+async def test_a_signed_time_stands_before_the_body() -> None:
+    request = await sent(TWO, hmac_secret="key", hmac_timestamp_header="X-Time")
+    signed = request.headers["x-time"].encode() + b"." + request.body
+    assert request.headers["x-signature"] == hmac.new(b"key", signed, "sha256").hexdigest()
+
+
+async def test_panther_gets_a_signature_too() -> None:
+    async with receiving(lambda _: Reply(200), None) as receiver:
+        options = PantherOptions(url=f"{receiver.url}/http", compression="none", hmac_secret="key", hmac_header="X-Sig")
+        sink = PantherSink(options, "panther", "sinks.panther")
+        await verdict(sink, TWO)
+        await sink.close()
+    (request,) = receiver.requests
+    assert request.headers["x-sig"] == hmac.new(b"key", request.body, "sha256").hexdigest()
+
+
+async def test_every_try_of_the_same_events_has_the_same_key_and_others_have_another() -> None:
+    async with hook(idempotency_header="Idempotency-Key") as (receiver, sink):
+        receiver.script.append(answer(503))
+        for batch in (TWO, TWO, TWO[:1]):
+            await verdict(sink, batch)
+    first, second, third = (request.headers["idempotency-key"] for request in receiver.requests)
+    assert first == second != third
+
+
+async def test_a_field_of_the_event_is_a_part_of_the_path() -> None:
+    batch = [event("a", event="user.login"), event("b", event="print"), event("c", event="user.login"), event("d")]
+    async with receiving(lambda _: Reply(200), None) as receiver:
+        options = WebhookOptions(url=f"{receiver.url}/in/{{event}}?x=1", compression="none")
+        sink = WebhookSink(options, "hook", "sinks.hook")
+        assert await verdict(sink, batch) == Delivered()
+        await sink.close()
+    assert {request.target: request.body.count(b"uid") for request in receiver.requests} == {
+        "/in/user.login?x=1": 2,
+        "/in/print?x=1": 1,
+        "/in/none?x=1": 1,
+    }
+
+
+@with_examples(st.one_of(st.text(), st.integers(-(2**63), 2**63 - 1), st.booleans(), st.none(), st.lists(st.text())))
+def test_a_field_never_leads_to_another_place(value: Any) -> None:
+    options = WebhookOptions(url="https://host.example.com/in/{event}/end?x=1")
+    address = Address(options, options.url, "sinks.hook.url")
+    (url,) = address.groups([event("a", event=value)])
+    assert (url.scheme, url.raw_host, url.raw_query_string) == ("https", "host.example.com", "x=1")
+    parts = url.raw_path.split("/")
+    assert len(parts) == 4
+    assert parts[1] == "in"
+    assert parts[3] == "end"
+    assert not {"", ".", ".."} & set(parts[2:3])
+
+
+async def test_what_failed_at_one_address_comes_again_and_the_rest_does_not() -> None:
+    batch = [event("a", event="one"), event("b", event="two"), event("c", event="three")]
+    async with receiving(lambda _: Reply(200), None) as receiver:
+        sink = WebhookSink(WebhookOptions(url=f"{receiver.url}/{{event}}"), "hook", "sinks.hook")
+        receiver.script.extend([answer(200), answer(503)])
+        said = await verdict(sink, batch)
+        await sink.close()
+    assert said == Partial(frozenset({1, 2}), {}, "the receiver answered 503")
+
+
+async def test_a_batch_of_very_many_addresses_is_taken_in_turns() -> None:
+    batch = [event(str(number), event=str(number)) for number in range(MOST_URLS + 5)]
+    async with receiving(lambda _: Reply(200), None) as receiver:
+        sink = WebhookSink(WebhookOptions(url=f"{receiver.url}/{{event}}"), "hook", "sinks.hook")
+        said = await verdict(sink, batch)
+        await sink.close()
+    assert isinstance(said, Partial)
+    assert said.retry == frozenset(range(MOST_URLS, MOST_URLS + 5))
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"body": "template"}, "template"),
+        ({"body": "template", "template": "$EVENTS $EVENTS"}, "template"),
+        ({"body": "template", "template": '{"a": $EVENTS'}, "template"),
+        ({"template": "$EVENTS"}, "template"),
+        ({"url": "https://{event}/x"}, "url"),
+        ({"url": "https://host/x?y={event}"}, "url"),
+        ({"idempotency_header": "a b"}, "idempotency-header"),
+        ({"hmac_header": "a b"}, "hmac-header"),
+        ({"hmac_prefix": "é"}, "hmac-prefix"),
+    ],
+)
+def test_options_that_cannot_be_used_are_named(options: dict[str, Any], named: str) -> None:
+    with pytest.raises(SinkError, match=rf"sinks\.hook\.{named} "):
+        WebhookSink(WebhookOptions(**{"url": "https://host/", **options}), "hook", "sinks.hook")

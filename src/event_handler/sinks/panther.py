@@ -11,11 +11,12 @@ from event_handler.setting import Setting
 from event_handler.sinks.http import KEEPALIVE
 from event_handler.sinks.http_login import LoginOptions
 from event_handler.sinks.http_options import Gzip
+from event_handler.sinks.http_signature import SignatureOptions
 from event_handler.sinks.registry import SinkType
 from event_handler.sinks.webhook import WebhookOptions, WebhookSink
 
 
-class PantherOptions(LoginOptions):
+class PantherOptions(LoginOptions, SignatureOptions):
     """The source's URL, and the way to sign in that was chosen for it in Panther."""
 
     url: Annotated[

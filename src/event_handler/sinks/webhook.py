@@ -1,44 +1,79 @@
-"""Delivers JSON to any receiver over HTTP: an event, an array or lines in a request, signed in as the receiver wants.
+"""Delivers JSON to any receiver over HTTP, in the form, to the address, and signed in as the receiver wants.
 
 `panther` and `sumologic` are the same with what these receivers want set.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Literal
+from hashlib import sha256
+from typing import Annotated, Any, Literal
+from urllib.parse import quote
 
+import orjson
 from pydantic import Field
+from yarl import URL
 
+from event_handler.errors import SinkError
 from event_handler.event import Event
-from event_handler.ports import Limits, Retry, Verdict
+from event_handler.ports import Delivered, Denied, Limits, Partial, Retry, Verdict
 from event_handler.setting import Setting
-from event_handler.sinks.answers import judge
+from event_handler.sinks.answers import judge, readable
 from event_handler.sinks.fields import with_session
-from event_handler.sinks.http import KEEPALIVE
-from event_handler.sinks.http_login import Login, LoginOptions, checked_headers
+from event_handler.sinks.http import KEEPALIVE, Answer
+from event_handler.sinks.http_login import HEADER_NAME, Login, LoginOptions, checked_headers
+from event_handler.sinks.http_signature import Signature, SignatureOptions
 from event_handler.sinks.registry import SinkType
 
 AGE = 0.2  # seconds an incomplete batch waits for more events
 REQUEST_EVENTS = 500  # of a request; more brings nothing and makes a lost answer dearer
 REQUEST_BYTES = 1024 * 1024  # of a request; most services take no more
+MOST_URLS = 50  # that one batch is divided by; the rest of it comes again, so that nothing waits for very long
 
-Body = Literal["single", "array", "ndjson"]
-CONTENT_TYPES = {"single": "application/json", "array": "application/json", "ndjson": "application/x-ndjson"}
+Body = Literal["single", "array", "ndjson", "template"]
+Method = Literal["POST", "PUT", "PATCH"]
+CONTENT_TYPES = {
+    "single": "application/json",
+    "array": "application/json",
+    "ndjson": "application/x-ndjson",
+    "template": "application/json",
+}
+URL_FIELD = re.compile(r"\{([A-Za-z0-9_.]+)\}")
+DOTS = frozenset({".", ".."})  # a part of a path that means another part
 
 
-class WebhookOptions(LoginOptions):
+class WebhookOptions(LoginOptions, SignatureOptions):
     """Where to deliver, in which form, and how to sign in."""
 
-    url: Annotated[str, Setting("url", "URL that audit events are sent to", required=True)] = ""
+    url: Annotated[
+        str,
+        Setting(
+            "url", "URL that audit events are sent to; its path may have fields of an event, as {event}", required=True
+        ),
+    ] = ""
     session_url: Annotated[str, Setting("url", "URL of session recordings", unset="the same URL")] = ""
+    method: Annotated[Method, Setting("choice", "method of the requests")] = "POST"
     body: Annotated[
-        Body, Setting("choice", "what a request holds: one event, a JSON array of many, or a line for each")
+        Body,
+        Setting(
+            "choice", "what a request holds: one event, a JSON array of many, a line for each, or what template says"
+        ),
     ] = "array"
+    template: Annotated[
+        str,
+        Setting("text", "JSON around the events: $EVENTS stands for an array of many, $EVENT for one, once in all"),
+    ] = ""
     headers: Annotated[
         dict[str, str],
         Setting("table", "headers of every request; never shown, for they may hold a secret", secret=True),
     ] = Field(default_factory=dict, repr=False)
+    success_codes: Annotated[
+        tuple[int, ...], Setting("list", "statuses that mean that the events were taken", unset="200 to 299")
+    ] = ()
+    idempotency_header: Annotated[
+        str, Setting("text", "header with a key that is the same for every try of the same events")
+    ] = ""
     max_events: Annotated[int, Setting("number", "events of a request at most"), Field(ge=1, le=10_000)] = (
         REQUEST_EVENTS
     )
@@ -60,16 +95,21 @@ class WebhookSink:
         headers: Mapping[str, str] | None = None,
     ) -> None:
         self.name = name
-        self._body = options.body
-        single = options.body == "single"
+        self._options = options
+        self._section = section
+        self._around = template_parts(options, section)
+        single = options.body == "single" or "$EVENT" in options.template.replace("$EVENTS", "")
         self.limits = Limits(
             1 if single else options.max_events, options.max_bytes, options.max_connections, 0.0 if single else AGE
         )
-        self._url = options.address(options.url, f"{section}.url")
+        self._url = Address(options, options.url, f"{section}.url")
         self._session_url = (
-            options.address(options.session_url, f"{section}.session-url") if options.session_url else self._url
+            Address(options, options.session_url, f"{section}.session-url") if options.session_url else self._url
         )
+        if options.idempotency_header and not HEADER_NAME.fullmatch(options.idempotency_header):
+            raise SinkError(f"{section}.idempotency-header is no name of a header", "As Idempotency-Key.")
         self._login = Login(options, section)
+        self._signature = Signature(options, section)
         self._client = options.client(
             section,
             {
@@ -83,16 +123,65 @@ class WebhookSink:
         )
 
     async def deliver(self, events: Sequence[Event]) -> Verdict:
-        url = self._session_url if events[0].session_id else self._url
+        address = self._session_url if events[0].session_id else self._url
+        if not address.fields:
+            return await self._send(address.url, events)
+        groups = address.groups(events)
+        done: set[int] = set()
+        for url, places in list(groups.items())[:MOST_URLS]:
+            verdict = await self._send(url, [events[place] for place in places])
+            if not isinstance(verdict, Delivered):
+                return self._rest(verdict, len(groups) == 1, frozenset(range(len(events))) - done)
+            done.update(places)
+        left = frozenset(range(len(events))) - done
+        return Partial(left, {}, f"the events of a batch have more than {MOST_URLS} URLs") if left else Delivered()
+
+    def _rest(self, verdict: Verdict, alone: bool, left: frozenset[int]) -> Verdict:
+        """What a failure at one URL means for a batch with several: those before it are delivered."""
+        if alone or isinstance(verdict, Delivered | Partial):
+            return verdict
+        if isinstance(verdict, Retry):
+            return Partial(left, {}, verdict.reason, verdict.after, verdict.misconfigured)
+        return Partial(left, {}, verdict.reason)  # content or size: these come again, and in smaller batches at last
+
+    async def _send(self, url: URL, events: Sequence[Event]) -> Verdict:
         content = self._content(events)
-        answer = await self._login.signed_in(self._client, lambda: self._client.post(url, content))
-        return answer if isinstance(answer, Retry) else judge(answer)
+        key = self._key_of(events)
+
+        def about(body: bytes) -> Mapping[str, str]:
+            return {**key, **self._signature.headers(body)}
+
+        answer = await self._login.signed_in(
+            self._client, lambda: self._client.post(url, content, self._options.method, about)
+        )
+        return answer if isinstance(answer, Retry) else self._judge(answer)
+
+    def _judge(self, answer: Answer) -> Verdict:
+        verdict, codes = judge(answer), self._options.success_codes
+        if not codes:
+            return verdict
+        if answer.status in codes:
+            return Delivered()
+        if isinstance(verdict, Delivered):
+            reason = f"the receiver answered {answer.status} {readable(answer.body)}".strip()
+            return Denied(f"{reason}, which is not one of {self._section}.success-codes")
+        return verdict
+
+    def _key_of(self, events: Sequence[Event]) -> dict[str, str]:
+        if not self._options.idempotency_header:
+            return {}
+        named = b"\n".join(b"%b/%b/%d" % (e.session_id.encode(), e.id.encode(), e.index) for e in events)
+        return {self._options.idempotency_header: sha256(named).hexdigest()}
 
     def _content(self, events: Sequence[Event]) -> bytes:
         bodies = [with_session(event) for event in events]
-        if self._body == "ndjson":
+        body = self._options.body
+        if body == "ndjson":
             return b"\n".join([*bodies, b""])
-        return bodies[0] if self._body == "single" else b"[%b]" % b",".join(bodies)
+        if body == "single":
+            return bodies[0]
+        before, array, after = self._around
+        return before + (b"[%b]" % b",".join(bodies) if array else bodies[0]) + after
 
     async def reopen(self) -> None:
         self._client.reload()
@@ -101,6 +190,53 @@ class WebhookSink:
     async def close(self) -> None:
         await self._client.close()
         await self._login.close()
+
+
+class Address:
+    """A URL whose path may have fields of the event. Raises SinkError for one that is none."""
+
+    def __init__(self, options: WebhookOptions, text: str, option: str) -> None:
+        self.fields = frozenset(URL_FIELD.findall(text))
+        self._template = text
+        self.url = options.address(URL_FIELD.sub("x", text), option)
+        if URL_FIELD.search(text.partition("://")[2].partition("/")[0]) or URL_FIELD.search(text.partition("?")[2]):
+            raise SinkError(f"{option} has a field outside its path", "As https://host/events/{event}.")
+
+    def groups(self, events: Sequence[Event]) -> dict[URL, list[int]]:
+        """The places of the events of each URL."""
+        found: dict[URL, list[int]] = {}
+        for place, event in enumerate(events):
+            found.setdefault(self._of(event), []).append(place)
+        return found
+
+    def _of(self, event: Event) -> URL:
+        content: dict[str, Any] = orjson.loads(event.body)
+        return URL(URL_FIELD.sub(lambda field: _part(content.get(field[1])), self._template), encoded=True)
+
+
+def _part(value: object) -> str:
+    """A value as a part of a path, whatever an event holds; `none` where it holds nothing that can be one."""
+    text = str(value) if isinstance(value, str | int) and not isinstance(value, bool) else ""
+    return "none" if not text or text in DOTS else quote(text[:200], safe="")
+
+
+def template_parts(options: WebhookOptions, section: str) -> tuple[bytes, bool, bytes]:
+    """What stands before the events, whether they are an array, and what stands behind. Raises SinkError."""
+    if options.body != "template":
+        if options.template:
+            raise SinkError(f"{section}.template is set, and {section}.body is not template", "Set both, or none.")
+        return b"", True, b""
+    array = options.template.count("$EVENTS")
+    single = options.template.count("$EVENT") - array
+    hint = """As {"source": "teleport", "records": $EVENTS}."""
+    if array + single != 1:
+        raise SinkError(f"{section}.template must have $EVENTS or $EVENT once", hint)
+    before, _, after = options.template.partition("$EVENTS" if array else "$EVENT")
+    try:
+        orjson.loads(f"{before}{'[]' if array else '{}'}{after}")
+    except ValueError:
+        raise SinkError(f"{section}.template is not JSON around the events", hint) from None
+    return before.encode(), bool(array), after.encode()
 
 
 SINK = SinkType("any receiver of JSON over HTTP, with headers and a login of your own", WebhookOptions, WebhookSink)
