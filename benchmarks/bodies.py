@@ -50,6 +50,10 @@ def _cloudwatch(body: bytes) -> list[Any]:
     return [orjson.loads(event["message"]) for event in orjson.loads(body)["logEvents"]]
 
 
+def _messages(body: bytes) -> list[Any]:
+    return [orjson.loads(one["message"]) for one in orjson.loads(body)]
+
+
 FORMS: dict[str, Callable[[bytes], list[Any]]] = {
     "/_bulk": _bulk,
     "/loki/api/v1/push": _loki,
@@ -57,6 +61,7 @@ FORMS: dict[str, Callable[[bytes], list[Any]]] = {
     "/rows": _rows,
     "/kinesis": _kinesis,
     "/logs": _cloudwatch,
+    "/log/v1": _messages,
 }
 
 

@@ -34,6 +34,8 @@ HTTP = {
     "webhook": 'url = "{url}/hook"\nbody = "ndjson"\n' + NO_PACKING,
     "panther": 'url = "{url}/panther"\nbearer = "benchmark"\n' + NO_PACKING,
     "sumologic": 'url = "{url}/sumo"\n' + NO_PACKING,
+    "newrelic": 'url = "{url}/log/v1"\ntoken = "benchmark"\n' + NO_PACKING,
+    "s3": 'url = "{url}"\nbucket = "events"\nobject-age = "500ms"\n' + AWS,
     "aws-kinesis": 'url = "{url}/kinesis"\nstream = "events"\n' + AWS,
     "aws-cloudwatch": 'url = "{url}/logs"\nlog-group = "events"\nlog-stream = "events"\n' + AWS,
 }

@@ -22,6 +22,7 @@ from event_handler.ports import Delivered, Limits, Retry, Verdict
 from event_handler.setting import Options, Seconds, Setting
 from event_handler.sinks.fields import session_field, with_fields
 from event_handler.sinks.lines import LineFile, LineStream
+from event_handler.sinks.packing import Compression
 from event_handler.sinks.registry import SinkType
 from event_handler.thread import WorkerThread
 
@@ -57,6 +58,7 @@ class FileOptions(Options):
     )
     max_age: Annotated[Seconds, Setting("duration", "age at which the file is renamed, 0 = never")] = ROTATE_AGE
     keep: Annotated[int, Setting("number", "renamed files that stay"), Field(ge=1, le=10_000)] = KEPT_FILES
+    compression: Annotated[Compression, Setting("choice", "how renamed files are packed")] = "none"
     mode: Annotated[
         Literal["0600", "0640", "0644", "0660", "0664"], Setting("choice", "mode of new files, as octal text")
     ] = "0600"
@@ -90,7 +92,14 @@ class FileSink:
         _check(options, section)
         try:
             if options.path != STANDARD_OUTPUT:
-                self._file = LineFile(Path(options.path), options.max_bytes, options.max_age, options.keep, self._mode)
+                self._file = LineFile(
+                    Path(options.path),
+                    options.max_bytes,
+                    options.max_age,
+                    options.keep,
+                    self._mode,
+                    options.compression,
+                )
                 self._file.check()
                 return
             if standard_output is None:

@@ -13,6 +13,9 @@ from time import monotonic, time
 
 import orjson
 
+from event_handler.sinks.packing import Compression
+from event_handler.sinks.rotated import RotatedFiles
+
 OWNER_ONLY = 0o600  # of new files: audit events are for their owner only
 BLOCK = 1024 * 1024  # bytes read at once when looking for the last line break
 LONGEST_READ = 16 * 1024 * 1024  # bytes of a last line that is read whole; the largest events have some MiB
@@ -25,17 +28,23 @@ class LineFile:
     OSError.
 
     It is renamed to `<path>.1` (and `.1` to `.2`, up to `keep`) when it would grow beyond `max_bytes`, or when it was
-    last written in an earlier period of `max_age` seconds, counted from midnight UTC for a day; 0 means never. New
-    files get `mode`.
+    last written in an earlier period of `max_age` seconds, counted from midnight UTC for a day; 0 means never. Renamed
+    files are packed by `compression`. New files get `mode`.
     """
 
     def __init__(
-        self, path: Path, max_bytes: int = 0, max_age: float = 0.0, keep: int = 0, mode: int = OWNER_ONLY
+        self,
+        path: Path,
+        max_bytes: int = 0,
+        max_age: float = 0.0,
+        keep: int = 0,
+        mode: int = OWNER_ONLY,
+        compression: Compression = "none",
     ) -> None:
         self._path = path
+        self._rotated = RotatedFiles(path, keep, compression)
         self._max_bytes = max_bytes
         self._max_age = max_age
-        self._keep = keep
         self._mode = mode
         self._descriptor = -1
         # seconds since the epoch: by the file system's clock when it is opened, by ours from the first write on
@@ -65,6 +74,10 @@ class LineFile:
     def close(self) -> None:
         with self._lock:
             self._close()
+
+    def finish(self) -> None:
+        """Wait until what is being packed is packed."""
+        self._rotated.finish()
 
     def _open(self) -> None:
         """Open the file by its name, again when it was moved away, and repair what a crash has left."""
@@ -104,15 +117,8 @@ class LineFile:
         return bool(self._max_age) and self._written // self._max_age < time() // self._max_age
 
     def _rotate(self) -> None:
-        """Rename from the oldest on, so that a crash in between leaves a gap and never overwrites."""
-        for number in range(self._keep - 1, 0, -1):
-            with contextlib.suppress(FileNotFoundError):
-                self._numbered(number).replace(self._numbered(number + 1))
-        self._path.replace(self._numbered(1))
+        self._rotated.rotate()
         self._open()
-
-    def _numbered(self, number: int) -> Path:
-        return self._path.with_name(f"{self._path.name}.{number}")
 
     def _cut(self, before: os.stat_result) -> None:
         """Take back what a failed write has left. Where even that fails, the next open repairs it."""

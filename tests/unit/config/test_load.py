@@ -200,6 +200,7 @@ NEW: list[Row] = [
     ),
     ("file-max-age", ["FDFWD_FILE_MAX_AGE"], ["forward.file.max.age", "forward.file.max-age"], 86_400.0, "1h", 3600.0),
     ("file-keep", ["FDFWD_FILE_KEEP"], ["forward.file.keep"], 10, "3", 3),
+    ("file-compression", ["FDFWD_FILE_COMPRESSION"], ["forward.file.compression"], "none", "zstd", "zstd"),
     ("file-mode", ["FDFWD_FILE_MODE"], ["forward.file.mode"], "0600", "0640", "0640"),
     ("file-types", ["FDFWD_FILE_TYPES"], ["forward.file.types"], None, "scp,!T1*", ("scp", "!T1*")),
     (
