@@ -192,18 +192,19 @@ async def test_without_a_time_in_the_prefix_a_batch_is_one_object() -> None:
     assert len(kept.objects) == 1
 
 
-async def test_an_hour_that_fails_leaves_those_before_it_delivered() -> None:
+async def test_an_hour_that_fails_leaves_the_others_delivered() -> None:
     batch = some(0, 3) + some(3, 5, HOUR + 3600) + some(5, 6, HOUR + 7200)
     async with bucket() as (kept, receiver):
         sink = made(receiver)
-        receiver.script.extend([answer(200), kept.busy])
+        receiver.script.append(kept.busy)  # whichever comes first
         said = await verdict(sink, batch)
         assert isinstance(said, Partial)
-        assert said.retry == frozenset({3, 4, 5})
+        assert said.retry in ({0, 1, 2}, {3, 4}, {5})
         assert "503 SlowDown" in said.reason
-        assert await verdict(sink, batch[3:]) == Delivered()
+        assert len(kept.ids()) == 6 - len(said.retry)
+        assert await verdict(sink, [batch[place] for place in sorted(said.retry)]) == Delivered()
         await sink.close()
-    assert sorted(kept.ids()) == ["e3", "e4", "e5"]
+    assert sorted(kept.ids()) == ids(batch)
 
 
 async def test_a_bucket_that_tells_nothing_gets_the_events_again() -> None:

@@ -16,6 +16,7 @@ from time import monotonic
 import structlog
 
 from event_handler import about
+from event_handler.cli.introduction import introduction
 from event_handler.cli.listening import listen_options, local_socket
 from event_handler.config.model import StartSettings, settings_shown
 from event_handler.errors import EventHandlerError, StorageError
@@ -28,6 +29,7 @@ from event_handler.runtime.lockout import LockSettings, LoginLockout
 from event_handler.runtime.login_watch import LoginWatch
 from event_handler.runtime.reporting import Reporter
 from event_handler.runtime.reread import before_reading
+from event_handler.runtime.service_manager import ServiceManager
 from event_handler.runtime.session import FollowSettings, day_being_read
 from event_handler.runtime.shared_reading import SharedReading
 from event_handler.runtime.sinks import PlannedSink, planned_sinks
@@ -37,6 +39,9 @@ from event_handler.state.directory import migrate_layout, state_directory
 from event_handler.state.sqlite import FILE, SqliteStore
 from event_handler.tap import Tap
 from event_handler.telemetry.listener import Listener
+from event_handler.telemetry.logs import on_terminal, say
+from event_handler.telemetry.progress_line import show_progress
+from event_handler.telemetry.summary import seconds_left
 from event_handler.teleport.auth.credentials import Credentials
 from event_handler.teleport.auth.renewal import CredentialsKeeper
 from event_handler.teleport.transport import split_address, srv
@@ -64,7 +69,10 @@ def run(settings: StartSettings, warnings: Sequence[str]) -> None:
         if keeper is None:
             return
         access = Access(settings, keeper)
-        log.info(
+        if on_terminal():
+            say("\n".join(introduction(settings, planned, keeper.current)))
+        tell = log.debug if on_terminal() else log.info
+        tell(
             "starting",
             build=about.line(),
             decoder="compiled" if COMPILED else "python",
@@ -98,7 +106,7 @@ async def _credentials(settings: StartSettings) -> CredentialsKeeper | None:
 
 
 def _log_settings(settings: StartSettings, planned: Sequence[PlannedSink]) -> None:
-    log.info("settings", **settings_shown(settings))
+    (log.debug if on_terminal() else log.info)("settings", **settings_shown(settings))
     for plan in planned:
         if plan.sink.limits.events == 1:
             log.info("each event is sent in a request of its own", sink=plan.sink.name, next_step=ARRAY)
@@ -230,7 +238,7 @@ async def _deliver(
     listener = Listener(reporter.report, tap, listen_options(settings), socket)
     watch = _login_watch(settings, plans[0][1], access)
     try:
-        await _follow(workers, shared, watch, access, keeper, listener, settings.shutdown_timeout)
+        await _follow(workers, shared, watch, access, keeper, reporter, listener, settings.shutdown_timeout)
     finally:
         await _log(workers)
 
@@ -241,6 +249,7 @@ async def _follow(
     watch: LoginWatch | None,
     access: Access,
     keeper: CredentialsKeeper,
+    reporter: Reporter,
     listener: Listener,
     shutdown_timeout: float,
 ) -> None:
@@ -255,15 +264,21 @@ async def _follow(
     running = {asyncio.create_task(worker.run()): worker for worker in workers}
     reading = [asyncio.create_task(shared.run())] if shared is not None else []
     stopping = asyncio.create_task(_signalled())
+    manager = ServiceManager()
     beside = [
-        asyncio.create_task(supervise("the report of counters", partial(_report, workers))),
+        asyncio.create_task(supervise("the report of counters", partial(_report, workers, reporter))),
+        asyncio.create_task(supervise("the service manager", partial(manager.run, reporter.report))),
         asyncio.create_task(supervise("the watch for renewed credentials", partial(keeper.watch, renew))),
     ]
+    if on_terminal():
+        beside.append(asyncio.create_task(supervise("the progress line", partial(show_progress, reporter.report))))
     if watch is not None:
         beside.append(asyncio.create_task(supervise("locking users", watch.run)))
     serving = asyncio.create_task(listener.run())
     hang_up = asyncio.Event()
-    beside.append(asyncio.create_task(supervise("reading files again", partial(_reload, hang_up, workers, keeper))))
+    beside.append(
+        asyncio.create_task(supervise("reading files again", partial(_reload, hang_up, workers, keeper, manager)))
+    )
     asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, hang_up.set)
     asked = asyncio.Event()
     beside.append(asyncio.create_task(supervise("the counters on request", partial(_log_when, asked, workers))))
@@ -271,6 +286,7 @@ async def _follow(
     try:
         await _until_done([*reading, *running], watch, stopping, serving)
     finally:
+        manager.stopping()
         for task, worker in running.items():
             worker.stop(task, shutdown_timeout)
         for task in reading:
@@ -327,11 +343,14 @@ def _reason(error: Exception) -> str:
     return str(error) if isinstance(error, EventHandlerError) else f"{type(error).__name__}: {error}"
 
 
-async def _reload(hang_up: asyncio.Event, workers: list[KeptWorker], keeper: CredentialsKeeper) -> None:
+async def _reload(
+    hang_up: asyncio.Event, workers: list[KeptWorker], keeper: CredentialsKeeper, manager: ServiceManager
+) -> None:
     """After each SIGHUP: files may have been renewed or moved away."""
     while True:
         await hang_up.wait()
         hang_up.clear()
+        manager.reloading()
         log.info("reading credentials and TLS files again, opening files again", signal="SIGHUP")
         keeper.look_now()
         for worker in workers:
@@ -358,21 +377,30 @@ async def _signalled() -> None:
     await stop.wait()
 
 
-async def _report(workers: list[KeptWorker]) -> None:
+async def _report(workers: list[KeptWorker], reporter: Reporter) -> None:
+    """One line a minute: how much, how far, how far behind, and how long that still takes."""
     events, sessions, at = 0, 0, monotonic()
+    earlier = await reporter.report()
     while True:
         await asyncio.sleep(REPORT_EVERY)
         for worker in workers:
             worker.end_minute()
+        report = await reporter.report()
+        left = seconds_left(earlier, report)
+        lags = [sink.lag for sink in report.sinks if sink.lag is not None]
         minutes = (monotonic() - at) / 60
         now_events = sum(worker.audit.delivered for worker in workers)
         now_sessions = sum(worker.recordings.delivered for worker in workers)
         dates = [day for worker in workers if (day := await day_being_read(worker.store))]
         log.info(
-            "Event processing", events_per_minute=round((now_events - events) / minutes), date=min(dates, default="")
+            "Event processing",
+            events_per_minute=round((now_events - events) / minutes),
+            sessions_per_minute=round((now_sessions - sessions) / minutes),
+            date=min(dates, default=""),
+            **({"lag_s": round(max(lags))} if lags else {}),
+            **({"backlog_left_s": round(left)} if left else {}),
         )
-        log.info("Session processing", sessions_per_minute=round((now_sessions - sessions) / minutes))
-        events, sessions, at = now_events, now_sessions, monotonic()
+        events, sessions, at, earlier = now_events, now_sessions, monotonic(), report
 
 
 async def _log_when(asked: asyncio.Event, workers: list[KeptWorker]) -> None:

@@ -164,7 +164,11 @@ After=network-online.target
 StartLimitIntervalSec=0
 
 [Service]
-Type=simple
+# It says when it has started, what it does (systemctl status), and that it lives: one that hangs is started again.
+Type=notify
+WatchdogSec=60
+# Where there are no credentials yet, it waits for them.
+TimeoutStartSec=infinity
 # The owner of the key files that were made with this unit.
 User={user}
 WorkingDirectory={directory}

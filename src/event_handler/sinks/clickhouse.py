@@ -75,7 +75,7 @@ class ClickhouseOptions(LoginOptions):
     create_table: Annotated[bool, Setting("flag", "create the table when there is none")] = False
     max_connections: Annotated[
         int, Setting("number", "inserts in flight at most; few large ones suit ClickHouse"), Field(ge=1, le=100)
-    ] = 2
+    ] = 4
 
 
 class ClickhouseSink:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator, Iterator, MutableMapping
+from collections.abc import AsyncIterator, Iterator, MutableMapping, Sequence
 from contextlib import asynccontextmanager
 from importlib import import_module
 from pathlib import Path
@@ -22,6 +22,7 @@ from event_handler.ports import StateStore
 from event_handler.report import Report
 from event_handler.runtime import supervise
 from event_handler.runtime.access import Access
+from event_handler.runtime.reporting import Reporter
 from event_handler.runtime.worker import KeptWorker
 from event_handler.simulator.credentials import write_cluster_files
 from event_handler.state.sqlite import SqliteStore
@@ -68,11 +69,18 @@ def nowhere() -> Listener:
     return Listener(report, Tap(), None, None)
 
 
+def given(lines: Sequence[KeptWorker], directory: Path) -> tuple[Any, ...]:
+    """What `_follow` gets."""
+    access, keeper = access_in(directory)
+    reporter = Reporter(lines, None, keeper, start=0.0, storage=str(directory))
+    return list(lines), None, None, access, keeper, reporter, nowhere(), 5.0
+
+
 @asynccontextmanager
 async def following(directory: Path, *lines: KeptWorker) -> AsyncIterator[list[MutableMapping[str, Any]]]:
     """Runs until a signal comes, which the body may send itself."""
     with capture_logs() as told:
-        running = asyncio.create_task(start._follow(list(lines), None, None, *access_in(directory), nowhere(), 5.0))
+        running = asyncio.create_task(start._follow(*given(lines, directory)))
         yield told
         os.kill(os.getpid(), signal.SIGTERM)
         await asyncio.wait_for(running, 20)
@@ -92,7 +100,7 @@ async def test_the_report_that_dies_is_begun_again(tmp_path: Path, monkeypatch: 
 
     monkeypatch.setattr(start, "day_being_read", odd)
     async with following(tmp_path, await a_line(ScriptedSink(), a_cluster())) as told:
-        await until(lambda: "Session processing" in events(told))
+        await until(lambda: "Event processing" in events(told))
     assert events(told).count("the report of counters failed and is started again") == 1
 
 
@@ -154,7 +162,7 @@ async def test_at_the_end_the_sink_that_failed_is_named_and_the_others_have_all(
     monkeypatch.setattr(Delivery, "run", odd)
     lines = [await a_line(sink, a_cluster(), exit_on_last_event=True) for sink in (bad, good)]
     with capture_logs(), pytest.raises(EventHandlerError) as caught:
-        await asyncio.wait_for(start._follow(lines, None, None, *access_in(tmp_path), nowhere(), 5.0), 20)
+        await asyncio.wait_for(start._follow(*given(lines, tmp_path)), 20)
     assert caught.value.message == "not everything was delivered (bad: the disk is full)"
     assert caught.value.exit_code == 1
     assert set(good.delivered) == {*ALL, "r1"}

@@ -6,7 +6,7 @@ the semantic conventions for events, users, sessions and clients.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from struct import pack
 from typing import Any, Final
 
@@ -29,13 +29,22 @@ LATEST_MOMENT = 18_446_744_073.0  # seconds; fixed64 holds no more nanoseconds
 
 
 def varint(number: int) -> bytes:
-    """A base-128 number (protobuf, "Encoding")."""
+    """A base-128 number (protobuf, "Encoding"): looked up where it is the length of nearly everything."""
+    if 0 <= number < len(SHORT_VARINTS):
+        return SHORT_VARINTS[number]
+    return _varint(number)
+
+
+def _varint(number: int) -> bytes:
     out = bytearray()
     while number > 0x7F:
         out.append(number & 0x7F | 0x80)
         number >>= 7
     out.append(number)
     return bytes(out)
+
+
+SHORT_VARINTS: Final = [_varint(number) for number in range(4096)]
 
 
 def field(number: int, content: bytes) -> bytes:
@@ -45,7 +54,24 @@ def field(number: int, content: bytes) -> bytes:
 
 def text_attribute(name: str, value: str) -> bytes:
     """A KeyValue with text, without its own tag."""
-    return field(1, name.encode()) + field(2, field(1, value.encode("utf-8", "replace")))
+    return _keyed(field(1, name.encode()), value)
+
+
+def _keyed(key: bytes, value: str) -> bytes:
+    """The same, with its key as a field."""
+    text = value.encode("utf-8", "replace")
+    size = varint(len(text))
+    return b"%b\x12%b\x0a%b%b" % (key, varint(1 + len(size) + len(text)), size, text)
+
+
+def _record_attribute(name: str) -> Callable[[str], bytes]:
+    """What makes a field of a record of that attribute's value."""
+    key = field(1, name.encode())
+
+    def made(value: str) -> bytes:
+        return field(6, _keyed(key, value))
+
+    return made
 
 
 def any_value(value: Any) -> bytes:
@@ -110,25 +136,33 @@ class Encoder:
                 b"\x10" + varint(number),  # severity_number = 2
                 field(3, text.encode()),
                 field(5, body),
-                *(field(6, text_attribute(name, value)) for name, value in _attributes(event, content)),
+                _attributes(event, content),
                 field(12, event.type.encode("utf-8", "replace")),  # event_name
                 seen,
             )
         )
 
 
-def _attributes(event: Event, content: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
-    yield "log.record.uid", event.id
+UID_ATTRIBUTE, SESSION_ATTRIBUTE, CLIENT_ATTRIBUTE = map(
+    _record_attribute, ("log.record.uid", "session.id", "client.address")
+)
+RECORD_ATTRIBUTES: Final = [(name, _record_attribute(attribute)) for name, attribute in ATTRIBUTES.items()]
+
+
+def _attributes(event: Event, content: Mapping[str, Any]) -> bytes:
+    """The attributes of a record, as its fields."""
+    made = UID_ATTRIBUTE(event.id)
     if event.session_id:
-        yield "session.id", event.session_id
-    for name, attribute in ATTRIBUTES.items():
+        made += SESSION_ATTRIBUTE(event.session_id)
+    for name, attribute in RECORD_ATTRIBUTES:
         value = content.get(name)
         if isinstance(value, str) and value and not (event.session_id and name == "sid"):
-            yield attribute, value
+            made += attribute(value)
     address = content.get("addr.remote")
     if isinstance(address, str) and address:
         host, _, port = address.rpartition(":")
-        yield "client.address", host.strip("[]") if port.isdigit() and host else address
+        made += CLIENT_ATTRIBUTE(host.strip("[]") if port.isdigit() and host else address)
+    return made
 
 
 def severity(content: Mapping[str, Any]) -> tuple[int, str]:

@@ -17,7 +17,7 @@ from event_handler.event import Event
 from event_handler.ports import Delivered, Limits, Notes, Partial, Retry, Verdict
 from event_handler.sinks.aws_credentials import AwsAccess
 from event_handler.sinks.aws_json import error_of
-from event_handler.sinks.http import KEEPALIVE, Answer
+from event_handler.sinks.http import KEEPALIVE, PACK_ASIDE, Answer
 from event_handler.sinks.s3.answers import ENDED_KEY, KEY_CODES, judge_put
 from event_handler.sinks.s3.intents import Intent, Intents
 from event_handler.sinks.s3.objects import ObjectFormat, checked_prefix, digest_of, groups, object_name, period_of
@@ -93,21 +93,29 @@ class S3Sink:
         return found
 
     async def _put_all(self, events: Sequence[Event], intents: Sequence[Intent], places: list[list[int]]) -> Verdict:
-        for number, intent in enumerate(intents):
-            # Packing takes a tenth of a second, and others go on meanwhile.
-            body = await asyncio.to_thread(self._format.body, [events[place] for place in places[number]])
-            verdict = await self._put(intent, body)
-            if isinstance(verdict, Delivered):
-                continue
-            for unsent in intents[number + 1 :]:
-                unsent.settle()
-            left = frozenset(place for group in places[number:] for place in group)
-            if len(left) == len(events) or not isinstance(verdict, Retry):
-                return verdict if len(intents) == 1 or isinstance(verdict, Retry) else Retry(verdict.reason)
-            return Partial(left, {}, verdict.reason, verdict.after, verdict.misconfigured)
-        return Delivered()
+        """Send the objects of a batch side by side, for a sparse log has many small ones."""
+        said = await asyncio.gather(
+            *(
+                self._put(intent, [events[place] for place in group])
+                for intent, group in zip(intents, places, strict=True)
+            )
+        )
+        failed = [
+            (verdict, group) for verdict, group in zip(said, places, strict=True) if not isinstance(verdict, Delivered)
+        ]
+        if not failed:
+            return Delivered()
+        worst = max((verdict for verdict, _ in failed), key=lambda one: isinstance(one, Retry) and one.misconfigured)
+        if len(intents) == 1 or (len(failed) == len(intents) and isinstance(worst, Retry)):
+            return worst
+        left = frozenset(place for _, group in failed for place in group)
+        if isinstance(worst, Retry):
+            return Partial(left, {}, worst.reason, worst.after, worst.misconfigured)
+        return Partial(left, {}, getattr(worst, "reason", ""))  # too large: it comes again, alone at last
 
-    async def _put(self, intent: Intent, body: bytes) -> Verdict:
+    async def _put(self, intent: Intent, events: Sequence[Event]) -> Verdict:
+        large = sum(len(event.body) for event in events) >= PACK_ASIDE
+        body = await asyncio.to_thread(self._format.body, events) if large else self._format.body(events)
         digest = hashlib.md5(body, usedforsecurity=False).digest()
         headers = {**self._headers, "Content-MD5": base64.b64encode(digest).decode()}
         answer = await self._ask("PUT", intent.name, body, headers)

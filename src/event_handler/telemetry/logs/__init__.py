@@ -23,6 +23,7 @@ Level = Literal["debug", "info", "warning", "error"]
 
 
 __all__ = ["Format", "Level", "configure", "say", "without_secrets"]
+CLEAR_LINE = "\r\x1b[2K"  # to the begin of the terminal's line, which is empty then (ECMA-48)
 LOST = "log lines are missing here: nobody read them, or they could not be written"
 _stamp = structlog.processors.TimeStamper(fmt="iso", utc=True)
 
@@ -34,6 +35,18 @@ class _Nowhere(io.TextIOBase):
         return len(text)
 
 
+def on_terminal() -> bool:
+    """Whether log lines are for a person at a terminal, as `configure` was told."""
+    return _terminal
+
+
+def show(text: str) -> None:
+    """Write to the terminal's last line, which the next log line or text takes the place of."""
+    if _terminal:
+        _stream([]).write(f"{CLEAR_LINE}{text}")
+
+
+_terminal = False
 _writers: dict[int, Writer] = {}  # by descriptor
 
 
@@ -44,6 +57,8 @@ def configure(debug: bool, fmt: Format = "auto", level: Level = "info") -> None:
     """
     terminal = sys.stderr is not None and sys.stderr.isatty()
     console = fmt == "console" or (fmt == "auto" and terminal)
+    global _terminal
+    _terminal = console and terminal
     lowest = logging.DEBUG if debug else logging.getLevelNamesMapping()[level.upper()]
     repeats = Repeats()
     before: list[Processor] = [structlog.contextvars.merge_contextvars, structlog.processors.add_log_level, _stamp]
@@ -55,8 +70,12 @@ def configure(debug: bool, fmt: Format = "auto", level: Level = "info") -> None:
         colors = terminal and not os.environ.get("NO_COLOR")
         last += [
             _on_one_line,
-            structlog.dev.ConsoleRenderer(colors=colors, exception_formatter=structlog.dev.plain_traceback),
+            structlog.dev.ConsoleRenderer(
+                colors=colors, exception_formatter=structlog.dev.plain_traceback, pad_event_to=0, pad_level=False
+            ),
         ]
+        if terminal:
+            last.append(cast(Processor, _in_place_of_progress))
     else:
         last += [_in_order, structlog.processors.JSONRenderer()]
     stream = _stream(last)
@@ -114,6 +133,10 @@ def _stream(processors: Sequence[Processor]) -> TextIO:
     elif processors:
         writer.line_about = line_about
     return cast(TextIO, writer)
+
+
+def _in_place_of_progress(_: WrappedLogger, __: str, line: str) -> str:
+    return f"{CLEAR_LINE}{line}"
 
 
 def _in_order(_: WrappedLogger, __: str, line: EventDict) -> EventDict:
