@@ -32,6 +32,10 @@ class ScriptedClient(Client):
     one `newest` seconds from now, None = nothing at all.
     """
 
+    @property
+    def address(self) -> str:
+        return "scripted.test:3025"
+
     def __init__(self) -> None:
         self.bulk = True
         self.days: dict[str, list[str]] = {}

@@ -69,19 +69,20 @@ def run(settings: StartSettings, warnings: Sequence[str]) -> None:
         if keeper is None:
             return
         access = Access(settings, keeper)
-        if on_terminal():
+        if on_terminal() and not settings.debug:
             say("\n".join(introduction(settings, planned, keeper.current)))
-        tell = log.debug if on_terminal() else log.info
-        tell(
-            "starting",
-            build=about.line(),
-            decoder="compiled" if COMPILED else "python",
-            teleport=",".join(addresses(settings)),
-            cluster=keeper.current.cluster,
-            identity_expires=keeper.current.not_after.isoformat(),
-            storage=settings.storage,
-            sinks=",".join(plan.sink.name for plan in planned),
-        )
+        else:
+            log.info(
+                "starting",
+                build=about.line(),
+                decoder="compiled" if COMPILED else "python",
+                teleport=",".join(addresses(settings)),
+                cluster=keeper.current.cluster,
+                identity_expires=keeper.current.not_after.isoformat(),
+                storage=settings.storage,
+                sinks=",".join(plan.sink.name for plan in planned),
+            )
+            log.info("settings", **settings_shown(settings))
         _log_settings(settings, planned)
     finally:  # also before an error, which they may explain
         for warning in warnings:
@@ -106,7 +107,6 @@ async def _credentials(settings: StartSettings) -> CredentialsKeeper | None:
 
 
 def _log_settings(settings: StartSettings, planned: Sequence[PlannedSink]) -> None:
-    (log.debug if on_terminal() else log.info)("settings", **settings_shown(settings))
     for plan in planned:
         if plan.sink.limits.events == 1:
             log.info("each event is sent in a request of its own", sink=plan.sink.name, next_step=ARRAY)
@@ -397,8 +397,8 @@ async def _report(workers: list[KeptWorker], reporter: Reporter) -> None:
             events_per_minute=round((now_events - events) / minutes),
             sessions_per_minute=round((now_sessions - sessions) / minutes),
             date=min(dates, default=""),
-            **({"lag_s": round(max(lags))} if lags else {}),
-            **({"backlog_left_s": round(left)} if left else {}),
+            lag_s=round(max(lags)) if lags else None,
+            backlog_left_s=None if left is None else round(left),
         )
         events, sessions, at, earlier = now_events, now_sessions, monotonic(), report
 

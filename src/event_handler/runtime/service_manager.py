@@ -15,7 +15,7 @@ from time import CLOCK_MONOTONIC, clock_gettime_ns
 from event_handler.report import Report
 from event_handler.telemetry.summary import summary
 
-TELL_EVERY = 10.0  # seconds between two texts for `systemctl status`
+STATUS_EVERY = 10.0  # seconds between two texts for `systemctl status`
 LONGEST_STATUS = 300  # characters
 
 
@@ -24,12 +24,12 @@ class ServiceManager:
 
     def __init__(self, environment: Mapping[str, str] = os.environ) -> None:
         self._address = environment.get("NOTIFY_SOCKET", "")
-        self._every = TELL_EVERY
+        self._every = STATUS_EVERY
         watched = environment.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
         period = environment.get("WATCHDOG_USEC", "")
         self._watchdog = watched and period.isdecimal() and int(period) > 0
         if self._watchdog:
-            self._every = min(TELL_EVERY, int(period) / 1e6 / 2)
+            self._every = min(STATUS_EVERY, int(period) / 1e6 / 2)
 
     async def run(self, report: Callable[[], Awaitable[Report]]) -> None:
         """Say that it has started, then again and again that it lives: only while the event loop turns."""
