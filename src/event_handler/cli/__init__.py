@@ -12,6 +12,7 @@ import click
 
 from event_handler import about, redact
 from event_handler.cli import standard, unexpected
+from event_handler.cli.check import check_command
 from event_handler.cli.command_line import Command, Group, app_options, in_words
 from event_handler.cli.configure import configure_command
 from event_handler.cli.dead_letters import dead_letter
@@ -61,6 +62,7 @@ def start(before: dict[str, str | None], /, config: str, **parameters: Any) -> N
     run(loaded.settings, loaded.warnings)
 
 
+cli.add_command(check_command)
 cli.add_command(configure_command)
 cli.add_command(dead_letter)
 cli.add_command(elasticsearch_template)
@@ -79,8 +81,10 @@ def main() -> None:
     """
     standard.open_closed()
     try:
-        cli.main(prog_name=about.PROGRAM, standalone_mode=False)
+        code = cli.main(prog_name=about.PROGRAM, standalone_mode=False)
         standard.flush()
+        if isinstance(code, int) and code:  # of a command that has said all there is to say
+            sys.exit(code)
     except click.UsageError as error:
         usage, message = in_words(error)
         with suppress(OSError):  # the error is what counts

@@ -68,10 +68,11 @@ class DryRunSink:
 
 def planned_sinks(settings: StartSettings) -> list[PlannedSink]:
     """The sinks to deliver to. Raises SinkError when one cannot be used as configured."""
-    return [_planned(settings, configured) for configured in settings.sinks]
+    return [planned_sink(settings, configured) for configured in settings.sinks]
 
 
-def _planned(settings: StartSettings, configured: ConfiguredSink) -> PlannedSink:
+def planned_sink(settings: StartSettings, configured: ConfiguredSink) -> PlannedSink:
+    """One of them. Raises SinkError when it cannot be used as configured."""
     name, chosen = configured.name, configured.chosen
     made: Sink = (
         DryRunSink(name)

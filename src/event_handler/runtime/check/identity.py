@@ -1,0 +1,66 @@
+"""The files that prove who we are to Teleport: there, readable by us alone, of one piece, and valid now."""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.x509.oid import NameOID
+
+from event_handler.config.model import StartSettings
+from event_handler.errors import ConfigurationError, CredentialsError
+from event_handler.runtime.check.finding import Finding, fault, ok, warning
+from event_handler.teleport.auth import credentials
+from event_handler.teleport.auth.credentials import RENEW, TIME, Credentials
+
+AREA = "identity"
+SOON = timedelta(hours=24)
+OTHERS = stat.S_IRWXG | stat.S_IRWXO
+# tbot's identities live for an hour and are renewed each twenty minutes; who lives so short is renewed by somebody.
+RENEWED = timedelta(hours=12)
+
+
+def check_identity(settings: StartSettings) -> Iterator[tuple[Finding, Credentials | None]]:
+    """The findings, with the credentials where they can be used."""
+    files = settings.teleport_identity, settings.teleport_cert, settings.teleport_key, settings.teleport_ca
+    for path in (settings.teleport_identity, settings.teleport_key):
+        if path and (finding := _mode(path)):
+            yield finding, None
+    try:
+        found = credentials.load(*files)
+        found.check_not_expired()
+    except (ConfigurationError, CredentialsError) as error:
+        yield fault(AREA, error), None
+        return
+    now = datetime.now(UTC)
+    if found.not_before > now:
+        when = f"{found.not_before:{TIME}}"
+        what = f"by this machine's clock the certificate in {found.source} is not valid before {when}"
+        yield fault(AREA, what, "Set the clock of this machine (`date -u`, NTP)."), None
+        return
+    left = found.not_after - now
+    if left < SOON and found.not_after - found.not_before > RENEWED:
+        yield warning(AREA, f"the certificate in {found.source} expires at {found.not_after:{TIME}}", RENEW), None
+    yield ok(AREA, f"{_who(found)}, of the cluster {found.cluster}, until {found.not_after:{TIME}}"), found
+
+
+def _mode(path: str) -> Finding | None:
+    """Who may read a private key may be us."""
+    try:
+        mode = Path(path).stat().st_mode
+    except OSError:
+        return None  # which loading it says better
+    if not mode & OTHERS:
+        return None
+    return warning(AREA, f"{path} may be read by other users ({stat.filemode(mode)})", f"Run: chmod 600 {path}")
+
+
+def _who(found: Credentials) -> str:
+    """The user and the roles that the certificate names."""
+    leaf = x509.load_pem_x509_certificate(found.certificate_pem)
+    user = [str(one.value) for one in leaf.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
+    roles = [str(one.value) for one in leaf.subject.get_attributes_for_oid(NameOID.ORGANIZATION_NAME)]
+    return f"user {', '.join(user) or 'without a name'} with the roles {', '.join(roles) or 'none'}"
