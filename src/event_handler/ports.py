@@ -123,6 +123,9 @@ class Notes(Protocol):
     async def commit(self, group: Commit) -> None:
         """Raises StateError."""
 
+    async def delivered_ids(self) -> list[bytes]:
+        """Packed fingerprints of delivered events (`event.fingerprint`). Raises StateError."""
+
 
 @runtime_checkable
 class Remembering(Protocol):

@@ -24,7 +24,7 @@ from event_handler.ports import Commit, Delivered, Denied, Partial, Retry, Split
 from event_handler.sinks.http_answer import Answer
 from event_handler.sinks.s3 import S3Options, S3Sink
 from event_handler.sinks.s3.answers import judge_put
-from event_handler.sinks.s3.intents import FORGOTTEN_AFTER, STALE_AFTER, Intent, Slot, read, written
+from event_handler.sinks.s3.intents import FORGOTTEN_AFTER, SLOTS, Intent, Slot, read, written
 from event_handler.sinks.s3.objects import DIGEST_BYTES, checked_prefix, groups, period_of
 from event_handler.sinks.s3.sink import bucket_url
 from tests.contract.deliveries import verdict
@@ -41,6 +41,7 @@ class Notebook:
     def __init__(self) -> None:
         self.notes: dict[str, str] = {}
         self.full = False
+        self.delivered: list[bytes] = []
 
     async def note(self, name: str) -> str:
         return self.notes.get(name, "")
@@ -49,6 +50,9 @@ class Notebook:
         if self.full:
             raise StateError("the disk is full", "Make room.")
         self.notes |= group.notes
+
+    async def delivered_ids(self) -> list[bytes]:
+        return self.delivered
 
 
 class Clock:
@@ -221,7 +225,7 @@ async def test_a_bucket_that_tells_nothing_gets_the_events_again() -> None:
 
 
 async def test_of_many_objects_the_last_are_remembered_in_a_few_notes() -> None:
-    notebook, count = Notebook(), 2 * STALE_AFTER
+    notebook, count = Notebook(), 2 * SLOTS
     async with bucket() as (kept, receiver):
         sink = made(receiver)
         await sink.remember_in(notebook)

@@ -22,7 +22,7 @@ from event_handler.runtime.check import Finding, check
 from event_handler.runtime.check.finding import Level, fault, ok, warning
 from event_handler.telemetry import logs
 
-AREA = "configuration"
+CONFIGURATION_AREA = "configuration"
 MARKS = {Level.OK: ("✓", "ok", "green"), Level.WARNING: ("!", "!", "yellow"), Level.FAULT: ("✗", "x", "red")}
 INDENT = " " * 4
 
@@ -58,12 +58,12 @@ async def _run(config: str, *, send: bool, quiet: bool) -> list[Finding]:
     try:
         loaded = load({}, os.environ, config)
     except EventHandlerError as error:
-        add(fault(AREA, error, error.hint or "Correct it; docs/options.md tells what each option takes."))
+        add(fault(CONFIGURATION_AREA, error, error.hint or "Correct it; docs/options.md tells what each option takes."))
         return found
     redact.know(secrets(loaded.settings))
-    add(ok(AREA, f"{config or 'the environment'} can be used"))
+    add(ok(CONFIGURATION_AREA, f"{config or 'the environment'} can be used"))
     for text in loaded.warnings:
-        add(warning(AREA, text, "Correct it, or leave it if it is meant so."))
+        add(warning(CONFIGURATION_AREA, text, "Correct it, or leave it if it is meant so."))
     async for one in check(loaded.settings, send=send):
         add(one)
     return found

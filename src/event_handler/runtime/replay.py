@@ -16,7 +16,7 @@ from event_handler.pipeline.engine import Pipeline, PipelineLimits
 from event_handler.pipeline.filters import Filter
 from event_handler.pipeline.select import Selector
 from event_handler.pipeline.transforms.chain import Chain
-from event_handler.ports import Delivered, Limits, StateStore, Verdict
+from event_handler.ports import Delivered, Limits, Remembering, StateStore, Verdict
 from event_handler.runtime.sinks import PlannedSink
 from event_handler.runtime.span import read_span
 from event_handler.state.directory import state_directory
@@ -61,6 +61,8 @@ async def replay(
 
     Raises RpcError, ConnectError or StateError; another run goes on from there.
     """
+    if isinstance(plan.sink, Remembering):
+        await plan.sink.remember_in(store)
     begin = max(asked.since, (await store.progress()).searched or asked.since)
     window = DuplicateWindow()
     window.load(await store.delivered_ids())

@@ -24,7 +24,7 @@ from event_handler.teleport.transport import Route, split_address, srv
 from event_handler.teleport.transport.connector import Connector, always
 from event_handler.teleport.transport.routes import routes_to
 
-NAMES, WAYS, AREA, RIGHTS = "name", "way in", "cluster", "role"
+NAMES, WAYS, CLUSTER_AREA, RIGHTS = "name", "way in", "cluster", "role"
 NAME_WITHIN = 20.0  # seconds; libc asks several servers several times
 WAY_WITHIN = 30.0  # seconds for one way, from its first packet to the answer of a call
 OTHERS_WITHIN = 3.0  # seconds that the other ways have left once one has led there
@@ -32,7 +32,7 @@ CALL_WITHIN = 60.0  # seconds for a call; a search may have to read a day of the
 OLDEST, NEWEST = 13, 19  # major versions of Teleport that this was made and tested for
 NO_SESSION = "00000000-0000-4000-8000-000000000000"  # of which there is no recording
 LOOK_BACK = 3600.0  # seconds of the log that are asked for, to see whether they are given
-REFUSALS = frozenset({"PERMISSION_DENIED", "UNAUTHENTICATED"})
+DENIALS = frozenset({"PERMISSION_DENIED", "UNAUTHENTICATED"})
 EVENT_RULE = "Let the role have the rule `event: list, read`, as `configure` writes it, and give the user the role."
 SERVER_LOG = "Look into the log of the Auth server."
 SESSION_RULE = "Let the role have the rule `session: list, read`, or set no-session-recordings = true."
@@ -120,13 +120,13 @@ async def _inside(client: Client, settings: StartSettings, credentials: Credenti
     cluster = await client.ping()
     if cluster.name != credentials.cluster:
         what = f"the cluster says that it is {cluster.name}, and the identity is of {credentials.cluster}"
-        yield fault(AREA, what, "Check teleport.addr, and make the identity in this cluster.")
+        yield fault(CLUSTER_AREA, what, "Check teleport.addr, and make the identity in this cluster.")
     major = re.match(r"v?(\d+)\.", cluster.version)
     if major and not OLDEST <= int(major[1]) <= NEWEST:
         what = f"{cluster.name} runs Teleport {cluster.version}; {OLDEST} to {NEWEST} are tested"
-        yield warning(AREA, what, "Look for a newer event handler, or upgrade Teleport.")
+        yield warning(CLUSTER_AREA, what, "Look for a newer event handler, or upgrade Teleport.")
     else:
-        yield ok(AREA, f"{cluster.name} runs Teleport {cluster.version}")
+        yield ok(CLUSTER_AREA, f"{cluster.name} runs Teleport {cluster.version}")
     listing = await _may_list(client)
     yield listing
     if listing.level is not Level.OK:
@@ -144,7 +144,7 @@ async def _may_list(client: Client) -> Finding:
     except TimeoutError:
         return fault(RIGHTS, f"a search of the audit log has no answer within {CALL_WITHIN:.0f} s", SERVER_LOG)
     except RpcError as error:
-        if error.code in REFUSALS:
+        if error.code in DENIALS:
             return fault(RIGHTS, f"the role may not list events: {error.server_message}", EVENT_RULE)
         return fault(RIGHTS, error.message, SERVER_LOG)
     except ConnectError as error:
@@ -161,7 +161,7 @@ async def _may_read_sessions(client: Client) -> Finding:
     except TimeoutError:
         return fault(RIGHTS, f"a recording is not answered within {CALL_WITHIN:.0f} s", SERVER_LOG)
     except RpcError as error:
-        if error.code in REFUSALS:
+        if error.code in DENIALS:
             return fault(RIGHTS, f"the role may not read session recordings: {error.server_message}", SESSION_RULE)
     except ConnectError as error:
         return fault(RIGHTS, error)
@@ -173,7 +173,7 @@ async def _how_it_is_read(client: Client) -> Finding:
         async with asyncio.timeout(CALL_WITHIN):
             bulk = await client.has_bulk_export(time() + PROBE_AHEAD)
     except (TimeoutError, RpcError, ConnectError) as error:
-        return warning(AREA, f"it is not known whether it has bulk export ({error})", "Try again.")
+        return warning(CLUSTER_AREA, f"it is not known whether it has bulk export ({error})", "Try again.")
     if bulk:
-        return ok(AREA, "the audit log is read by bulk export")
-    return ok(AREA, "the audit log is searched, for this back end has no bulk export; that is slower")
+        return ok(CLUSTER_AREA, "the audit log is read by bulk export")
+    return ok(CLUSTER_AREA, "the audit log is searched, for this back end has no bulk export; that is slower")

@@ -16,7 +16,7 @@ from event_handler.runtime.check.finding import Finding, fault, ok, warning
 from event_handler.teleport.auth import credentials
 from event_handler.teleport.auth.credentials import RENEW, TIME, Credentials
 
-AREA = "identity"
+IDENTITY_AREA = "identity"
 SOON = timedelta(hours=24)
 OTHERS = stat.S_IRWXG | stat.S_IRWXO
 # tbot's identities live for an hour and are renewed each twenty minutes; who lives so short is renewed by somebody.
@@ -33,18 +33,21 @@ def check_identity(settings: StartSettings) -> Iterator[tuple[Finding, Credentia
         found = credentials.load(*files)
         found.check_not_expired()
     except (ConfigurationError, CredentialsError) as error:
-        yield fault(AREA, error), None
+        yield fault(IDENTITY_AREA, error), None
         return
     now = datetime.now(UTC)
     if found.not_before > now:
         when = f"{found.not_before:{TIME}}"
         what = f"by this machine's clock the certificate in {found.source} is not valid before {when}"
-        yield fault(AREA, what, "Set the clock of this machine (`date -u`, NTP)."), None
+        yield fault(IDENTITY_AREA, what, "Set the clock of this machine (`date -u`, NTP)."), None
         return
     left = found.not_after - now
     if left < SOON and found.not_after - found.not_before > RENEWED:
-        yield warning(AREA, f"the certificate in {found.source} expires at {found.not_after:{TIME}}", RENEW), None
-    yield ok(AREA, f"{_who(found)}, of the cluster {found.cluster}, until {found.not_after:{TIME}}"), found
+        yield (
+            warning(IDENTITY_AREA, f"the certificate in {found.source} expires at {found.not_after:{TIME}}", RENEW),
+            None,
+        )
+    yield ok(IDENTITY_AREA, f"{_who(found)}, of the cluster {found.cluster}, until {found.not_after:{TIME}}"), found
 
 
 def _mode(path: str) -> Finding | None:
@@ -55,7 +58,9 @@ def _mode(path: str) -> Finding | None:
         return None  # which loading it says better
     if not mode & OTHERS:
         return None
-    return warning(AREA, f"{path} may be read by other users ({stat.filemode(mode)})", f"Run: chmod 600 {path}")
+    return warning(
+        IDENTITY_AREA, f"{path} may be read by other users ({stat.filemode(mode)})", f"Run: chmod 600 {path}"
+    )
 
 
 def _who(found: Credentials) -> str:

@@ -28,8 +28,8 @@ WITHIN = 15.0  # seconds for a name, a connection and a handshake
 HANDSHAKE_WITHIN = 10.0  # seconds of these for the handshake alone
 ALERT_WITHIN = 0.3  # seconds for an alert about our certificate, which comes behind the handshake of TLS 1.3
 WEEK = 7 * 86_400.0  # seconds
-SECURE = {"https": 443, "tls": 0}  # schemes of URLs, with their ports
-CLEAR = {"http": 80, "tcp": 0}
+SECURE_PORTS = {"https": 443, "tls": 0}  # schemes of URLs, with their ports
+CLEAR_PORTS = {"http": 80, "tcp": 0}
 
 
 async def check_sinks(settings: StartSettings, *, send: bool) -> AsyncIterator[Finding]:
@@ -68,15 +68,15 @@ async def _check(plan: PlannedSink, configured: ConfiguredSink, area: str, *, se
 async def _reach(url: str, configured: ConfiguredSink, area: str) -> Finding:
     """Whether the receiver can be reached and trusted, for sinks that have one at a URL."""
     parts = urlsplit(url)
-    if parts.scheme not in {*SECURE, *CLEAR} or not parts.hostname:
+    if parts.scheme not in {*SECURE_PORTS, *CLEAR_PORTS} or not parts.hostname:
         return ok(area, "its receiver is tried with --send only")
-    port = parts.port or {**SECURE, **CLEAR}[parts.scheme]
+    port = parts.port or {**SECURE_PORTS, **CLEAR_PORTS}[parts.scheme]
     where, option = f"{parts.hostname}:{port}", f"{configured.section}."
     chosen = str(getattr(configured.options, "proxy", ""))
     if parts.scheme in ("http", "https") and proxy_of(URL(url), chosen, f"{configured.section}.proxy"):
         return ok(area, f"{where} is reached by a proxy, which is tried with --send only")
     context = None
-    if parts.scheme in SECURE:
+    if parts.scheme in SECURE_PORTS:
         ca, cert, key = (str(getattr(configured.options, name, "")) for name in ("ca", "cert", "key"))
         context = tls_context(configured.section, TlsFiles(ca, cert, key))
     try:

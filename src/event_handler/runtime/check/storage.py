@@ -13,7 +13,7 @@ from event_handler.runtime.check.finding import Finding, fault, ok, warning
 from event_handler.state.directory import state_directory
 from event_handler.state.sqlite import FILE, SqliteStore
 
-AREA = "storage"
+STORAGE_AREA = "storage"
 ROOM = 512 * 1024 * 1024  # bytes; dead letters of a bad day have room in it
 
 
@@ -22,25 +22,27 @@ async def check_storage(settings: StartSettings, cluster: str) -> AsyncIterator[
     storage = Path(settings.storage).absolute()
     there = next((one for one in (storage, *storage.parents) if one.exists()), Path("/"))
     if not there.is_dir():
-        yield fault(AREA, f"{there} is a file, and the storage is to be a directory", "Check storage.")
+        yield fault(STORAGE_AREA, f"{there} is a file, and the storage is to be a directory", "Check storage.")
         return
     try:
         with tempfile.NamedTemporaryFile(dir=there, prefix=".check-"):
             pass
     except OSError as error:
         step = f"Let the user {os.getuid()} write there, or check storage."
-        yield fault(AREA, f"{there} is not writable ({error.strerror})", step)
+        yield fault(STORAGE_AREA, f"{there} is not writable ({error.strerror})", step)
         return
     disk = os.statvfs(there)
     free = disk.f_bavail * disk.f_frsize
     if free < ROOM:
         yield warning(
-            AREA, f"the disk of {there} has {free // 2**20} MiB free", "Make room: delivery stops when it is full."
+            STORAGE_AREA,
+            f"the disk of {there} has {free // 2**20} MiB free",
+            "Make room: delivery stops when it is full.",
         )
     if there != storage:
-        yield ok(AREA, f"{storage} is not there yet, and can be made")
+        yield ok(STORAGE_AREA, f"{storage} is not there yet, and can be made")
         return
-    yield ok(AREA, f"{storage} is writable")
+    yield ok(STORAGE_AREA, f"{storage} is writable")
     for sink in settings.sinks if cluster else ():
         file = state_directory(storage, cluster, sink.name) / FILE
         if file.exists():
@@ -56,9 +58,11 @@ async def _state(file: Path, sink: str, cluster: str) -> Finding:
         finally:
             store.close()
     except EventHandlerError as error:
-        return fault(AREA, error)
+        return fault(STORAGE_AREA, error)
     if whose and whose != cluster:
-        return fault(AREA, f"the state of {sink} is of the cluster {whose}, not of {cluster}", "Name another storage.")
+        return fault(
+            STORAGE_AREA, f"the state of {sink} is of the cluster {whose}, not of {cluster}", "Name another storage."
+        )
     if letters:
-        return warning(AREA, f"{sink} has {letters} dead letters", "Look at them with `dead-letter list`.")
-    return ok(AREA, f"the state of {sink} is whole")
+        return warning(STORAGE_AREA, f"{sink} has {letters} dead letters", "Look at them with `dead-letter list`.")
+    return ok(STORAGE_AREA, f"the state of {sink} is whole")

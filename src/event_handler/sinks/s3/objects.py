@@ -9,17 +9,17 @@ import hashlib
 import io
 import re
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
 from typing import Any
 
 from event_handler.errors import SinkError
-from event_handler.event import Event
+from event_handler.event import MARK, Event, fingerprint
 from event_handler.sinks.columns import row_of
 from event_handler.sinks.fields import with_session
+from event_handler.sinks.moments import moment
 from event_handler.sinks.packing import packer
 from event_handler.sinks.s3.options import S3Options
 
-DIGEST_BYTES = 16  # of an event; with a million million events in a bucket two share one with a chance of 10⁻¹⁵
+DIGEST_BYTES = MARK  # of an event
 SECONDS_OF_HOUR = 3600  # seconds
 PACKED_SUFFIXES = {"none": "", "gzip": ".gz", "zstd": ".zst"}
 OBJECT_TYPES = {"none": "application/x-ndjson", "gzip": "application/gzip", "zstd": "application/zstd"}
@@ -30,8 +30,11 @@ LONGEST_NAME = 1024  # bytes of a name (S3 User Guide, "Naming Amazon S3 objects
 
 
 def digest_of(event: Event) -> bytes:
-    """What tells an event from every other, here and after a restart."""
-    return hashlib.blake2b(event.session_id.encode() + b"\0" + event.body, digest_size=DIGEST_BYTES).digest()
+    """What tells an event from every other, here and after a restart: mostly as the state remembers it when delivered.
+
+    Its text does not: transforms may leave out what differs, and some events of a recording differ by their place only.
+    """
+    return fingerprint(f"{event.session_id}/{event.index}/{event.id}" if event.session_id else event.id)
 
 
 def period_of(prefix: str) -> int:
@@ -61,25 +64,27 @@ def checked_prefix(prefix: str, option: str) -> str:
     rest = PLACEHOLDER.sub("", prefix)
     if "{" in rest or "}" in rest:
         raise SinkError(f"{option} has a brace without the other one", "Write placeholders as {date}.")
-    if prefix.startswith("/") or "//" in prefix or len(prefix.encode()) > LONGEST_NAME // 2:
+    dots = {".", ".."} & set(prefix.split("/"))  # on the way they would become another name
+    if prefix.startswith("/") or "//" in prefix or dots or len(prefix.encode()) > LONGEST_NAME // 2:
         raise SinkError(f"{option} cannot begin a name", "It must look like teleport/{date}/{hour}/.")
     return prefix
 
 
 def object_name(prefix: str, suffix: str, events: Sequence[Event], digests: Sequence[bytes]) -> str:
     """The name of the object that holds exactly these events, all of one hour."""
-    first = datetime.fromtimestamp(min(event.time for event in events), UTC)
+    first = moment(min(event.time for event in events))
+    date = first.date().isoformat()  # %Y has fewer digits before the year 1000
     stands_for = {
         "stream": "session" if events[0].session_id else "audit",
-        "date": f"{first:%Y-%m-%d}",
-        "year": f"{first:%Y}",
+        "date": date,
+        "year": date.partition("-")[0],
         "month": f"{first:%m}",
         "day": f"{first:%d}",
         "hour": f"{first:%H}",
     }
     begin = PLACEHOLDER.sub(lambda found: stands_for[found[1]], prefix)
-    content = hashlib.blake2b(b"".join(sorted(digests)), digest_size=DIGEST_BYTES // 2).hexdigest()
-    return f"{begin}{first:%Y%m%dT%H%M%SZ}-{content}{suffix}"
+    content = hashlib.blake2b(b"".join(sorted(digests)), digest_size=DIGEST_BYTES).hexdigest()
+    return f"{begin}{date.replace('-', '')}T{first:%H%M%SZ}-{content}{suffix}"
 
 
 class ObjectFormat:
@@ -114,7 +119,7 @@ def _parquet(arrow: Any, parquet: Any, compression: str, events: Sequence[Event]
     """One schema for every type of event: the columns that one asks for most, and the whole event as JSON text."""
     rows = [row_of(event) for event in events]
     columns = dict(zip(rows[0]._fields, zip(*rows, strict=True), strict=True))
-    columns["time"] = tuple(datetime.fromtimestamp(event.time, UTC) for event in events)
+    columns["time"] = tuple(moment(event.time) for event in events)
     kinds = {"time": arrow.timestamp("us", tz="UTC"), "event_index": arrow.int64(), "success": arrow.bool_()}
     schema = arrow.schema([(name, kinds.get(name, arrow.string())) for name in columns])
     output = io.BytesIO()

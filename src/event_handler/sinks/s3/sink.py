@@ -24,6 +24,8 @@ from event_handler.sinks.s3.objects import ObjectFormat, checked_prefix, digest_
 from event_handler.sinks.s3.options import S3Options
 
 SETTLED_AFTER = 5.0  # seconds after which an object that nobody sends any more is in the bucket, or never will be
+NO_OBJECT_CODES = frozenset({"", "NoSuchKey"})  # codes of a 404 about an object
+NO_LISTING_CODES = frozenset({"", "AccessDenied"})  # codes of a 403 to whom may not list the bucket
 ENCRYPTIONS = {"s3": "AES256", "kms": "aws:kms"}
 
 log = structlog.get_logger()
@@ -78,7 +80,10 @@ class S3Sink:
             )
         except StateError as error:
             return Retry(f"cannot remember what is about to be sent: {error}")
-        return await self._put_all(events, intents, list(objects.values()))
+        verdict = await self._put_all(events, intents, list(objects.values()))
+        if isinstance(verdict, Delivered):
+            self._intents.delivered(digests)
+        return verdict
 
     def _objects(
         self, events: Sequence[Event], digests: Sequence[bytes], stored: frozenset[bytes]
@@ -114,22 +119,28 @@ class S3Sink:
         return Partial(left, {}, getattr(worst, "reason", ""))  # too large: it comes again, alone at last
 
     async def _put(self, intent: Intent, events: Sequence[Event]) -> Verdict:
-        large = sum(len(event.body) for event in events) >= PACK_ASIDE
-        body = await asyncio.to_thread(self._format.body, events) if large else self._format.body(events)
-        digest = hashlib.md5(body, usedforsecurity=False).digest()
-        headers = {**self._headers, "Content-MD5": base64.b64encode(digest).decode()}
-        answer = await self._ask("PUT", intent.name, body, headers)
+        try:
+            large = sum(len(event.body) for event in events) >= PACK_ASIDE
+            body = await asyncio.to_thread(self._format.body, events) if large else self._format.body(events)
+            digest = hashlib.md5(body, usedforsecurity=False).digest()
+            headers = {**self._headers, "Content-MD5": base64.b64encode(digest).decode()}
+            answer = await self._ask("PUT", intent.name, body, headers)
+        except BaseException:
+            intent.lost(self._clock())
+            raise
         if isinstance(answer, Retry):
             if answer.unanswered:
-                intent.unknown_since = self._clock()
+                intent.lost(self._clock())
             else:
-                intent.settle()
+                intent.refused(self._clock())
             return answer
         said = judge_put(answer, self._section)
-        if answer.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-            intent.unknown_since = self._clock()  # it may be there all the same
-        else:
+        if isinstance(said, Delivered):
             intent.settle()
+        elif answer.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+            intent.lost(self._clock())  # it may be there all the same
+        else:
+            intent.refused(self._clock())
         return said
 
     async def _look(self, intent: Intent) -> Retry | None:
@@ -138,19 +149,23 @@ class S3Sink:
         if isinstance(answer, Retry):
             return answer
         if answer.status in (HTTPStatus.OK, HTTPStatus.PARTIAL_CONTENT):
-            intent.stored, intent.unknown_since = True, None
+            intent.found()
             return None
-        if answer.status == HTTPStatus.FORBIDDEN and not self._cannot_ask:
+        code, _ = error_of(answer)
+        absent = answer.status == HTTPStatus.NOT_FOUND and code in NO_OBJECT_CODES
+        closed = answer.status == HTTPStatus.FORBIDDEN and code in NO_LISTING_CODES
+        if not absent and not closed:  # about the key, the clock or the bucket, so that nothing is said of the object
+            said = judge_put(answer, self._section)
+            return said if isinstance(said, Retry) else Retry(f"the bucket does not say what it has: {answer.status}")
+        if closed and not self._cannot_ask:
             self._cannot_ask = True
             log.warning(
                 "the bucket does not say which objects it has, so events may be in two after a crash",
                 sink=self.name,
                 next_step="Allow s3:GetObject on its objects and s3:ListBucket on the bucket.",
             )
-        if answer.status not in (HTTPStatus.NOT_FOUND, HTTPStatus.FORBIDDEN):
-            return Retry(f"the bucket answered {answer.status} when it was asked for an object")
         wait = (intent.unknown_since or 0.0) + self._settled_after - self._clock()
-        if wait > 0.0 and answer.status == HTTPStatus.NOT_FOUND:
+        if wait > 0.0 and absent:
             return Retry("it is not known yet whether the last object has arrived", after=wait)
         intent.settle()
         return None
