@@ -135,7 +135,7 @@ async def test_requests_that_are_refused_together_renew_credentials_once(tmp_pat
             said = await asyncio.gather(*(sink.deliver(events(1)) for _ in range(4)))
             assert said == [Delivered()] * 4
             assert isinstance(sink, AwsKinesisSink)
-            assert sink._service._access.number == 2
+            assert sink._service._client.access.number == 2
 
 
 async def test_a_key_that_was_taken_away_is_replaced_as_soon_as_there_is_another(tmp_path: Path) -> None:

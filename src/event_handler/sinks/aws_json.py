@@ -9,15 +9,11 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Annotated, Any, Literal
 
-import orjson
-from yarl import URL
-
-from event_handler.ports import Delivered, Denied, Partial, Reject, Retry, Split, Verdict
+from event_handler.ports import Delivered, Denied, Reject, Retry, Split, Verdict
 from event_handler.setting import Setting
-from event_handler.sinks.answers import judge, readable
-from event_handler.sinks.aws_credentials import AwsAccess
+from event_handler.sinks.answers import judge, partly, readable, unproven
+from event_handler.sinks.aws_client import AwsClient, error_of, object_of
 from event_handler.sinks.aws_options import AwsOptions
-from event_handler.sinks.aws_sts import element
 from event_handler.sinks.http import KEEPALIVE, MISCONFIGURED_WAIT, Answer
 
 AWS_ANSWER_LIMIT = 1024 * 1024  # bytes; 500 refusals with their reasons are some 200 KiB
@@ -40,8 +36,8 @@ class About(Enum):
     CONTENT = "the content"
 
 
-ABOUT = {
-    code: about
+CODES = {
+    about: frozenset(codes.split())
     for about, codes in {
         About.MOMENT: "InternalError InternalFailure InternalServerError InternalServiceError LimitExceededException"
         " OverLimit PriorRequestNotComplete ProvisionedThroughputExceededException RequestLimitExceeded"
@@ -61,8 +57,8 @@ ABOUT = {
         About.CONTENT: "InvalidArgumentException InvalidMessageContents InvalidParameterException"
         " InvalidParameterValue SerializationException ValidationError ValidationException",
     }.items()
-    for code in codes.split()
 }
+ABOUT = {code: about for about, codes in CODES.items() for code in codes}
 CLOCK = "Signature expired", "Signature not yet current"  # how the message begins when the clocks differ
 NOT_PASSING = frozenset({About.CREDENTIALS, About.RIGHTS, About.RESOURCE})  # until a person changes something
 
@@ -80,10 +76,7 @@ class Said:
 
     def proves_nothing(self, what: str) -> Retry:
         """A Retry because of a 2xx answer of which it cannot be said that it `what`."""
-        if self.answer is None or not self.answer.complete:
-            return Retry("the answer was cut off", unanswered=True)
-        reason = f"it cannot be seen that the answer {what}: {self.answer.status} {readable(self.answer.body)}".strip()
-        return Retry(f"{reason}; check the option url", MISCONFIGURED_WAIT, misconfigured=True)
+        return unproven(self.answer, f"the answer {what}")
 
 
 class AwsJson:
@@ -107,38 +100,27 @@ class AwsJson:
         self._resource = f"{section}.{resource}"
         self._target = target
         self._type = f"application/x-amz-json-{version}"
-        self._access = AwsAccess(options, section, service)
-        self._url: URL = self._access.url(options.url)
-        self._client = options.client(
+        self._client = AwsClient(
+            options,
             section,
-            {"Content-Type": self._type},
+            service,
+            self._type,
+            ended=CODES[About.CREDENTIALS],
+            refused=CODES[About.RIGHTS],
             keepalive=keepalive,
             answer_limit=AWS_ANSWER_LIMIT,
         )
 
     async def call(self, action: str, body: bytes) -> Said:
-        """What an action was answered. Credentials that have ended are taken anew once."""
-        answer, number = await self._ask(action, body)
-        if isinstance(answer, Answer) and ABOUT.get(error_of(answer)[0]) is About.CREDENTIALS:
-            self._access.renew(number)
-            answer, number = await self._ask(action, body)
+        """What an action was answered."""
+        headers = {"Content-Type": self._type, "X-Amz-Target": f"{self._target}.{action}"}
+        answer = await self._client.ask("POST", self._client.url, body, headers)
         if isinstance(answer, Retry):
             return Said(None, "", answer)
         if 200 <= answer.status < 300:
-            return Said(_object(answer), "", None, answer)
+            return Said(object_of(answer), "", None, answer)
         code, message = error_of(answer)
-        if ABOUT.get(code) is About.RIGHTS:  # perhaps of a key that was taken away: others may be there by now
-            self._access.renew(number)
         return Said(None, code, self._judge(answer, code, message), answer)
-
-    async def _ask(self, action: str, body: bytes) -> tuple[Answer | Retry, int]:
-        """The answer, and the number of the credentials that signed the request."""
-        headers = {"Content-Type": self._type, "X-Amz-Target": f"{self._target}.{action}"}
-        signed = await self._access.sign("POST", self._url, body, headers)
-        number = self._access.number
-        if isinstance(signed, Retry):
-            return signed, number
-        return await self._client.request("POST", self._url, body, signed), number
 
     def _judge(self, answer: Answer, code: str, message: str) -> Verdict:
         """What an error means for the events. One whose name is not known is no reason to drop them."""
@@ -173,21 +155,6 @@ class AwsJson:
 
     async def close(self) -> None:
         await self._client.close()
-        await self._access.close()
-
-
-def error_of(answer: Answer) -> tuple[str, str]:
-    """Code and message of an error, ("", "") for a success and for an answer that is none of AWS's.
-
-    The code may stand behind a name space (`com.amazonaws.sqs#QueueDoesNotExist`) and before an address. What refuses
-    a signature in front of a service may answer in XML.
-    """
-    if answer.status >= 300 and answer.body.lstrip().startswith(b"<?xml"):
-        text = answer.body.decode("utf-8", "replace")
-        return element(text, "Code"), readable(element(text, "Message").encode())
-    said = (_object(answer) or {}) if answer.status >= 300 else {}
-    code = str(said.get("__type", "")).rpartition("#")[2].partition(":")[0].rpartition(".")[2]
-    return code, readable(str(said.get("message") or said.get("Message") or "").encode())
 
 
 def of_records(service: AwsJson, said: Said, count: int, name: str, done: str) -> Verdict:
@@ -204,12 +171,4 @@ def of_records(service: AwsJson, said: Said, count: int, name: str, done: str) -
     why = service.refused(code, reason) if ABOUT.get(code) in NOT_PASSING else Retry(reason)
     if len(failed) == count:
         return why
-    return Partial(frozenset(failed), {}, why.reason, why.after, why.misconfigured)
-
-
-def _object(answer: Answer) -> dict[str, Any] | None:
-    try:
-        found = orjson.loads(answer.body)
-    except ValueError:
-        return None
-    return found if isinstance(found, dict) else None
+    return partly(frozenset(failed), why)

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from hashlib import sha256
 from typing import Annotated
 
 import orjson
 from pydantic import Field
+from yarl import URL
 
 from event_handler.errors import SinkError
 from event_handler.event import Event
@@ -21,8 +21,9 @@ from event_handler.setting import Setting
 from event_handler.sinks.answers import judge, readable
 from event_handler.sinks.columns import COLUMNS, row_of
 from event_handler.sinks.http import KEEPALIVE, Answer
-from event_handler.sinks.http_login import Login, LoginOptions
+from event_handler.sinks.http_login import LoginClient, LoginOptions
 from event_handler.sinks.registry import SinkType
+from event_handler.sinks.repeat_key import repeat_key
 
 BLOCK_EVENTS = (
     10_000  # of an insert; ClickHouse asks for 1,000 rows at least, each insert is a part that must be merged
@@ -93,35 +94,28 @@ class ClickhouseSink:
         self._url = options.address(options.url, f"{section}.url").with_query(
             {**SETTINGS, "query": f"INSERT INTO {self._table} ({', '.join(COLUMNS)}) FORMAT JSONEachRow"}
         )
-        self._login = Login(options, section)
-        headers = {"Content-Type": "application/x-ndjson", **self._login.headers()}
-        self._client = options.client(section, headers, keepalive=keepalive, status_only=True)
+        headers = {"Content-Type": "application/x-ndjson"}
+        self._client = LoginClient(options, section, headers, keepalive=keepalive, status_only=True)
 
     async def deliver(self, events: Sequence[Event]) -> Verdict:
         if self._wants_table:
-            said = await self._create_table()
+            said = await self._post(self._url.with_query(None), CREATE.format(table=self._table).encode())
             if not isinstance(said, Delivered):
                 return said
             self._wants_table = False
         # A replicated table, and any with non_replicated_deduplication_window, drops a block whose token it knows.
-        token = sha256(b"\n".join(b"%b/%d" % (event.id.encode(), event.index) for event in events)).hexdigest()
-        body = b"\n".join(orjson.dumps(row_of(event)._asdict()) for event in events)
-        url = self._url.update_query(insert_deduplication_token=token)
-        answer = await self._login.signed_in(self._client, lambda: self._client.post(url, body))
-        return answer if isinstance(answer, Retry) else judge_clickhouse(answer, self._section)
+        url = self._url.update_query(insert_deduplication_token=repeat_key(events))
+        return await self._post(url, b"\n".join(orjson.dumps(row_of(event)._asdict()) for event in events))
 
-    async def _create_table(self) -> Verdict:
-        url, query = self._url.with_query(None), CREATE.format(table=self._table).encode()
-        answer = await self._login.signed_in(self._client, lambda: self._client.post(url, query))
+    async def _post(self, url: URL, body: bytes) -> Verdict:
+        answer = await self._client.post(url, body)
         return answer if isinstance(answer, Retry) else judge_clickhouse(answer, self._section)
 
     async def reopen(self) -> None:
         self._client.reload()
-        self._login.reload()
 
     async def close(self) -> None:
         await self._client.close()
-        await self._login.close()
 
 
 def judge_clickhouse(answer: Answer, section: str) -> Verdict:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import orjson
 
 from event_handler.event import Event
-from event_handler.sinks.fields import session_field, with_fields
+from event_handler.sinks.fields import with_session
 from event_handler.sinks.moments import rfc3339
 
 LARGEST_COLUMN_INDEX = 2**63 - 1  # of a column with 64 bits
@@ -39,7 +39,6 @@ COLUMNS = Row._fields
 
 def row_of(event: Event) -> Row:
     """Never raises: what cannot be read has no columns of its own, and the database says what it thinks of it."""
-    body = with_fields(event.body, session_field(event.session_id)) if event.session_id else event.body
     try:
         content: Any = orjson.loads(event.body)
     except ValueError:
@@ -56,7 +55,7 @@ def row_of(event: Event) -> Row:
         _text(known, "user"),
         _text(known, "cluster_name"),
         success if isinstance(success, bool) else None,
-        body.decode("utf-8", "replace"),
+        with_session(event).decode("utf-8", "replace"),
     )
 
 

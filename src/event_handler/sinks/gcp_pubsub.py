@@ -19,7 +19,7 @@ from event_handler.ports import Limits, Retry, Verdict
 from event_handler.setting import Setting
 from event_handler.sinks.access_token import AccessTokens
 from event_handler.sinks.answers import readable
-from event_handler.sinks.fields import SESSION_FIELD, session_field, with_fields
+from event_handler.sinks.fields import SESSION_FIELD, with_session
 from event_handler.sinks.google_answers import judge_google
 from event_handler.sinks.google_identity import GoogleOptions, google_source
 from event_handler.sinks.http import KEEPALIVE, MISCONFIGURED_WAIT, Answer
@@ -120,14 +120,13 @@ class GcpPubsubSink:
 
     def _message(self, event: Event) -> bytes:
         session = event.session_id
-        body = with_fields(event.body, session_field(session)) if session else event.body
         more = b""
         if self._attributes:
             named = {"event": event.type, "uid": event.id, "time": rfc3339(event.time).decode(), SESSION_FIELD: session}
             more = b',"attributes":%b' % orjson.dumps({k: v for k, v in named.items() if v and _fits(v)})
         if self._ordering and session:
             more += b',"orderingKey":%b' % orjson.dumps(session)
-        return b'{"data":"%b"%b}' % (b64encode(body), more)
+        return b'{"data":"%b"%b}' % (b64encode(with_session(event)), more)
 
     async def reopen(self) -> None:
         self._client.reload()

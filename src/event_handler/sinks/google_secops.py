@@ -21,7 +21,7 @@ from event_handler.event import Event
 from event_handler.ports import Limits, Retry, Verdict
 from event_handler.setting import Setting
 from event_handler.sinks.access_token import AccessTokens
-from event_handler.sinks.fields import session_field, with_fields
+from event_handler.sinks.fields import with_session
 from event_handler.sinks.google_answers import judge_google
 from event_handler.sinks.google_identity import CLOUD_PLATFORM, GoogleOptions, google_source
 from event_handler.sinks.http import KEEPALIVE
@@ -122,7 +122,7 @@ class ChronicleApi:
     def _entry(self, event: Event) -> bytes:
         """Teleport's time is also that of the collection, so that an event that is sent again is the same."""
         when = rfc3339(event.time)
-        data = b64encode(raw_log(event))
+        data = b64encode(with_session(event))
         return b'{"data":"%b","logEntryTime":"%b","collectionTime":"%b"%b}' % (data, when, when, self._same)
 
 
@@ -143,15 +143,10 @@ class IngestionApi:
 
     def body(self, events: Sequence[Event]) -> bytes:
         entries = (
-            b'{"log_text":%b,"ts_rfc3339":"%b"}' % (orjson.dumps(raw_log(event).decode()), rfc3339(event.time))
+            b'{"log_text":%b,"ts_rfc3339":"%b"}' % (orjson.dumps(with_session(event).decode()), rfc3339(event.time))
             for event in events
         )
         return b'%b,"entries":[%b]}' % (self._before, b",".join(entries))
-
-
-def raw_log(event: Event) -> bytes:
-    """The event as it is; one of a recording names its session before its own fields."""
-    return with_fields(event.body, session_field(event.session_id)) if event.session_id else event.body
 
 
 def _address(options: GoogleSecopsOptions) -> str:

@@ -40,6 +40,7 @@ PACKED_MAYBE_REFUSED = frozenset({400, 415, 422})  # what a receiver may answer 
 # Takes method, URL, body and headers of a request, and returns the headers to send, signed, or why there are none.
 Sign = Callable[[str, URL, bytes, Mapping[str, str]], Awaitable[Mapping[str, str] | Retry]]
 
+# Takes the body of a request as it goes out, packed or not, and returns more headers for it.
 About = Callable[[bytes], Mapping[str, str]]
 
 JSON_CONTENT = {"Content-Type": "application/json"}
@@ -47,10 +48,6 @@ NO_FILES = TlsFiles()
 DIRECT = "none"  # as a proxy: none, whatever the environment says
 
 log = structlog.get_logger()
-
-
-def no_headers(_: bytes) -> Mapping[str, str]:
-    return {}
 
 
 class HttpClient:
@@ -101,15 +98,19 @@ class HttpClient:
         self._pool: Pool | None = None
         self._routes: dict[tuple[str, str], tuple[Route, bytes, str]] = {}
 
-    async def post(self, url: URL, body: bytes, method: str = "POST", about: About = no_headers) -> Answer | Retry:
+    async def post(self, url: URL, body: bytes, method: str = "POST", about: About | None = None) -> Answer | Retry:
         """Return the answer, or why there is none. `about` gives more headers for the body as it goes out."""
+
+        async def send(content: bytes, head: bytes) -> Answer | Retry:
+            return await self._send(url, content, head + _lines(about(content)) if about else head, method)
+
         if not self._packs:
-            return await self._send(url, body, self._content_type + _lines(about(body)), method)
+            return await send(body, self._content_type)
         packed = await asyncio.to_thread(self._pack, body) if len(body) >= PACK_ASIDE else self._pack(body)
-        answer = await self._send(url, packed, self._content_type + self._encoding + _lines(about(packed)), method)
+        answer = await send(packed, self._content_type + self._encoding)
         if isinstance(answer, Retry) or answer.status not in PACKED_MAYBE_REFUSED:
             return answer
-        plain = await self._send(url, body, self._content_type + _lines(about(body)), method)
+        plain = await send(body, self._content_type)
         if isinstance(plain, Answer) and 200 <= plain.status < 300 and self._packs:
             self._packs = False
             next_step = f"Set {self._section}.compression to none, or have the receiver unpack bodies."

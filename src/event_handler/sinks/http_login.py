@@ -10,18 +10,23 @@ from typing import Annotated, Literal
 from urllib.parse import quote_plus
 
 from pydantic import Field
+from yarl import URL
 
 from event_handler.errors import SinkError
 from event_handler.ports import Retry
 from event_handler.setting import Setting
 from event_handler.sinks.access_token import AccessTokens, Send
-from event_handler.sinks.http import Answer, HttpClient
+from event_handler.sinks.http import About, Answer, HttpClient
 from event_handler.sinks.http_dial import basic
 from event_handler.sinks.http_options import HttpOptions
 from event_handler.sinks.secret import Secret
 from event_handler.sinks.token_endpoint import FormSource, TokenEndpoint, form_client
 
 OAUTH = ("oauth_token_url", "oauth_client_id", "oauth_client_secret", "oauth_client_secret_file")
+Headers = Annotated[
+    dict[str, str],
+    Setting("table", "headers of every request; never shown, for they may hold a secret", secret=True),
+]
 HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")  # RFC 9110, 5.1
 
 
@@ -129,6 +134,35 @@ class Login:
     async def close(self) -> None:
         if self._tokens is not None:
             await self._tokens.close()
+
+
+class LoginClient:
+    """A client that is signed in as its options say. Raises SinkError for a login or TLS files that cannot be used."""
+
+    def __init__(
+        self,
+        options: LoginOptions,
+        section: str,
+        headers: Mapping[str, str],
+        *,
+        keepalive: float,
+        status_only: bool = False,
+    ) -> None:
+        self.login = Login(options, section)
+        named = {**headers, **self.login.headers()}
+        self._client = options.client(section, named, keepalive=keepalive, status_only=status_only)
+
+    async def post(self, url: URL, body: bytes, method: str = "POST", about: About | None = None) -> Answer | Retry:
+        """As `HttpClient.post` does."""
+        return await self.login.signed_in(self._client, lambda: self._client.post(url, body, method, about))
+
+    def reload(self) -> None:
+        self._client.reload()
+        self.login.reload()
+
+    async def close(self) -> None:
+        await self._client.close()
+        await self.login.close()
 
 
 def client_credentials(options: LoginOptions, section: str) -> FormSource:

@@ -53,6 +53,11 @@ class Signature:
         if options.hmac_secret or options.hmac_secret_file:
             self._secret = Secret(options.hmac_secret, options.hmac_secret_file, f"{section}.hmac-secret", encoded=True)
 
+    @property
+    def signs(self) -> bool:
+        """Whether there is a secret."""
+        return self._secret is not None
+
     def headers(self, body: bytes) -> Mapping[str, str]:
         """For a body as it goes out, packed or not."""
         if self._secret is None:

@@ -18,9 +18,9 @@ from event_handler.event import Event
 from event_handler.ports import Denied, Limits, Reject, Retry, Verdict
 from event_handler.setting import Setting
 from event_handler.sinks.answers import judge, readable
-from event_handler.sinks.fields import session_field, with_fields
+from event_handler.sinks.fields import with_session
 from event_handler.sinks.http import KEEPALIVE, Answer
-from event_handler.sinks.http_login import Login, LoginOptions
+from event_handler.sinks.http_login import LoginClient, LoginOptions
 from event_handler.sinks.http_options import Gzip
 from event_handler.sinks.registry import SinkType
 
@@ -70,14 +70,12 @@ class LokiSink:
                 )
         base = options.address(options.url, f"{section}.url")
         self._url = base if base.raw_path.strip("/") else base.with_path(PUSH_PATH)
-        self._login = Login(options, section)
         tenant = {"X-Scope-OrgID": options.tenant} if options.tenant else {}
-        headers = {"Content-Type": "application/json", **tenant, **self._login.headers()}
-        self._client = options.client(section, headers, keepalive=keepalive, status_only=True)
+        headers = {"Content-Type": "application/json", **tenant}
+        self._client = LoginClient(options, section, headers, keepalive=keepalive, status_only=True)
 
     async def deliver(self, events: Sequence[Event]) -> Verdict:
-        body = self._body(events)
-        answer = await self._login.signed_in(self._client, lambda: self._client.post(self._url, body))
+        answer = await self._client.post(self._url, self._body(events))
         return answer if isinstance(answer, Retry) else judge_loki(answer, self._section)
 
     def _body(self, events: Sequence[Event]) -> bytes:
@@ -101,8 +99,8 @@ class LokiSink:
 
     def _line(self, event: Event, content: dict[str, Any]) -> bytes:
         """`[time, line, metadata]`; the time is text in nanoseconds."""
-        body = with_fields(event.body, session_field(event.session_id)) if event.session_id else event.body
-        value: list[Any] = [f"{max(0, round(event.time * 1e6)) * 1000}", body.decode("utf-8", "replace")]
+        line = with_session(event).decode("utf-8", "replace")
+        value: list[Any] = [f"{max(0, round(event.time * 1e6)) * 1000}", line]
         if self._options.structured_metadata:
             known = {"uid": event.id, "session_id": event.session_id or content.get("sid")}
             known |= {name: content.get(name) for name in ("code", "user")}
@@ -111,11 +109,9 @@ class LokiSink:
 
     async def reopen(self) -> None:
         self._client.reload()
-        self._login.reload()
 
     async def close(self) -> None:
         await self._client.close()
-        await self._login.close()
 
 
 def judge_loki(answer: Answer, section: str) -> Verdict:

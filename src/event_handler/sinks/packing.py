@@ -15,6 +15,7 @@ FAST = 1
 ZSTD_LEVEL = 3  # zstd's default: smaller than gzip's, in less time
 
 Compression = Literal["none", "gzip", "zstd"]
+SUFFIXES = {"none": "", "gzip": ".gz", "zstd": ".zst"}  # of names of packed files
 
 
 def packer(compression: Compression) -> tuple[Callable[[bytes], bytes], bytes]:

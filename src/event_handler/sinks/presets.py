@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal
 
 import orjson
@@ -20,9 +20,9 @@ from event_handler.errors import SinkError
 from event_handler.event import Event
 from event_handler.ports import Delivered, Denied, Limits, Partial, Reject, Retry, Verdict
 from event_handler.setting import Setting
-from event_handler.sinks.answers import judge, readable
+from event_handler.sinks.answers import json_of, judge, readable, unproven
 from event_handler.sinks.fields import with_fields, with_session
-from event_handler.sinks.http import KEEPALIVE, MISCONFIGURED_WAIT, Answer
+from event_handler.sinks.http import KEEPALIVE, Answer
 from event_handler.sinks.http_options import Gzip, HttpOptions
 from event_handler.sinks.moments import rfc3339
 from event_handler.sinks.registry import SinkType
@@ -121,10 +121,7 @@ class PresetSink:
 
     def __init__(self, preset: Preset, options: Any, name: str, section: str, *, keepalive: float = KEEPALIVE) -> None:
         self.name = name
-        limits = preset.limits
-        self.limits = Limits(
-            limits.events, limits.bytes, options.max_connections, limits.age, event_bytes=limits.event_bytes
-        )
+        self.limits = replace(preset.limits, requests=options.max_connections)
         self._preset = preset
         self._options = options
         self._section = section
@@ -147,7 +144,8 @@ class PresetSink:
 
     async def deliver(self, events: Sequence[Event]) -> Verdict:
         if self._key is not None and self._key.changed():
-            self._client.set_header(self._header, self._preset.before + self._key.value)
+            for name, value in self._sign_in().items():
+                self._client.set_header(name, value)
         documents = [self._form(event, self._options) for event in events]
         body = b"\n".join(documents) if self._preset.lines else b"[%b]" % b",".join(documents)
         answer = await self._client.post(self._url, body)
@@ -211,9 +209,9 @@ def _gelf_name(name: str) -> str:
 
 def _axiom_says(answer: Answer, count: int) -> Verdict:
     """`{"ingested":…,"failed":…,"failures":[{"error":…}]}`; it does not say which events have failed."""
-    said = _parsed(answer)
+    said = json_of(answer)
     if not isinstance(said, dict) or not isinstance(said.get("ingested"), int):
-        return _proves_nothing(answer, f"took the {count} events")
+        return unproven(answer, f"the receiver took the {count} events")
     if not said.get("failed"):
         return Delivered()
     failures = said.get("failures") or [{}]
@@ -223,9 +221,9 @@ def _axiom_says(answer: Answer, count: int) -> Verdict:
 
 def _honeycomb_says(answer: Answer, count: int) -> Verdict:
     """A list with a status for each event."""
-    said = _parsed(answer)
+    said = json_of(answer)
     if not isinstance(said, list) or len(said) != count or not all(isinstance(one, dict) for one in said):
-        return _proves_nothing(answer, f"names each of the {count} events")
+        return unproven(answer, f"the receiver names each of the {count} events")
     status = {place: one.get("status") for place, one in enumerate(said)}
     failed = [place for place, one in status.items() if one != 202]
     rejected = {
@@ -243,20 +241,6 @@ def _honeycomb_says(answer: Answer, count: int) -> Verdict:
     if len(rejected) == count == 1:
         return Reject(rejected[0])
     return Partial(retry, rejected, why)
-
-
-def _parsed(answer: Answer) -> Any:
-    try:
-        return orjson.loads(answer.body)
-    except ValueError:
-        return None
-
-
-def _proves_nothing(answer: Answer, what: str) -> Retry:
-    if not answer.complete:
-        return Retry("the answer was cut off", unanswered=True)
-    reason = f"it cannot be seen that the receiver {what}: {answer.status} {readable(answer.body)}".strip()
-    return Retry(f"{reason}; check the option url", MISCONFIGURED_WAIT, misconfigured=True)
 
 
 NEWRELIC_HOSTS = {"us": "log-api.newrelic.com", "eu": "log-api.eu.newrelic.com", "fedramp": "gov-log-api.newrelic.com"}
@@ -299,14 +283,7 @@ GRAYLOG = Preset(
     key_needed=False,
     lines=True,
 )
-GRAYLOG_BULK = Preset(
-    Limits(100, GELF_EVENT, 0, PRESET_AGE, event_bytes=GELF_EVENT),
-    GRAYLOG.address,
-    GRAYLOG.header,
-    _of_graylog,
-    key_needed=False,
-    lines=True,
-)
+GRAYLOG_BULK = replace(GRAYLOG, limits=replace(GRAYLOG.limits, events=100, age=PRESET_AGE))
 
 
 def _type(summary: str, options: type[PresetOptions], preset: Callable[[Any], Preset]) -> SinkType:

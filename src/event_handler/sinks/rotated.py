@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import gzip
 import os
 import shutil
 import threading
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import IO, cast
 
 import structlog
 
-from event_handler.sinks.packing import FAST, Compression, zstd_module
+from event_handler.sinks.packing import FAST, SUFFIXES, Compression, zstd_module
 
-PACKED = {"gzip": ".gz", "zstd": ".zst"}
-ANY_FORM = ("", *PACKED.values())  # of a file that was packed, or not yet, or by another setting
+FORMS = tuple(SUFFIXES.values())  # of a file that was packed, or not yet, or by another setting
 COPY_BLOCK = 1024 * 1024  # bytes
 
 log = structlog.get_logger()
@@ -33,7 +31,7 @@ class RotatedFiles:
     def __init__(self, path: Path, keep: int, compression: Compression = "none") -> None:
         self._path = path
         self._keep = keep
-        self._suffix = PACKED.get(compression, "")
+        self._suffix = SUFFIXES[compression]
         if compression == "zstd":
             zstd_module()
         self._packing: threading.Thread | None = None
@@ -43,12 +41,12 @@ class RotatedFiles:
         self.finish()
         for number in range(self._keep, 0, -1):
             self._drop_doubles(number)
-            for form in ANY_FORM:
-                if (file := self._numbered(number, form)).exists():
+            for form in FORMS:
+                with suppress(FileNotFoundError):
                     if number == self._keep:
-                        file.unlink()
+                        self._numbered(number, form).unlink()
                     else:
-                        file.replace(self._numbered(number + 1, form))
+                        self._numbered(number, form).replace(self._numbered(number + 1, form))
         self._path.replace(self._numbered(1))
         if self._suffix:
             self._packing = threading.Thread(target=self._pack_all, name="packing renamed files", daemon=True)
@@ -64,22 +62,21 @@ class RotatedFiles:
         return self._path.with_name(f"{self._path.name}.{number}{form}")
 
     def _drop_doubles(self, number: int) -> None:
-        if any(self._numbered(number, form).exists() for form in PACKED.values()):
+        if any(self._numbered(number, form).exists() for form in FORMS if form):
             self._numbered(number).unlink(missing_ok=True)
 
     def _pack_all(self) -> None:
         for number in range(1, self._keep + 1):
-            with contextlib.suppress(FileNotFoundError):
-                try:
-                    self._pack(self._numbered(number))
-                except FileNotFoundError:
-                    raise
-                except OSError as error:
-                    file = str(self._numbered(number))
-                    log.warning("a renamed file cannot be packed and stays as it is", file=file, error=str(error))
+            plain = self._numbered(number)
+            try:
+                self._pack(plain)
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                log.warning("a renamed file cannot be packed and stays as it is", file=str(plain), error=str(error))
 
     def _packer(self, target: IO[bytes]) -> AbstractContextManager[IO[bytes]]:
-        if self._suffix == PACKED["gzip"]:
+        if self._suffix == SUFFIXES["gzip"]:
             return cast(IO[bytes], gzip.GzipFile(fileobj=target, mode="wb", compresslevel=FAST, mtime=0))
         opened: IO[bytes] = zstd_module().open(target, "wb")
         return opened

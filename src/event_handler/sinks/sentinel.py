@@ -19,7 +19,7 @@ from event_handler.setting import Setting
 from event_handler.sinks.access_token import AccessTokens
 from event_handler.sinks.answers import judge, readable
 from event_handler.sinks.azure_identity import AzureOptions, azure_source
-from event_handler.sinks.fields import session_field, with_fields
+from event_handler.sinks.fields import with_session
 from event_handler.sinks.http import KEEPALIVE, Answer
 from event_handler.sinks.http_options import Gzip
 from event_handler.sinks.moments import moment
@@ -135,7 +135,6 @@ def row(event: Event) -> dict[str, Any]:
         own = {}
     when = moment(event.time)
     session, success = event.session_id or own.get("sid"), own.get("success")
-    body = with_fields(event.body, session_field(event.session_id)) if event.session_id else event.body
     return {
         "TimeGenerated": when,
         "EventTime": when,
@@ -146,7 +145,7 @@ def row(event: Event) -> dict[str, Any]:
         "Cluster": _text(own.get("cluster_name")),
         "SessionId": _text(session),
         "Success": success if isinstance(success, bool) else None,
-        "Event": orjson.Fragment(body),
+        "Event": orjson.Fragment(with_session(event)),
     }
 
 

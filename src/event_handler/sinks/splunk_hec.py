@@ -18,7 +18,7 @@ from yarl import URL
 from event_handler.event import Event
 from event_handler.ports import Delivered, Denied, Limits, Partial, Reject, Retry, Split, Verdict
 from event_handler.setting import Setting
-from event_handler.sinks.answers import judge, readable
+from event_handler.sinks.answers import json_of, judge, readable
 from event_handler.sinks.fields import session_field
 from event_handler.sinks.http import KEEPALIVE, MISCONFIGURED_WAIT, Answer, HttpClient, retry_seconds
 from event_handler.sinks.http_options import Gzip, HttpOptions
@@ -215,10 +215,7 @@ def judge_hec(answer: Answer, count: int) -> Verdict:
 
 
 def _said(answer: Answer) -> dict[str, Any]:
-    try:
-        found = orjson.loads(answer.body)
-    except ValueError:
-        return {}
+    found = json_of(answer)
     return found if isinstance(found, dict) else {}
 
 

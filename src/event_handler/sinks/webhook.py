@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from hashlib import sha256
 from typing import Annotated, Any, Literal
 from urllib.parse import quote
 
@@ -19,12 +18,13 @@ from event_handler.errors import SinkError
 from event_handler.event import Event
 from event_handler.ports import Delivered, Denied, Limits, Partial, Retry, Verdict
 from event_handler.setting import Setting
-from event_handler.sinks.answers import judge, readable
+from event_handler.sinks.answers import judge, partly, readable
 from event_handler.sinks.fields import with_session
-from event_handler.sinks.http import KEEPALIVE, Answer
-from event_handler.sinks.http_login import HEADER_NAME, Login, LoginOptions, checked_headers
+from event_handler.sinks.http import KEEPALIVE, About, Answer
+from event_handler.sinks.http_login import HEADER_NAME, Headers, LoginClient, LoginOptions, checked_headers
 from event_handler.sinks.http_signature import Signature, SignatureOptions
 from event_handler.sinks.registry import SinkType
+from event_handler.sinks.repeat_key import repeat_key
 
 AGE = 0.2  # seconds an incomplete batch waits for more events
 REQUEST_EVENTS = 500  # of a request; more brings nothing and makes a lost answer dearer
@@ -64,10 +64,7 @@ class WebhookOptions(LoginOptions, SignatureOptions):
         str,
         Setting("text", "JSON around the events: $EVENTS stands for an array of many, $EVENT for one, once in all"),
     ] = ""
-    headers: Annotated[
-        dict[str, str],
-        Setting("table", "headers of every request; never shown, for they may hold a secret", secret=True),
-    ] = Field(default_factory=dict, repr=False)
+    headers: Headers = Field(default_factory=dict, repr=False)
     success_codes: Annotated[
         tuple[int, ...], Setting("list", "statuses that mean that the events were taken", unset="200 to 299")
     ] = ()
@@ -108,19 +105,13 @@ class WebhookSink:
         )
         if options.idempotency_header and not HEADER_NAME.fullmatch(options.idempotency_header):
             raise SinkError(f"{section}.idempotency-header is no name of a header", "As Idempotency-Key.")
-        self._login = Login(options, section)
         self._signature = Signature(options, section)
-        self._client = options.client(
-            section,
-            {
-                "Content-Type": CONTENT_TYPES[options.body],
-                **(headers or {}),
-                **checked_headers(options.headers, section),
-                **self._login.headers(),
-            },
-            keepalive=keepalive,
-            status_only=True,
-        )
+        named = {
+            "Content-Type": CONTENT_TYPES[options.body],
+            **(headers or {}),
+            **checked_headers(options.headers, section),
+        }
+        self._client = LoginClient(options, section, named, keepalive=keepalive, status_only=True)
 
     async def deliver(self, events: Sequence[Event]) -> Verdict:
         address = self._session_url if events[0].session_id else self._url
@@ -131,29 +122,15 @@ class WebhookSink:
         for url, places in list(groups.items())[:MOST_URLS]:
             verdict = await self._send(url, [events[place] for place in places])
             if not isinstance(verdict, Delivered):
-                return self._rest(verdict, len(groups) == 1, frozenset(range(len(events))) - done)
+                # Content or size that is refused comes again with the rest, and in smaller batches at last.
+                return verdict if len(groups) == 1 else partly(frozenset(range(len(events))) - done, verdict)
             done.update(places)
         left = frozenset(range(len(events))) - done
         return Partial(left, {}, f"the events of a batch have more than {MOST_URLS} URLs") if left else Delivered()
 
-    def _rest(self, verdict: Verdict, alone: bool, left: frozenset[int]) -> Verdict:
-        """What a failure at one URL means for a batch with several: those before it are delivered."""
-        if alone or isinstance(verdict, Delivered | Partial):
-            return verdict
-        if isinstance(verdict, Retry):
-            return Partial(left, {}, verdict.reason, verdict.after, verdict.misconfigured)
-        return Partial(left, {}, verdict.reason)  # content or size: these come again, and in smaller batches at last
-
     async def _send(self, url: URL, events: Sequence[Event]) -> Verdict:
-        content = self._content(events)
-        key = self._key_of(events)
-
-        def about(body: bytes) -> Mapping[str, str]:
-            return {**key, **self._signature.headers(body)}
-
-        answer = await self._login.signed_in(
-            self._client, lambda: self._client.post(url, content, self._options.method, about)
-        )
+        about = self._about(events) if self._options.idempotency_header or self._signature.signs else None
+        answer = await self._client.post(url, self._content(events), self._options.method, about)
         return answer if isinstance(answer, Retry) else self._judge(answer)
 
     def _judge(self, answer: Answer) -> Verdict:
@@ -167,11 +144,11 @@ class WebhookSink:
             return Denied(f"{reason}, which is not one of {self._section}.success-codes")
         return verdict
 
-    def _key_of(self, events: Sequence[Event]) -> dict[str, str]:
-        if not self._options.idempotency_header:
-            return {}
-        named = b"\n".join(b"%b/%b/%d" % (e.session_id.encode(), e.id.encode(), e.index) for e in events)
-        return {self._options.idempotency_header: sha256(named).hexdigest()}
+    def _about(self, events: Sequence[Event]) -> About:
+        """What gives a request its key and its signature."""
+        header = self._options.idempotency_header
+        key = {header: repeat_key(events)} if header else {}
+        return lambda body: {**key, **self._signature.headers(body)}
 
     def _content(self, events: Sequence[Event]) -> bytes:
         bodies = [with_session(event) for event in events]
@@ -185,11 +162,9 @@ class WebhookSink:
 
     async def reopen(self) -> None:
         self._client.reload()
-        self._login.reload()
 
     async def close(self) -> None:
         await self._client.close()
-        await self._login.close()
 
 
 class Address:

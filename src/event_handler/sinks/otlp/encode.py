@@ -13,7 +13,7 @@ from typing import Any, Final
 import orjson
 
 from event_handler.event import Event
-from event_handler.sinks.fields import SESSION_FIELD, session_field, with_fields
+from event_handler.sinks.fields import SESSION_FIELD, with_session
 
 INFO, WARN, ERROR = 9, 13, 17  # SeverityNumber
 SEVERITIES: Final = {"I": (INFO, "INFO"), "W": (WARN, "WARN"), "E": (ERROR, "ERROR")}  # by the last letter of a code
@@ -83,17 +83,12 @@ def any_value(value: Any) -> bytes:
     if isinstance(value, int) and -(2**63) <= value < 2**63:
         return b"\x18" + varint(value & 0xFFFFFFFFFFFFFFFF)
     if isinstance(value, int | float):
-        return b"\x21" + _double(float(value))
+        return b"\x21" + pack("<d", float(value))
     if isinstance(value, list):
         return field(5, b"".join(field(1, any_value(one)) for one in value))
     if isinstance(value, dict):
         return field(6, key_values(1, value))
     return b""
-
-
-def _double(value: float) -> bytes:
-
-    return pack("<d", value)
 
 
 def key_values(number: int, content: Mapping[str, Any]) -> bytes:
@@ -128,8 +123,7 @@ class Encoder:
             session = {SESSION_FIELD: event.session_id} if event.session_id else {}
             body = field(6, key_values(1, {**session, **content}))
         else:
-            json = with_fields(event.body, session_field(event.session_id)) if event.session_id else event.body
-            body = field(1, json)
+            body = field(1, with_session(event))
         return b"".join(
             (
                 b"\x09" + _nanoseconds(event.time),  # time_unix_nano = 1

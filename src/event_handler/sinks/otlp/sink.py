@@ -15,7 +15,7 @@ from event_handler.ports import Delivered, Limits, Retry, Verdict
 from event_handler.setting import Setting
 from event_handler.sinks.answers import judge
 from event_handler.sinks.http import KEEPALIVE
-from event_handler.sinks.http_login import Login, LoginOptions, checked_headers
+from event_handler.sinks.http_login import Headers, LoginClient, LoginOptions, checked_headers
 from event_handler.sinks.http_tls import Tls
 from event_handler.sinks.otlp.encode import Encoder
 from event_handler.sinks.otlp.grpc import GrpcExport, judge_export
@@ -42,10 +42,7 @@ class OtlpOptions(LoginOptions):
     resource: Annotated[dict[str, str], Setting("table", "more attributes of the resource")] = Field(
         default_factory=dict
     )
-    headers: Annotated[
-        dict[str, str],
-        Setting("table", "headers of every request; never shown, for they may hold a secret", secret=True),
-    ] = Field(default_factory=dict, repr=False)
+    headers: Headers = Field(default_factory=dict, repr=False)
 
 
 class OtlpSink:
@@ -59,10 +56,9 @@ class OtlpSink:
             {"service.name": options.service, **options.resource}, f"teleport-event-handler/{__version__}",
             structured=options.body == "map",
         )  # fmt: skip
-        self._login = Login(options, section)
         self._headers = checked_headers(options.headers, section)
-        headers = {"Content-Type": "application/x-protobuf", **self._headers, **self._login.headers()}
-        self._client = options.client(section, headers, keepalive=keepalive)
+        headers = {"Content-Type": "application/x-protobuf", **self._headers}
+        self._client = LoginClient(options, section, headers, keepalive=keepalive)
         self._url = base if base.raw_path.strip("/") else base.with_path(LOGS_PATH)
         self._grpc: GrpcExport | None = None
         self._tls: Tls | None = None
@@ -75,10 +71,11 @@ class OtlpSink:
     async def deliver(self, events: Sequence[Event]) -> Verdict:
         request = self._encoder.request(events, time())
         if self._grpc is not None:
-            self._login.changed()
-            named = {name.lower(): value for name, value in {**self._headers, **self._login.headers()}.items()}
+            login = self._client.login
+            login.changed()
+            named = {name.lower(): value for name, value in {**self._headers, **login.headers()}.items()}
             return await self._grpc.send(request, named)
-        answer = await self._login.signed_in(self._client, lambda: self._client.post(self._url, request))
+        answer = await self._client.post(self._url, request)
         if isinstance(answer, Retry):
             return answer
         said = judge(answer)
@@ -90,13 +87,11 @@ class OtlpSink:
 
     async def reopen(self) -> None:
         self._client.reload()
-        self._login.reload()
         if self._tls is not None:
             self._tls.reload()
 
     async def close(self) -> None:
         await self._client.close()
-        await self._login.close()
         if self._grpc is not None:
             self._grpc.close()
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from event_handler.ports import Delivered, Denied, Retry, Split, Verdict
 from event_handler.sinks.answers import judge, readable
-from event_handler.sinks.aws_json import error_of
+from event_handler.sinks.aws_client import error_of
 from event_handler.sinks.http import MISCONFIGURED_WAIT, Answer
 
 S3_BUSY = frozenset(

@@ -16,12 +16,11 @@ from event_handler.event import MARK, Event, fingerprint
 from event_handler.sinks.columns import row_of
 from event_handler.sinks.fields import with_session
 from event_handler.sinks.moments import moment
-from event_handler.sinks.packing import packer
+from event_handler.sinks.packing import SUFFIXES, packer
 from event_handler.sinks.s3.options import S3Options
 
 DIGEST_BYTES = MARK  # of an event
 SECONDS_OF_HOUR = 3600  # seconds
-PACKED_SUFFIXES = {"none": "", "gzip": ".gz", "zstd": ".zst"}
 OBJECT_TYPES = {"none": "application/x-ndjson", "gzip": "application/gzip", "zstd": "application/zstd"}
 PARQUET_TYPE = "application/vnd.apache.parquet"
 PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
@@ -98,7 +97,7 @@ class ObjectFormat:
             self.body = lambda events: _parquet(arrow, parquet, options.compression, events)
         else:
             pack, _ = packer(options.compression)
-            self.suffix = f".ndjson{PACKED_SUFFIXES[options.compression]}"
+            self.suffix = f".ndjson{SUFFIXES[options.compression]}"
             self.content_type = OBJECT_TYPES[options.compression]
             self.body = lambda events: pack(b"".join(b"%b\n" % with_session(event) for event in events))
 

@@ -11,7 +11,7 @@ from event_handler.sinks.aws_options import AwsOptions
 from event_handler.sinks.packing import Compression
 
 OBJECT_EVENTS = 10_000  # of a batch
-OBJECT_BYTES = 16  # MiB of the events of a batch; with what they cost beside, some 50 MiB of memory each
+OBJECT_BYTES = 16 * 1024 * 1024  # of the events of a batch; with what they cost beside, some 50 MiB of memory each
 OBJECT_AGE = 60.0  # seconds; one object a minute while little happens: requests cost money
 
 
@@ -34,7 +34,7 @@ class S3Options(AwsOptions):
     )
     object_bytes: Annotated[
         int, Setting("number", "bytes of the events of an object at most, before packing"), Field(ge=1024)
-    ] = OBJECT_BYTES * 1024 * 1024
+    ] = OBJECT_BYTES
     object_age: Annotated[
         float, Setting("duration", "longest time that an event waits for others to share its object"), Field(ge=0.1)
     ] = OBJECT_AGE

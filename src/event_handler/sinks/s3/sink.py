@@ -1,4 +1,4 @@
-"""Puts objects into a bucket: those of a batch one after the other, and no event into two."""
+"""Puts objects into a bucket: those of a batch side by side, and no event into two."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from yarl import URL
 
 from event_handler.errors import SinkError, StateError
 from event_handler.event import Event
-from event_handler.ports import Delivered, Limits, Notes, Partial, Retry, Verdict
-from event_handler.sinks.aws_credentials import AwsAccess
-from event_handler.sinks.aws_json import error_of
+from event_handler.ports import Delivered, Limits, Notes, Retry, Verdict
+from event_handler.sinks.answers import partly
+from event_handler.sinks.aws_client import AwsClient, error_of
 from event_handler.sinks.http import KEEPALIVE, PACK_ASIDE, Answer
 from event_handler.sinks.s3.answers import ENDED_KEY, KEY_CODES, judge_put
 from event_handler.sinks.s3.intents import Intent, Intents
@@ -52,12 +52,18 @@ class S3Sink:
         self._prefix = checked_prefix(options.prefix, f"{section}.prefix")
         self._period = period_of(self._prefix)
         self._format = ObjectFormat(options, section)
-        self._access = AwsAccess(options, section, "s3")
-        self._bucket = bucket_url(self._access.url(options.url), options)
-        self._headers = about_objects(options, section, self._format.content_type)
-        self._client = options.client(
-            section, {"Content-Type": self._format.content_type}, keepalive=keepalive, status_only=True
+        self._client = AwsClient(
+            options,
+            section,
+            "s3",
+            self._format.content_type,
+            ended=ENDED_KEY,
+            refused=KEY_CODES - ENDED_KEY,
+            keepalive=keepalive,
+            status_only=True,
         )
+        self._bucket = bucket_url(self._client.url, options)
+        self._headers = about_objects(options, section, self._format.content_type)
         self._intents = Intents()
         self._settled_after = settled_after
         self._clock = clock
@@ -114,9 +120,7 @@ class S3Sink:
         if len(intents) == 1 or (len(failed) == len(intents) and isinstance(worst, Retry)):
             return worst
         left = frozenset(place for _, group in failed for place in group)
-        if isinstance(worst, Retry):
-            return Partial(left, {}, worst.reason, worst.after, worst.misconfigured)
-        return Partial(left, {}, getattr(worst, "reason", ""))  # too large: it comes again, alone at last
+        return partly(left, worst)  # what is too large comes again, alone at last
 
     async def _put(self, intent: Intent, events: Sequence[Event]) -> Verdict:
         try:
@@ -171,30 +175,13 @@ class S3Sink:
         return None
 
     async def _ask(self, method: str, name: str, body: bytes, headers: Mapping[str, str]) -> Answer | Retry:
-        """Credentials that have ended, or were taken away, are taken anew once."""
-        answer, number = await self._ask_once(method, name, body, headers)
-        if isinstance(answer, Answer) and error_of(answer)[0] in KEY_CODES:
-            self._access.renew(number)
-            if error_of(answer)[0] in ENDED_KEY:
-                answer, _ = await self._ask_once(method, name, body, headers)
-        return answer
-
-    async def _ask_once(
-        self, method: str, name: str, body: bytes, headers: Mapping[str, str]
-    ) -> tuple[Answer | Retry, int]:
-        url = self._bucket.joinpath(*name.split("/"))
-        signed = await self._access.sign(method, url, body, headers)
-        number = self._access.number
-        if isinstance(signed, Retry):
-            return signed, number
-        return await self._client.request(method, url, body, signed), number
+        return await self._client.ask(method, self._bucket.joinpath(*name.split("/")), body, headers)
 
     async def reopen(self) -> None:
         self._client.reload()
 
     async def close(self) -> None:
         await self._client.close()
-        await self._access.close()
 
 
 def bucket_url(service: URL, options: S3Options) -> URL:

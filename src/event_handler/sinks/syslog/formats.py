@@ -14,7 +14,7 @@ from typing import Any, Final, Literal
 import orjson
 
 from event_handler.event import Event
-from event_handler.sinks.fields import SESSION_FIELD, session_field, with_fields
+from event_handler.sinks.fields import SESSION_FIELD, with_session
 
 Format = Literal["json", "cef", "leef"]
 INFO, WARNING, ERROR = 6, 4, 3  # severities of RFC 5424
@@ -38,7 +38,7 @@ def parsed(event: Event) -> dict[str, Any]:
 
 
 def as_json(event: Event, _: Mapping[str, Any]) -> bytes:
-    return with_fields(event.body, session_field(event.session_id)) if event.session_id else event.body
+    return with_session(event)
 
 
 def as_cef(event: Event, content: Mapping[str, Any]) -> bytes:
