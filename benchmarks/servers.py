@@ -10,9 +10,7 @@ import argparse
 import asyncio
 import contextlib
 import shutil
-import socket
-import subprocess
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 
@@ -20,44 +18,17 @@ import msgpack
 import nats
 from tests.contract import postgresql_server
 from tests.contract.kafka_mock import mock_cluster
+from tests.contract.ports import free_ports
+from tests.contract.server_process import listens, serving
 
 from benchmarks import stage
-
-START = 20.0  # seconds that a server may take to start
-
-
-def _free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port: int = free.getsockname()[1]
-    return port
-
-
-@contextlib.contextmanager
-def _running(command: list[str], log: Path) -> Iterator[None]:
-    with log.open("wb") as output, subprocess.Popen(command, stdout=output, stderr=output) as process:
-        try:
-            yield
-        finally:
-            process.kill()
-
-
-async def _reachable(port: int) -> None:
-    async with asyncio.timeout(START):
-        while True:
-            with contextlib.suppress(OSError):
-                _, writer = await asyncio.open_connection("127.0.0.1", port)
-                writer.close()
-                return
-            await asyncio.sleep(0.05)
 
 
 @asynccontextmanager
 async def _nats(directory: Path, delay_ms: int) -> AsyncIterator[str]:
-    port = _free_port()
+    (port,) = free_ports(1)
     command = ["nats-server", "-a", "127.0.0.1", "-p", str(port), "-js", "-sd", str(directory)]
-    with _running(command, directory / "nats.log"):
-        await _reachable(port)
+    with serving(command, directory / "nats.log", lambda: listens(port)):
         connection = await nats.connect(f"nats://127.0.0.1:{port}")
         await connection.jetstream().add_stream(name="teleport", subjects=["teleport.>"])
         await connection.close()
@@ -67,10 +38,9 @@ async def _nats(directory: Path, delay_ms: int) -> AsyncIterator[str]:
 
 @asynccontextmanager
 async def _redis(directory: Path, delay_ms: int) -> AsyncIterator[str]:
-    port = _free_port()
+    (port,) = free_ports(1)
     command = ["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--dir", str(directory), "--save", ""]
-    with _running([*command, "--appendonly", "yes"], directory / "redis.log"):
-        await _reachable(port)
+    with serving([*command, "--appendonly", "yes"], directory / "redis.log", lambda: listens(port)):
         async with _late(port, delay_ms) as late:
             yield f'url = "redis://127.0.0.1:{late}"\n'
 
@@ -123,20 +93,19 @@ async def _late(port: int, delay_ms: int) -> AsyncIterator[int]:
 
 
 Start = Callable[[Path, int], AbstractAsyncContextManager[str]]
-SERVERS: dict[str, tuple[str, Start]] = {  # the program that must be there, and how it is started
-    "forward": ("", _forward),
-    "syslog": ("", _syslog),
-    "kafka": ("", _kafka),
-    "nats": ("nats-server", _nats),
-    "postgresql": ("", _postgresql),
-    "redis-streams": ("redis-server", _redis),
+SERVERS: dict[str, tuple[Callable[[], object], Start]] = {  # whether it can be started here, and how
+    "forward": (lambda: True, _forward),
+    "syslog": (lambda: True, _syslog),
+    "kafka": (lambda: True, _kafka),
+    "nats": (lambda: shutil.which("nats-server"), _nats),
+    "postgresql": (lambda: not postgresql_server.no_postgresql(), _postgresql),
+    "redis-streams": (lambda: shutil.which("redis-server"), _redis),
 }
 
 
 def there() -> list[str]:
     """The sinks whose server can be started on this machine."""
-    found = [name for name, (program, _) in SERVERS.items() if not program or shutil.which(program)]
-    return [name for name in found if name != "postgresql" or not postgresql_server.no_postgresql()]
+    return [name for name, (can_start, _) in SERVERS.items() if can_start()]
 
 
 @asynccontextmanager

@@ -139,6 +139,11 @@ class Report:
     readings: tuple[Reading, ...]
     sinks: tuple[SinkReport, ...]
 
+    @property
+    def lag(self) -> float | None:
+        """That of the slowest sink, of those that know theirs."""
+        return max((sink.lag for sink in self.sinks if sink.lag is not None), default=None)
+
 
 def lag(now: float, position: Position | None, oldest: float | None) -> float | None:
     """Seconds: 0 while nothing is missing, None while it is not known how far the reading is."""

@@ -5,15 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import subprocess
-import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from html import unescape
 from pathlib import Path
-from time import monotonic, sleep
 from typing import Any
 from urllib.parse import quote
 
@@ -23,10 +20,10 @@ from yarl import URL
 from event_handler.sinks.aws_signing import AwsCredentials, signed
 from tests.contract.ports import free_ports
 from tests.contract.s3_bucket import unpacked
+from tests.contract.server_process import serving
 from tests.support.receiver_cache import absent, place
 
 PROGRAM = "bin/minio"
-START = 60.0  # seconds that it may take to start
 ROOT = AwsCredentials("minio-of-tests", "a-secret-of-minio")
 REGION = "us-east-1"
 BUCKET = "audit"
@@ -53,6 +50,11 @@ class Minio:
             content: bytes = answer.read()
         return content
 
+    def has_made_a_bucket(self) -> bool:
+        """Raises OSError while it does not answer."""
+        self.ask("PUT", f"/{BUCKET}")
+        return True
+
     def names(self) -> list[str]:
         """The names of all objects."""
         found: list[str] = []
@@ -77,18 +79,6 @@ def running(directory: Path) -> Iterator[Minio]:
     (port,) = free_ports(1)
     command = [str(place(PROGRAM)), "server", str(directory / "data"), "--address", f"127.0.0.1:{port}", "--quiet"]
     environment = os.environ | {"MINIO_ROOT_USER": ROOT.access_key, "MINIO_ROOT_PASSWORD": ROOT.secret_key}
-    log = directory / "minio.log"
-    with log.open("wb") as output, subprocess.Popen(command, stdout=output, stderr=output, env=environment) as process:
-        minio = Minio(f"http://127.0.0.1:{port}")
-        try:
-            until = monotonic() + START
-            while True:
-                with contextlib.suppress(OSError):
-                    minio.ask("PUT", f"/{BUCKET}")
-                    break
-                assert process.poll() is None, log.read_text()
-                assert monotonic() < until, log.read_text()
-                sleep(0.1)
-            yield minio
-        finally:
-            process.kill()
+    minio = Minio(f"http://127.0.0.1:{port}")
+    with serving(command, directory / "minio.log", minio.has_made_a_bucket, environment=environment):
+        yield minio

@@ -11,8 +11,6 @@ import contextlib
 import json
 import os
 import re
-import socket
-import subprocess
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -20,12 +18,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from time import monotonic, sleep
 from typing import Any
 
 from yarl import URL
 
 from event_handler.sinks.aws_signing import AwsCredentials, signed
+from tests.contract.ports import free_ports
+from tests.contract.server_process import listens, serving
 from tests.support.receiver_cache import place
 
 PLACE = place("moto", "EVENT_HANDLER_MOTO")
@@ -96,30 +95,14 @@ class Moto:
 @contextlib.contextmanager
 def running(scratch: Path) -> Iterator[Moto]:
     """A server that checks signatures, with a user who may do everything."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    (port,) = free_ports(1)
     environment = {
         name: value for name, value in os.environ.items() if not name.startswith("AWS_") and name != "PYTHONPATH"
     }
     environment["INITIAL_NO_AUTH_ACTION_COUNT"] = str(UNCHECKED)
     command = [str(SERVER), "-H", "127.0.0.1", "-p", str(port)]
-    log = scratch / "moto.log"
-    with log.open("wb") as output, subprocess.Popen(command, stdout=output, stderr=output, env=environment) as process:
-        try:
-            _wait(port, process, log)
-            yield _with_user(Moto(f"http://127.0.0.1:{port}"))
-        finally:
-            process.terminate()
-
-
-def _wait(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
-    until = monotonic() + START
-    while process.poll() is None and monotonic() < until:
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
-            return
-        sleep(0.1)
-    raise RuntimeError(f"moto did not start: {log.read_text(errors='replace')[-2000:]}")
+    with serving(command, scratch / "moto.log", lambda: listens(port), START, environment):
+        yield _with_user(Moto(f"http://127.0.0.1:{port}"))
 
 
 def _with_user(moto: Moto) -> Moto:

@@ -9,16 +9,15 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import socket
-import subprocess
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from time import monotonic, sleep
 from typing import Any
 
+from tests.contract.ports import free_ports
+from tests.contract.server_process import serving
 from tests.support.receiver_cache import place
 
 VARIABLE = "EVENT_HANDLER_OPENSEARCH"
@@ -46,6 +45,10 @@ class Node:
             said = json.loads(error.read())
         return said if isinstance(said, dict) else {}
 
+    def healthy(self) -> bool:
+        """Raises OSError while it does not answer."""
+        return bool(self.ask("GET", "/_cluster/health?wait_for_status=yellow").get("status"))
+
     def count(self, target: str, query: dict[str, Any] | None = None) -> int:
         self.ask("POST", f"/{target}/_refresh")
         return int(self.ask("POST", f"/{target}/_count", {"query": query or {"match_all": {}}}).get("count", -1))
@@ -57,34 +60,9 @@ def running(place: str, scratch: Path) -> Iterator[Node]:
     if place.startswith("http"):
         yield Node(place.rstrip("/"))
         return
-    transport, http = _free_ports(2)
+    transport, http = free_ports(2)
     jars = Path(place) / "lib" if (Path(place) / "lib").is_dir() else Path(place)
     command = ["java", "-Xmx1g", "-cp", f"{jars}/*", str(SOURCE), str(scratch / "node"), str(transport), str(http)]
-    with (
-        (scratch / "node.log").open("wb") as log,
-        subprocess.Popen(command, stdout=log, stderr=log, env=dict(os.environ)) as process,
-    ):
-        node = Node(f"http://127.0.0.1:{http}")
-        try:
-            _wait(node, process, scratch / "node.log")
-            yield node
-        finally:
-            process.kill()
-
-
-def _wait(node: Node, process: subprocess.Popen[bytes], log: Path) -> None:
-    until = monotonic() + START
-    while process.poll() is None and monotonic() < until:
-        with contextlib.suppress(OSError):
-            if node.ask("GET", "/_cluster/health?wait_for_status=yellow").get("status"):
-                return
-        sleep(0.2)
-    raise RuntimeError(f"the node did not start: {log.read_text(errors='replace')[-2000:]}")
-
-
-def _free_ports(count: int) -> list[int]:
-    with contextlib.ExitStack() as opened:
-        sockets = [opened.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
+    node = Node(f"http://127.0.0.1:{http}")
+    with serving(command, scratch / "node.log", node.healthy, START):
+        yield node

@@ -178,17 +178,19 @@ async def stay_silent(exchange: Exchange) -> None:
 def reset(writer: asyncio.StreamWriter) -> None:
     """Close with a TCP reset, as a crashed peer or a firewall does."""
     connected = writer.get_extra_info("socket")
-    if connected is not None:
-        connected.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    with contextlib.suppress(OSError):  # it is closed already
+        if connected is not None:
+            connected.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     writer.transport.abort()
 
 
 @dataclass(slots=True)
 class Receiver:
-    """Answers by `script`, one step a request, and with `success` when the script is at its end."""
+    """Answers by `script`, one step a request; at its end by the step `otherwise`, or with `success` without one."""
 
     success: Success
     script: deque[Step] = field(default_factory=deque)
+    otherwise: Step | None = None
     requests: list[Request] = field(default_factory=list)
     connections: int = 0
     open: int = 0
@@ -242,7 +244,7 @@ class Receiver:
             headers = {
                 name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines[1:] if line)
             }
-            step = self.script.popleft() if self.script else self._succeed
+            step = self.script.popleft() if self.script else self.otherwise or self._succeed
             method, target, _ = lines[0].split(" ")
             await step(Exchange(reader, writer, target, headers, self.requests, method=method))
 

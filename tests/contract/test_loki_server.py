@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
-import subprocess
 import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from time import monotonic, sleep, time
+from time import time
 from typing import Any
 
 import orjson
@@ -22,11 +21,11 @@ from event_handler.ports import Delivered, Reject
 from event_handler.sinks.loki import LokiOptions, LokiSink
 from tests.contract.deliveries import verdict
 from tests.contract.ports import free_ports
+from tests.contract.server_process import serving
 from tests.event_samples import samples
 from tests.support.receiver_cache import absent, place
 
 PROGRAM = "bin/loki"
-START = 60.0  # seconds that it may take to start
 DASHBOARD = Path(__file__).parents[2] / "deploy" / "grafana" / "teleport-events.json"
 CONFIGURATION = """
 auth_enabled: false
@@ -79,29 +78,18 @@ def loki(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Loki]:
     configuration = directory / "loki.yaml"
     configuration.write_text(CONFIGURATION.format(http=http, grpc=grpc, directory=directory))
     command = [str(place(PROGRAM)), f"-config.file={configuration}"]
-    with (directory / "log").open("wb") as log, subprocess.Popen(command, stdout=log, stderr=log) as process:
-        try:
-            until = monotonic() + START
-            while not _takes_lines(http):
-                assert process.poll() is None, (directory / "log").read_text()
-                assert monotonic() < until, (directory / "log").read_text()
-                sleep(0.1)
-            yield Loki(f"http://127.0.0.1:{http}")
-        finally:
-            process.kill()
+    with serving(command, directory / "log", lambda: _takes_lines(http)):
+        yield Loki(f"http://127.0.0.1:{http}")
 
 
 def _takes_lines(port: int) -> bool:
-    """Whether it takes a line: /ready waits for 15 seconds more."""
+    """Whether it takes a line: /ready waits for 15 seconds more. Raises OSError while it does not."""
     body = orjson.dumps({"streams": [{"stream": {"job": "start"}, "values": [[str(int(time() * 1e9)), "x"]]}]})
     request = urllib.request.Request(
         f"http://127.0.0.1:{port}/loki/api/v1/push", body, {"Content-Type": "application/json"}
     )
-    try:
-        with urllib.request.urlopen(request, timeout=5) as answer:  # noqa: S310 - on loopback
-            return bool(answer.status == 204)
-    except OSError:
-        return False
+    with urllib.request.urlopen(request, timeout=5) as answer:  # noqa: S310 - on loopback
+        return bool(answer.status == 204)
 
 
 async def deliver(loki: Loki, batch: list[Event], **options: Any) -> Any:

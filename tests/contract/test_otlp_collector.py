@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +14,10 @@ import pytest
 from event_handler.event import Event
 from event_handler.ports import Delivered, Retry
 from event_handler.sinks.otlp import OtlpOptions, OtlpSink
-from tests.contract.deliveries import BOUND, eventually, verdict
+from tests.contract.deliveries import eventually, verdict
 from tests.contract.pki import Pki, make_pki
 from tests.contract.ports import free_ports
+from tests.contract.server_process import listens, serving
 from tests.event_samples import samples
 from tests.support.receiver_cache import absent, place
 
@@ -38,8 +38,8 @@ service:
 """
 
 
-@asynccontextmanager
-async def collector(directory: Path, pki: Pki) -> AsyncIterator[tuple[int, int]]:
+@contextmanager
+def collector(directory: Path, pki: Pki) -> Iterator[tuple[int, int]]:
     """Its ports for HTTP and gRPC; it asks for client certificates."""
     key, cert = pki.issue("localhost")
     (directory / "server.key").write_bytes(key)
@@ -54,30 +54,9 @@ async def collector(directory: Path, pki: Pki) -> AsyncIterator[tuple[int, int]]
     http, grpc = free_ports(2)
     configuration = directory / "collector.yaml"
     configuration.write_text(CONFIGURATION.format(http=http, grpc=grpc, tls=tls, directory=directory))
-    with (directory / "log").open("wb") as log:
-        process = await asyncio.create_subprocess_exec(
-            str(place(PROGRAM)), "--config", str(configuration), stdout=log, stderr=log
-        )
-    try:
-        for port in (http, grpc):
-            await listening(process, port)
+    command = [str(place(PROGRAM)), "--config", str(configuration)]
+    with serving(command, directory / "log", lambda: listens(http) and listens(grpc)):
         yield http, grpc
-    finally:
-        with suppress(ProcessLookupError):
-            process.kill()
-        await process.wait()
-
-
-async def listening(process: asyncio.subprocess.Process, port: int) -> None:
-    async with asyncio.timeout(BOUND):
-        while process.returncode is None:
-            with suppress(OSError):
-                _, writer = await asyncio.open_connection("127.0.0.1", port)
-                writer.close()
-                await writer.wait_closed()
-                return
-            await asyncio.sleep(0.05)
-    raise RuntimeError(f"the collector ended with {process.returncode}")
 
 
 def records(directory: Path) -> list[dict[str, Any]]:
@@ -103,7 +82,7 @@ def sink(pki: Pki, protocol: str, port: int, **options: Any) -> OtlpSink:
 async def test_an_event_of_every_type_arrives_by_both_protocols(tmp_path: Path, body: str) -> None:
     pki = make_pki(tmp_path, "otelcol")
     batch = [Event(one["event"], one["uid"], 1_790_000_000.123456, 0, orjson.dumps(one)) for one in samples()]
-    async with collector(tmp_path, pki) as ports:
+    with collector(tmp_path, pki) as ports:
         for protocol, port in zip(("http", "grpc"), ports, strict=True):
             there = sink(pki, protocol, port, body=body)
             assert await verdict(there, batch) == Delivered()
@@ -123,7 +102,7 @@ async def test_an_event_of_every_type_arrives_by_both_protocols(tmp_path: Path, 
 
 async def test_http_to_the_port_of_grpc_says_so(tmp_path: Path) -> None:
     pki = make_pki(tmp_path, "otelcol")
-    async with collector(tmp_path, pki) as (_, grpc):
+    with collector(tmp_path, pki) as (_, grpc):
         there = sink(pki, "http", grpc)
         said = await verdict(there)
         await there.close()

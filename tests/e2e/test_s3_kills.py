@@ -32,15 +32,6 @@ KILLS = [FEW, pytest.param(MANY, marks=pytest.mark.soak)]
 async def faulty(bucket: Bucket) -> AsyncIterator[str]:
     """The bucket's address. Of its answers to objects a tenth is an error, and a tenth is lost behind the object."""
 
-    class Script:
-        """Every request's step, as `Receiver` asks for them."""
-
-        def __bool__(self) -> bool:
-            return True
-
-        def popleft(self) -> object:
-            return step
-
     async def step(exchange: Exchange) -> None:
         if exchange.method == "PUT" and bucket.puts % 10 == 4:
             await bucket.busy(exchange)
@@ -51,7 +42,7 @@ async def faulty(bucket: Bucket) -> AsyncIterator[str]:
             await answer(said.status, said.body)(exchange)
 
     async with receiving(bucket, None) as receiver:
-        receiver.script = Script()  # type: ignore[assignment]
+        receiver.otherwise = step
         yield receiver.url
 
 

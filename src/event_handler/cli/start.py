@@ -387,7 +387,6 @@ async def _report(workers: list[KeptWorker], reporter: Reporter) -> None:
             worker.end_minute()
         report = await reporter.report()
         left = seconds_left(earlier, report)
-        lags = [sink.lag for sink in report.sinks if sink.lag is not None]
         minutes = (monotonic() - at) / 60
         now_events = sum(worker.audit.delivered for worker in workers)
         now_sessions = sum(worker.recordings.delivered for worker in workers)
@@ -397,7 +396,7 @@ async def _report(workers: list[KeptWorker], reporter: Reporter) -> None:
             events_per_minute=round((now_events - events) / minutes),
             sessions_per_minute=round((now_sessions - sessions) / minutes),
             date=min(dates, default=""),
-            lag_s=round(max(lags)) if lags else None,
+            lag_s=None if report.lag is None else round(report.lag),
             backlog_left_s=None if left is None else round(left),
         )
         events, sessions, at, earlier = now_events, now_sessions, monotonic(), report

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Sequence
+from pathlib import Path
 from time import monotonic, time
 
 from event_handler.report import Reading, Report
@@ -58,13 +59,14 @@ class Reporter:
             start=self._start,
             credentials_expire=self._keeper.current.not_after.timestamp(),
             renewals=self._keeper.renewals,
-            free_bytes=_free_bytes(self._storage),
+            free_bytes=free_bytes(self._storage),
             readings=tuple(readings),
             sinks=tuple(sinks),
         )
 
 
-def _free_bytes(directory: str) -> int | None:
+def free_bytes(directory: str | Path) -> int | None:
+    """Of the disk of that directory, as far as we may fill it; None where that is not known."""
     try:
         disk = os.statvfs(directory)
     except OSError:

@@ -36,11 +36,10 @@ async def show_progress(report: Callable[[], Awaitable[Report]]) -> None:
 
 def progress_text(earlier: Report, report: Report, delivered: int) -> str:
     """Rate, lag and what is left, "" while nothing is far behind. `delivered` since the `earlier` report."""
-    lags = [sink.lag for sink in report.sinks if sink.lag is not None]
-    if not lags or max(lags) <= WORTH_TELLING:
+    if report.lag is None or report.lag <= WORTH_TELLING:
         return ""
     seconds = report.now - earlier.now
     rate = f"{delivered / seconds:,.0f} events/s, " if seconds > 0 else ""
     left = seconds_left(earlier, report)
     estimate = f", about {span(left)} left" if left else ""
-    return f"{rate}{span(max(lags))} behind{estimate}"
+    return f"{rate}{span(report.lag)} behind{estimate}"

@@ -21,6 +21,7 @@ from event_handler.telemetry.metrics import (
     registry,
     table,
 )
+from tests.support.reports import sink_of
 
 POSITION = Position("bulk", 900.0, False, 3)
 READING = Reading(("siem",), True, 100.0, 2, "auth:3025", "18.1", POSITION)
@@ -35,24 +36,16 @@ def sink(name: str = "siem", **more: object) -> SinkReport:
     audit.batches.observe(6)
     recordings = Counters(read=5, delivered=5, newest=50.0)
     known: dict[str, object] = {
-        "name": name,
-        "type": "webhook",
         "audit": audit,
         "recordings": recordings,
         "load": (Load(2, 8, 1000, 8000, 93.0), Load(0, 2, 0, 2000, None)),
-        "alone": False,
-        "lag": 7.0,
         "oldest": 93.0,
-        "failing": "",
-        "failing_since": None,
-        "next_step": "",
         "dead_letters": 1,
         "dead_letter_bytes": 321,
         "recordings_waiting": 4,
-        "state_bytes": 4096,
         "certificate_expires": 2000.0,
     }
-    return SinkReport(**{**known, **more})  # type: ignore[arg-type]
+    return sink_of(name, **{**known, **more})
 
 
 def report(*sinks: SinkReport) -> Report:

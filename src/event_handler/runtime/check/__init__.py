@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 
 from event_handler.config.model import StartSettings
 from event_handler.errors import EventHandlerError
-from event_handler.runtime.check.cluster import check_cluster
+from event_handler.runtime.check.cluster import CLUSTER_AREA, check_cluster
 from event_handler.runtime.check.finding import Finding, fault
 from event_handler.runtime.check.identity import check_identity
 from event_handler.runtime.check.sinks import check_sinks
@@ -29,7 +29,7 @@ async def check(settings: StartSettings, *, send: bool) -> AsyncIterator[Finding
             async for finding in check_cluster(settings, credentials):
                 yield finding
         except EventHandlerError as error:
-            yield fault("cluster", error)
+            yield fault(CLUSTER_AREA, error)
     async for finding in check_storage(settings, credentials.cluster if credentials else ""):
         yield finding
     async for finding in check_sinks(settings, send=send):

@@ -109,7 +109,7 @@ async def _walk(way: Route, credentials: Credentials) -> tuple[Client | None, Fi
     except TimeoutError:
         finding = fault(WAYS, f"{way.name} by {way.address}: no answer within {WAY_WITHIN:.0f} s", "Check firewalls.")
     except EventHandlerError as error:
-        finding = fault(WAYS, f"{way.name} by {way.address}: {error.message}", getattr(error, "hint", ""))
+        finding = fault(WAYS, f"{way.name} by {way.address}: {error.message}", error.hint)
     else:
         return client, ok(WAYS, f"{way.name} by {way.address} leads to the cluster")
     await client.aclose()

@@ -10,7 +10,9 @@ from pathlib import Path
 from event_handler.config.model import StartSettings
 from event_handler.errors import EventHandlerError
 from event_handler.runtime.check.finding import Finding, fault, ok, warning
+from event_handler.runtime.reporting import free_bytes
 from event_handler.state.directory import state_directory
+from event_handler.state.keys import CLUSTER
 from event_handler.state.sqlite import FILE, SqliteStore
 
 STORAGE_AREA = "storage"
@@ -31,9 +33,8 @@ async def check_storage(settings: StartSettings, cluster: str) -> AsyncIterator[
         step = f"Let the user {os.getuid()} write there, or check storage."
         yield fault(STORAGE_AREA, f"{there} is not writable ({error.strerror})", step)
         return
-    disk = os.statvfs(there)
-    free = disk.f_bavail * disk.f_frsize
-    if free < ROOM:
+    free = free_bytes(there)
+    if free is not None and free < ROOM:
         yield warning(
             STORAGE_AREA,
             f"the disk of {there} has {free // 2**20} MiB free",
@@ -54,7 +55,7 @@ async def _state(file: Path, sink: str, cluster: str) -> Finding:
         store = SqliteStore.to_read(file)
         try:
             letters = await store.dead_letters()
-            whose = await store.note("cluster")
+            whose = await store.note(CLUSTER)
         finally:
             store.close()
     except EventHandlerError as error:

@@ -22,7 +22,7 @@ Format = Literal["auto", "console", "json"]
 Level = Literal["debug", "info", "warning", "error"]
 
 
-__all__ = ["Format", "Level", "configure", "say", "without_secrets"]
+__all__ = ["Format", "Level", "configure", "on_terminal", "say", "show", "without_secrets"]
 CLEAR_LINE = "\r\x1b[2K"  # to the begin of the terminal's line, which is empty then (ECMA-48)
 LOST = "log lines are missing here: nobody read them, or they could not be written"
 _stamp = structlog.processors.TimeStamper(fmt="iso", utc=True)
