@@ -85,7 +85,8 @@ class Limits:
     `ordered` asks for one request after the other where order matters: for the events of a session, and for those of
     none. A call that has taken `timeout` seconds is given up, and its events are sent again; 0 where the sink itself
     bounds how long it takes. `event_bytes` is the largest body of one event that the receiver takes whole, 0 where it
-    sets no limit.
+    sets no limit. `room` is how many times the bytes in flight of other sinks it needs: more than one where answers
+    take long by their nature, or batches must be large.
     """
 
     events: int
@@ -95,6 +96,7 @@ class Limits:
     ordered: bool = False
     timeout: float = 0.0
     event_bytes: int = 0
+    room: int = 1
 
 
 class Sink(Protocol):

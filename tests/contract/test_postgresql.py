@@ -12,15 +12,13 @@ from typing import Any
 
 import orjson
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from event_handler.errors import SinkError
 from event_handler.event import Event
 from event_handler.ports import Delivered, Denied, Reject, Retry
 from event_handler.sinks.postgresql import PostgresqlOptions, PostgresqlSink
 from event_handler.sinks.postgresql.options import parsed, ssl_mode, system_authorities
-from event_handler.sinks.postgresql.sink import DDL, _element
+from event_handler.sinks.postgresql.sink import DDL
 from tests.contract.deliveries import events, eventually, verdict
 from tests.contract.pki import make_pki
 from tests.contract.postgresql_server import PASSWORD, Server, Table, no_postgresql, serving
@@ -125,25 +123,6 @@ async def test_odd_times_numbers_and_texts_are_taken(table: Table) -> None:
     odd += [event({"n": 2**63, "f": 1e308, "s": "😀\u2028\t\x1f"}, "n"), Event("é", "i", 0.0, -5, b"{}", "s/\\\"'")]
     assert await said(table, odd) == Delivered()
     assert table.server.ask("SELECT count(*) FROM teleport_events") == [(len(odd),)]
-
-
-@needs_server
-@given(st.lists(st.one_of(st.text(), st.none(), st.booleans()), max_size=8))
-def test_an_array_is_what_was_put_into_it(values: list[str | bool | None]) -> None:
-    """The text of an array is read by the rules of PostgreSQL's documentation, written down once more."""
-    read: list[str | None] = []
-    for value in values:
-        text = _element(value)
-        if text.startswith('"'):
-            inner, out, place = text[1:-1], "", 0
-            while place < len(inner):
-                place += inner[place] == "\\"
-                out += inner[place]
-                place += 1
-            read.append(out)
-        else:
-            read.append(None if text == "NULL" else text)
-    assert read == [v.replace("\0", "␀") if isinstance(v, str) else v if v is None else str(v) for v in values]
 
 
 async def test_a_table_that_is_not_there_and_columns_that_differ_name_the_option(table: Table) -> None:

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from event_handler.errors import SinkError
 from event_handler.event import Event
 from event_handler.ports import Delivered, Partial, Retry
-from event_handler.sinks.syslog.formats import FORMATS, Header, parsed, severity
+from event_handler.sinks.syslog.formats import FORMATS, Header, for_header, parsed, severity
 from event_handler.sinks.syslog.sink import SyslogOptions, SyslogSink
 from tests.contract.deliveries import events, verdict
 from tests.contract.pki import make_pki
@@ -50,6 +50,23 @@ async def test_the_header_has_priority_time_names_and_structured_data(tmp_path: 
     assert (host, application, kind) == (b"host_1", b"teleport", b"user.login")
     assert data == b'[teleport@32473 uid="u1" event="user.login" code="T1000W"]'
     assert orjson.loads(text) == LOGIN
+
+
+HEADER_FIELDS = st.fixed_dictionaries(
+    {},
+    optional={
+        "code": st.text() | st.none() | st.integers(0, 9),
+        "success": st.booleans() | st.text(),
+        "inner": st.dictionaries(st.sampled_from(["code", "success"]), st.booleans() | st.text()),
+    },
+)
+
+
+@given(HEADER_FIELDS)
+def test_a_header_is_the_same_whether_all_of_the_event_is_read_for_it_or_not(content: dict[str, Any]) -> None:
+    made = event(content)
+    header = Header(13, "host", "teleport", "1", 1)
+    assert header.before(made, for_header(made)) == header.before(made, parsed(made))
 
 
 @pytest.mark.parametrize(

@@ -26,24 +26,27 @@ SESSION_PARTITIONS = (
 class Batch:
     """Entries of one partition in the order they were read.
 
-    `born` is the clock's time of the first, `size` the bytes of the bodies.
+    `born` is the clock's time of the first, `size` the bytes of the bodies, `taken` those of the budget.
     """
 
     partition: str
     born: float
     entries: list[Entry] = field(default_factory=list)
     size: int = 0
+    taken: int = 0
 
 
 class Batcher:
     """Collects entries; whole batches are taken from `ready`. The events of one recording share a batch with no others.
 
     Where the sink's limits say `ordered`, the batches of a partition are handed out one by one: the next one when
-    `finished` was called for the one before. `clock` gives seconds.
+    `finished` was called for the one before. A batch takes at most `share` bytes of the budget, unless one event does.
+    `clock` gives seconds.
     """
 
-    def __init__(self, limits: Limits, clock: Callable[[], float] = monotonic) -> None:
+    def __init__(self, limits: Limits, share: int, clock: Callable[[], float] = monotonic) -> None:
         self._limits = limits
+        self._share = share
         self._clock = clock
         self._open: dict[str, Batch] = {}  # by partition, the oldest first
         self._opened = asyncio.Event()
@@ -53,7 +56,7 @@ class Batcher:
     def add(self, entry: Entry) -> None:
         partition, size = partition_of(entry.as_read, self._limits.ordered), entry.length
         batch = self._open.get(partition)
-        if batch is not None and batch.size + size > self._limits.bytes:
+        if batch is not None and (batch.size + size > self._limits.bytes or batch.taken + entry.size > self._share):
             self._close(batch)
             batch = None
         if batch is None:
@@ -61,6 +64,7 @@ class Batcher:
             self._opened.set()
         batch.entries.append(entry)
         batch.size += size
+        batch.taken += entry.size
         if len(batch.entries) >= self._limits.events:
             self._close(batch)
 

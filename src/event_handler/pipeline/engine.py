@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from time import monotonic
 
 import structlog
@@ -20,7 +20,7 @@ from event_handler.pipeline.batch import Batcher
 from event_handler.pipeline.budget import Budget
 from event_handler.pipeline.committer import Committer
 from event_handler.pipeline.delivery import Delivery
-from event_handler.pipeline.entry import COPIES, Entry, newest, total_length, total_size
+from event_handler.pipeline.entry import Entry, newest, total_length, total_size
 from event_handler.pipeline.outage import REMIND_EVERY
 from event_handler.pipeline.pauses import RETRY, RetryPolicy
 from event_handler.pipeline.select import Selection, Selector, dead_letter_key
@@ -89,11 +89,10 @@ class Pipeline:
         self._store = store
         self._selector = selector
         self._limits = limits
-        self._budget = Budget(limits.bytes)
+        self._budget = Budget(limits.bytes * sink.limits.room)
         self._committer = Committer(store, self._budget)
         # One batch goes out while the next is read, however large the sink would like them.
-        largest = min(sink.limits.bytes, limits.bytes // (2 * COPIES))
-        self._batcher = Batcher(replace(sink.limits, bytes=largest))
+        self._batcher = Batcher(sink.limits, self._budget.limit // 2)
         self._delivery = Delivery(sink, limits.requests, self._delivered, self._refused, self.counters, policy)
         self._group = asyncio.TaskGroup()
         self._tasks: list[asyncio.Task[None]] = []

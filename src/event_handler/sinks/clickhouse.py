@@ -29,6 +29,7 @@ BLOCK_EVENTS = (
     10_000  # of an insert; ClickHouse asks for 1,000 rows at least, each insert is a part that must be merged
 )
 BLOCK_BYTES = 8 * 1024 * 1024  # of the events of an insert
+BLOCK_ROOM = 2  # times the bytes in flight of others, so that large inserts go out side by side
 BLOCK_AGE = 1.0  # seconds an incomplete batch waits for more events; ClickHouse asks for one insert a second
 IDENTIFIER = re.compile(r"[^\0`\\.]{1,100}")  # of a database or table
 # The time is first, so that searches by time skip what is older. ReplacingMergeTree keeps one of several rows with the
@@ -84,7 +85,7 @@ class ClickhouseSink:
 
     def __init__(self, options: ClickhouseOptions, name: str, section: str, *, keepalive: float = KEEPALIVE) -> None:
         self.name = name
-        self.limits = Limits(BLOCK_EVENTS, BLOCK_BYTES, options.max_connections, BLOCK_AGE)
+        self.limits = Limits(BLOCK_EVENTS, BLOCK_BYTES, options.max_connections, BLOCK_AGE, room=BLOCK_ROOM)
         for option, text in (("database", options.database), ("table", options.table)):
             if not IDENTIFIER.fullmatch(text):
                 raise SinkError(f"{section}.{option} is no name of a {option}", f"It must look like {option}_1.")

@@ -74,7 +74,7 @@ class Run:
         self.done: list[str] = []
         self.dead: dict[str, str] = {}
         self.sent = 0
-        self.batcher = Batcher(receiver.limits, asyncio.get_running_loop().time)
+        self.batcher = Batcher(receiver.limits, 2**30, asyncio.get_running_loop().time)
         self.delivery = Delivery(receiver, receiver.limits.requests, self._delivered, self._refused, Counters())
 
     def put(self, ids: Iterable[str], body: bytes = BODY, session: str = "") -> None:

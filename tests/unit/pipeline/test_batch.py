@@ -29,8 +29,8 @@ def clock() -> Clock:
     return Clock()
 
 
-def batcher(clock: Clock, events: int = 1000, size: int = 10**6, ordered: bool = False) -> Batcher:
-    return Batcher(Limits(events, size, 4, AGE, ordered), clock)
+def batcher(clock: Clock, events: int = 1000, size: int = 10**6, ordered: bool = False, share: int = 10**9) -> Batcher:
+    return Batcher(Limits(events, size, 4, AGE, ordered), share, clock)
 
 
 def entry(uid: str, body: bytes = b"{}", recording: str = "") -> Entry:
@@ -54,6 +54,14 @@ def test_a_batch_is_handed_on_when_it_has_the_events_of_the_limit(clock: Clock) 
     for number in range(7):
         made.add(entry(f"e{number}"))
     assert ready(made) == [["e0", "e1", "e2"], ["e3", "e4", "e5"]]
+
+
+def test_a_batch_takes_no_more_than_its_share_of_the_budget_unless_one_event_does(clock: Clock) -> None:
+    made = batcher(clock, share=2 * entry("e1").size)
+    for uid, body in (("e1", b"{}"), ("e2", b"{}"), ("e3", b"{}"), ("large", b"{%b}" % (b" " * 5000)), ("e4", b"{}")):
+        made.add(entry(uid, body))
+    made.close_all()
+    assert ready(made) == [["e1", "e2"], ["e3"], ["large"], ["e4"]]
 
 
 def test_a_batch_never_has_more_bytes_than_the_limit_unless_one_event_has(clock: Clock) -> None:

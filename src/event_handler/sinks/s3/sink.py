@@ -21,7 +21,7 @@ from event_handler.sinks.http import KEEPALIVE, PACK_ASIDE, Answer
 from event_handler.sinks.s3.answers import ENDED_KEY, KEY_CODES, judge_put
 from event_handler.sinks.s3.intents import Intent, Intents
 from event_handler.sinks.s3.objects import ObjectFormat, checked_prefix, digest_of, groups, object_name, period_of
-from event_handler.sinks.s3.options import S3Options
+from event_handler.sinks.s3.options import OBJECT_ROOM, S3Options
 
 SETTLED_AFTER = 5.0  # seconds after which an object that nobody sends any more is in the bucket, or never will be
 NO_OBJECT_CODES = frozenset({"", "NoSuchKey"})  # codes of a 404 about an object
@@ -47,7 +47,13 @@ class S3Sink:
         if not options.bucket:
             raise SinkError(f"{section}.bucket is missing", "Set it to the name of the bucket.")
         self.name = name
-        self.limits = Limits(options.object_events, options.object_bytes, options.max_connections, options.object_age)
+        self.limits = Limits(
+            options.object_events,
+            options.object_bytes,
+            options.max_connections,
+            options.object_age,
+            room=OBJECT_ROOM,
+        )
         self._section = section
         self._prefix = checked_prefix(options.prefix, f"{section}.prefix")
         self._period = period_of(self._prefix)

@@ -15,12 +15,13 @@ from event_handler.names import resolve
 from event_handler.ports import Delivered, Limits, Partial, Retry, Verdict
 from event_handler.setting import Setting
 from event_handler.sinks.stream import Address, Dialer, StreamOptions, address_of
-from event_handler.sinks.syslog.formats import FORMATS, Format, Header, parsed
+from event_handler.sinks.syslog.formats import FORMATS, Format, Header, for_header, parsed
 from event_handler.sinks.syslog.line import ConfirmedLine
 
-SYSLOG_EVENTS = 500  # of a batch
+SYSLOG_EVENTS = 2000  # of a batch
 SYSLOG_BYTES = 1024 * 1024  # of a batch
 SYSLOG_BATCHES = 32  # written and not confirmed, so that a confirmation that takes a quarter of a second costs no speed
+SYSLOG_ROOM = 3  # times the bytes in flight of others: a quarter of a second at the speed of other sinks
 SYSLOG_AGE = 0.2  # seconds an incomplete batch waits for more events
 PORTS = {"tls": 6514, "tcp": 514, "udp": 514, "unix": 0, "unix-stream": 0}  # RFC 5425; RFC 6587 has none of its own
 AROUND = 600  # bytes of a message beside the event at most: header and structured data
@@ -76,9 +77,14 @@ class SyslogSink:
         datagrams = self._address.scheme in ("udp", "unix")
         largest = min(options.max_message_bytes, LARGEST_DATAGRAM) if datagrams else options.max_message_bytes
         self._largest = largest
-        room = largest if options.format == "json" else largest // ESCAPED
+        most = largest if options.format == "json" else largest // ESCAPED
         self.limits = Limits(
-            SYSLOG_EVENTS, SYSLOG_BYTES, 1 if datagrams else SYSLOG_BATCHES, SYSLOG_AGE, event_bytes=room - AROUND
+            SYSLOG_EVENTS,
+            SYSLOG_BYTES,
+            1 if datagrams else SYSLOG_BATCHES,
+            SYSLOG_AGE,
+            event_bytes=most - AROUND,
+            room=SYSLOG_ROOM,
         )
         self._header = Header(
             FACILITIES[options.facility],
@@ -123,7 +129,7 @@ class SyslogSink:
         return f"the message has {len(message):,} bytes, more than the {self._largest:,} that are taken"
 
     def _message(self, event: Event) -> bytes:
-        content = parsed(event)
+        content = for_header(event) if self._options.format == "json" else parsed(event)
         return self._header.before(event, content) + self._format(event, content)
 
     def _framed(self, messages: Sequence[bytes]) -> bytes:

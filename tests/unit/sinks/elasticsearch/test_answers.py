@@ -221,3 +221,18 @@ def test_documents_are_judged_each_for_itself() -> None:
     assert isinstance(said, Partial)
     assert (said.retry, list(said.rejected), said.misconfigured) == (frozenset({1}), [2], False)
     assert judge_bulk(bulk((201, "", ""), (409, "version_conflict_engine_exception", "exists")), 2) == Delivered()
+
+
+@pytest.mark.parametrize(
+    ("items", "delivered"),
+    [
+        ([(201, "", "")] * 3, True),
+        ([(201, "", "")] * 2, False),  # of three
+        ([(201, "", "")] * 4, False),
+        ([(201, "", "")] * 2 + [(400, "mapper_parsing_exception", '"status":201')], False),
+    ],
+)
+def test_a_bulk_is_delivered_when_every_document_of_it_was_created(
+    items: list[tuple[int, str, str]], delivered: bool
+) -> None:
+    assert isinstance(judge_bulk(bulk(*items), 3), Delivered) is delivered
