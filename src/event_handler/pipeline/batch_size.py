@@ -12,7 +12,8 @@ from collections.abc import Callable
 
 START_BYTES = (
     16 * 1024
-)  # bytes; doubled with each quick answer, so a receiver that is slow for each event is not met by its time-out
+)  # bytes; doubled with each quick answer, and more with those at once, so a receiver that is slow for each event is not met by its time-out
+AT_ONCE = 1.0  # seconds; four times as much still is quick
 QUICK = 5.0  # seconds; twice as much still ends well within a time-out of 30 s
 SLOW = 10.0  # seconds; a third of the usual time-out, within which the next answers may take longer than this one
 RAISE_AFTER = (
@@ -62,7 +63,8 @@ class BatchSize:
         if not full:
             return
         if now - sent < QUICK:
-            self.limit = max(1, min(max(self.limit, 2 * size), self._ceiling))
+            more = 4 if now - sent < AT_ONCE else 2
+            self.limit = max(1, min(max(self.limit, more * size), self._ceiling))
         elif now - sent > SLOW:
             self.limit = max(1, min(self.limit, size // 2))
 

@@ -38,11 +38,17 @@ class Receiver:
         return limits
 
 
-def test_the_first_batches_are_small_and_quick_answers_double_them_up_to_the_limit_of_the_sink() -> None:
+def test_the_first_batches_are_small_and_answers_at_once_quadruple_them_up_to_the_limit_of_the_sink() -> None:
     receiver = Receiver()
     limits = [receiver.size.limit, *(receiver.send() for _ in range(8))]
-    assert limits == [min(START_BYTES * 2**n, MOST) for n in range(9)]
+    assert limits == [min(START_BYTES * 4**n, MOST) for n in range(9)]
     assert BatchSize(100, lambda: 0.0).limit == 100
+
+
+def test_answers_that_are_quick_and_not_at_once_double_the_batches() -> None:
+    receiver = Receiver()
+    receiver.per_byte = 2.0 / START_BYTES
+    assert receiver.send() == 2 * START_BYTES
 
 
 def test_batches_that_are_not_full_teach_nothing_about_larger_ones() -> None:
