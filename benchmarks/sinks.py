@@ -1,8 +1,8 @@
 """What each sink costs, side by side with Fluentd's arrays: the same log, taking turns, until all is delivered.
 
 Sinks over HTTP deliver to a collector of our own over mutual TLS, the others to the servers of benchmarks/servers.py;
-each answers at once, and 25 ms later. A ratio is of the median of the sink to that of Fluentd in this run. It is the speed
-on the way that counts: at the start batches grow from small ones, and at the end the last one waits for its age.
+each answers at once, and 25 ms later. A ratio is of the median of the sink to that of Fluentd in this run. It is the
+speed on the way that counts: at the start batches grow from small ones, and at the end the last one waits for its age.
 """
 
 from __future__ import annotations

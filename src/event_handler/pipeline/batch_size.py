@@ -10,9 +10,8 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 
-START_BYTES = (
-    16 * 1024
-)  # bytes; doubled with each quick answer, and more with those at once, so a receiver that is slow for each event is not met by its time-out
+# bytes; grows with each quick answer, so a receiver that is slow for each event is not met by its time-out at once
+START_BYTES = 16 * 1024
 AT_ONCE = 1.0  # seconds; four times as much still is quick
 QUICK = 5.0  # seconds; twice as much still ends well within a time-out of 30 s
 SLOW = 10.0  # seconds; a third of the usual time-out, within which the next answers may take longer than this one
