@@ -80,13 +80,17 @@ class Position:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """One reading of the cluster: the sinks that take part, the connection, how far it is, and why it cannot go on."""
+    """One reading of the cluster: the sinks that take part, the connection, how far it is, and why it cannot go on.
+
+    `route` is the name of the way in (docs/connect.md), "" before there was one.
+    """
 
     sinks: tuple[str, ...]
     connected: bool
     since: float
     connections: int
     address: str
+    route: str
     version: str
     position: Position | None
     failing: str = ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import socket
 import sqlite3
@@ -12,6 +13,7 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
+from time import time
 from typing import Any
 
 import orjson
@@ -35,7 +37,7 @@ from event_handler.teleport.rpc.client import Cluster
 from tests.contract.pki import make_pki
 from tests.contract.receiver import Reply, receiving
 from tests.e2e.processes import simulated
-from tests.support.scripted_cluster import ScriptedClient
+from tests.support.scripted_cluster import ScriptedClient, wire_at
 
 PRIVATE_KEY = re.compile(rb"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?-----END [A-Z ]*PRIVATE KEY-----\n", re.DOTALL)
 PAGE = Path(__file__).parents[2] / "docs" / "check.md"
@@ -107,7 +109,7 @@ async def test_where_all_is_well_nothing_is_found(world: World) -> None:
     found = await world.findings()
     assert faults(found) == []
     assert {one.area for one in found} == {
-        "configuration", "identity", "name", "way in", "cluster", "role", "storage", "sink siem",
+        "configuration", "identity", "name", "way in", "clock", "cluster", "role", "storage", "sink siem",
     }  # fmt: skip
 
 
@@ -289,6 +291,54 @@ async def test_another_server_is_no_way_in(world: World) -> None:
         world.teleport["addr"] = f'"127.0.0.1:{other.port}"'
         found = faults(await world.findings())
     assert {one.area for one in found} == {"way in"}
+
+
+@pytest.mark.parametrize(
+    ("shift", "level", "what"),
+    [
+        (0.0, Level.OK, "agrees with"),
+        (-30.0, Level.WARNING, "s behind that of the Proxy"),
+        (-600.0, Level.FAULT, "s behind that of the Proxy"),
+        (600.0, Level.FAULT, "s ahead of that of the Proxy"),
+    ],
+)
+async def test_a_clock_apart_from_that_of_the_proxy_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shift: float, level: Level, what: str
+) -> None:
+    async with simulated(tmp_path, "--lifetime=300000", "--events=10", "--front=tls-routing") as ready:
+        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "web-ca.pem"))
+        world = World(tmp_path, {**ready, "address": ready["web"]}, monkeypatch)
+        monkeypatch.setattr(cluster_check, "time", lambda: time() + shift)
+        found = await world.findings()
+    (clock,) = [one for one in found if one.area == "clock"]
+    assert (clock.level, bool(clock.next_step)) == (level, level is not Level.OK)
+    assert what in clock.what
+
+
+@pytest.mark.parametrize(
+    ("ahead", "level"), [(None, Level.OK), (1.0, Level.OK), (20.0, Level.WARNING), (3000.0, Level.FAULT)]
+)
+async def test_an_event_of_our_future_shows_that_our_clock_is_behind(ahead: float | None, level: Level) -> None:
+    client = ScriptedClient()
+    client.log = [] if ahead is None else [wire_at("a", time() + ahead)]
+    with socket.create_server(("127.0.0.1", 0)) as no_proxy:
+        address = f"127.0.0.1:{no_proxy.getsockname()[1]}"
+    found = await cluster_check._clock([address], client, insecure_proxy=False)
+    assert found.level is level
+    assert ("behind that of the newest event" in found.what) == (level is not Level.OK)
+
+
+async def test_the_process_that_works_on_a_state_is_told(world: World) -> None:
+    directory = world.directory / "storage" / "sim.test" / "siem"
+    store = SqliteStore(directory)
+    try:
+        busy = await world.findings()
+    finally:
+        store.close()
+    free = await world.findings()
+    assert f"the event handler with pid {os.getpid()} works on the state of siem" in [one.what for one in busy]
+    assert "no event handler works on the state of siem" in [one.what for one in free]
+    assert faults([*busy, *free]) == []
 
 
 async def test_an_identity_of_another_cluster_is_refused(world: World) -> None:

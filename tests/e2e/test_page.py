@@ -80,7 +80,7 @@ def sink(name: str, **more: object) -> SinkReport:
 def report() -> Report:
     now = time()
     behind = Position("bulk", now - 86_400 * 3, False, 12)
-    reading = Reading(("siem", "archive"), True, now - 5000, 2, "teleport.example.com:443", "18.4.0", behind)
+    reading = Reading(("siem", "archive"), True, now - 5000, 2, "teleport.example.com:443", "upgrade", "18.4.0", behind)
     failing = sink(
         "archive",
         type="s3",

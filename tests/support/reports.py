@@ -37,5 +37,5 @@ def report_of(
     connected: bool = True,
     failing: str = "",
 ) -> Report:
-    reading = Reading(("siem",), connected, NOW - 100, 1, "auth:3025", "18.1", position, failing)
+    reading = Reading(("siem",), connected, NOW - 100, 1, "auth:3025", "direct", "18.1", position, failing)
     return Report("example.com", NOW - 200, now, 0.0, NOW + 9000, 0, 10_000, (reading,), sinks or (sink_of(),))

@@ -33,6 +33,10 @@ class ScriptedClient(Client):
     """
 
     @property
+    def route(self) -> str:
+        return "scripted"
+
+    @property
     def address(self) -> str:
         return "scripted.test:3025"
 

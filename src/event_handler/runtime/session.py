@@ -106,6 +106,7 @@ class Follower:
             since=self._since,
             connections=self._connections,
             address=self._client.address if self._client else "",
+            route=self._client.route if self._client else "",
             version=self._version,
             position=position,
             failing="" if failure is None else getattr(failure, "message", "") or str(failure),

@@ -16,7 +16,7 @@ import structlog
 from event_handler.errors import StateError
 from event_handler.state.access import usable
 from event_handler.state.file import FILE, flush_directory
-from event_handler.state.lock import take_lock
+from event_handler.state.lock import LOCK, take_lock
 
 ADOPTED = "state.db.adopted"
 
@@ -68,7 +68,7 @@ def migrate_layout(storage: Path, directory: Path, addresses: Sequence[tuple[str
         with usable(old):
             there = old.exists()
         if there:
-            lock = take_lock(old.parent / "lock")
+            lock = take_lock(old.parent / LOCK)
             try:
                 directory.mkdir(mode=0o700, parents=True, exist_ok=True)
                 fresh = directory / f"{FILE}.new"

@@ -12,6 +12,7 @@ from pathlib import Path
 from event_handler.errors import StateError, StorageError
 from event_handler.state.access import usable
 
+LOCK = "lock"  # the file's name
 WITHOUT_LOCKS = frozenset({errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL})
 
 
@@ -28,7 +29,7 @@ def take_lock(path: Path) -> int:
         os.ftruncate(descriptor, 0)
         os.write(descriptor, f"{os.getpid()}\n".encode())
     except BlockingIOError:  # EWOULDBLOCK, the only answer that means another process
-        holder = os.pread(descriptor, 32, 0).decode("ascii", "replace").strip() or "unknown"
+        holder = _written_in(descriptor)
         os.close(descriptor)
         raise StateError(
             f"another event handler (pid {holder}) works in {path.parent}",
@@ -38,6 +39,30 @@ def take_lock(path: Path) -> int:
         os.close(descriptor)
         raise _not_taken(path, error) from None
     return descriptor
+
+
+def holder_of(path: Path) -> str:
+    """The pid of the process that holds the lock on `path`, "" for none.
+
+    Raises StateError when it cannot be told, as `take_lock` would.
+    """
+    if not path.exists():  # nobody ever worked there
+        return ""
+    with usable(path):
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return _written_in(descriptor)
+    except OSError as error:
+        raise _not_taken(path, error) from None
+    finally:
+        os.close(descriptor)
+    return ""
+
+
+def _written_in(descriptor: int) -> str:
+    return os.pread(descriptor, 32, 0).decode("ascii", "replace").strip() or "unknown"
 
 
 def _not_taken(path: Path, error: OSError) -> StateError:

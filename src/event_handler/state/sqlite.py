@@ -24,7 +24,7 @@ from event_handler.errors import StateError, StorageError
 from event_handler.ports import REMEMBERED_IDS, Commit, DeadLetter, FailedLogin, RecordingItem
 from event_handler.state import file, keys
 from event_handler.state.access import usable
-from event_handler.state.lock import take_lock
+from event_handler.state.lock import LOCK, take_lock
 from event_handler.state.schema import CREATED, damaged
 from event_handler.thread import InPlace, WorkerThread
 
@@ -76,7 +76,7 @@ class SqliteStore:
         else:
             with usable(directory):
                 directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._lock = take_lock(directory / "lock")
+            self._lock = take_lock(directory / LOCK)
             try:
                 self._db = (
                     file.open_existing(self._place)

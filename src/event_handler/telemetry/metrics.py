@@ -93,6 +93,8 @@ def _of_readings(readings: Sequence[Reading]) -> Iterable[Metric]:
     named = [(_name(reading), reading) for reading in readings]
     for name, (help_, value) in READING_GAUGES.items():
         yield _gauges(name, help_, ["reading"], [([label], value(reading)) for label, reading in named])
+    ways = [([label, reading.route], float(reading.connected)) for label, reading in named if reading.route]
+    yield _gauges("reading_route", "the way into the cluster, 1 while it is used", ["reading", "route"], ways)
     connections = [([label], reading.connections) for label, reading in named]
     yield _counter("reading_connections", "connections to the cluster that were made", connections, ["reading"])
 
@@ -169,6 +171,7 @@ def table() -> str:
         ("credentials_renewals_total", "-", "identities that replaced an older one"),
         ("storage_free_bytes", "-", "bytes free on the disk of the state"),
         *((name, "reading", help_) for name, (help_, _) in READING_GAUGES.items()),
+        ("reading_route", "reading, route", "the way into the cluster, 1 while it is used"),
         ("reading_connections_total", "reading", "connections to the cluster that were made"),
         *((f"{name}_total", "sink, stream", help_) for name, (help_, _) in COUNTERS.items()),
         *((name, "sink", help_) for name, (help_, _) in SINK_GAUGES.items()),

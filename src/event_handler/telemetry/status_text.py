@@ -29,7 +29,8 @@ def status_lines(report: dict[str, Any], earlier: dict[str, Any] | None = None) 
 def _reading(reading: dict[str, Any], report: dict[str, Any]) -> Iterator[str]:
     yield f"  reading for      {', '.join(reading['sinks']) or 'no sink'}"
     if reading["connected"]:
-        yield f"    signed in      by {reading['address']} since {stamp(reading['since'])}, server {reading['version']}"
+        way = f"{reading['route']} at {reading['address']}"
+        yield f"    signed in      by {way} since {stamp(reading['since'])}, server {reading['version']}"
     else:
         yield f"    {click.style('not connected', fg='red')}  {reading['failing'] or 'connecting'}"
         if reading["next_step"]:

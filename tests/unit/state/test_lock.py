@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from event_handler.errors import StateError
-from event_handler.state.lock import take_lock
+from event_handler.state.lock import holder_of, take_lock
 
 
 def failing(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -53,3 +53,21 @@ def test_a_lock_that_cannot_be_opened_is_told_by_name(tmp_path: Path) -> None:
     (tmp_path / "lock").mkdir()
     with pytest.raises(StateError, match=r"the storage .*/lock is not usable.*directory"):
         take_lock(tmp_path / "lock")
+
+
+def test_who_asks_for_the_holder_takes_nothing_and_is_told_its_pid(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    descriptor = take_lock(path)
+    assert holder_of(path) == str(os.getpid())
+    os.close(descriptor)
+    assert holder_of(path) == ""
+    os.close(take_lock(path))
+
+
+def test_a_lock_that_cannot_be_asked_for_is_told_as_when_it_is_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "lock").touch()
+    failing(errno.ENOLCK, monkeypatch)
+    with pytest.raises(StateError, match="has no file locks"):
+        holder_of(tmp_path / "lock")

@@ -24,7 +24,7 @@ from event_handler.telemetry.metrics import (
 from tests.support.reports import sink_of
 
 POSITION = Position("bulk", 900.0, False, 3)
-READING = Reading(("siem",), True, 100.0, 2, "auth:3025", "18.1", POSITION)
+READING = Reading(("siem",), True, 100.0, 2, "auth:3025", "direct", "18.1", POSITION)
 
 
 def sink(name: str = "siem", **more: object) -> SinkReport:

@@ -14,6 +14,7 @@ import sysconfig
 import zipfile
 from base64 import b64encode
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -31,6 +32,7 @@ from event_handler.teleport.transport import frames
 from event_handler.teleport.wire import decode as pure
 from event_handler.teleport.wire.messages import write_message, write_text
 from tests.unit.pipeline import selecting
+from tests.unit.sinks import encoding
 from tests.unit.teleport.wire.test_decode import texts, values
 
 pytestmark = pytest.mark.proof
@@ -193,13 +195,13 @@ def test_damaged_events_come_to_the_same(compiled: ModuleType, seed: int, data: 
     assert_same(compiled, write_message(1, event) + write_text(2, "cursor"))
 
 
-Selects = Callable[[dict[str, Any]], Any]
+Asks = Callable[[Any], Any]
 
 
-@pytest.fixture(scope="session")
-def compiled_selects(unpacked: Path) -> Iterator[Selects]:
-    """The compiled selector in a process of its own: its events are of compiled classes, as all of that process are."""
-    command = [sys.executable, "-m", "tests.unit.pipeline.selecting"]
+@contextmanager
+def compiled_process(module: str, unpacked: Path) -> Iterator[tuple[str, Asks]]:
+    """What `module` says first, and its answers: in a process of its own, whose events are all of compiled classes."""
+    command = [sys.executable, "-m", module]
     paths = os.pathsep.join([str(unpacked), str(ROOT)])
     with subprocess.Popen(
         command,
@@ -211,16 +213,29 @@ def compiled_selects(unpacked: Path) -> Iterator[Selects]:
     ) as process:
         assert process.stdin is not None
         assert process.stdout is not None
-        told, asks = process.stdout, process.stdin
-        assert told.readline().strip().endswith(".so")
+        answers, orders = process.stdout, process.stdin
 
-        def selects(order: dict[str, Any]) -> Any:
-            asks.write(json.dumps(order) + "\n")
-            asks.flush()
-            return json.loads(told.readline())
+        def asks(order: Any) -> Any:
+            orders.write(json.dumps(order) + "\n")
+            orders.flush()
+            return json.loads(answers.readline())
 
+        yield answers.readline().strip(), asks
+        orders.close()
+
+
+@pytest.fixture(scope="session")
+def compiled_selects(unpacked: Path) -> Iterator[Asks]:
+    with compiled_process("tests.unit.pipeline.selecting", unpacked) as (file, selects):
+        assert file.endswith(".so")
         yield selects
-        asks.close()
+
+
+@pytest.fixture(scope="session")
+def compiled_encodes(unpacked: Path) -> Iterator[Asks]:
+    with compiled_process("tests.unit.sinks.encoding", unpacked) as (files, encodes):
+        assert all(file.endswith(".so") for file in json.loads(files))
+        yield encodes
 
 
 def log_of(seed: int) -> list[bytes]:
@@ -258,9 +273,27 @@ runs = st.lists(st.tuples(st.sampled_from(["", "s-1"]), st.lists(st.integers(0, 
     ),
 )
 def test_the_same_events_are_selected(
-    compiled_selects: Selects, seed: int, runs: list[tuple[str, list[int]]], kept: int, lists: dict[str, Any]
+    compiled_selects: Asks, seed: int, runs: list[tuple[str, list[int]]], kept: int, lists: dict[str, Any]
 ) -> None:
     log = [b64encode(wire).decode() for wire in log_of(seed)]
     chosen = [(session_id, [log[place % len(log)] for place in places]) for session_id, places in runs]
     order = {"runs": chosen, "kept": kept, "lists": lists}
     assert compiled_selects(order) == json.loads(json.dumps(selecting.selected(order)))
+
+
+names = st.sampled_from(["code", "user", "sid", "success", "cluster_name", "addr.remote", "labels", "login", "message"])
+bodies = st.dictionaries(names | texts, values, max_size=6).map(json.dumps)
+times = st.floats(0.0, 4e9) | st.floats(-1e18, 1e18)
+short = st.sampled_from(["user.login", "s-1", "", 'a"]\n\\', "é"]) | texts
+
+
+@needs_compiler
+@settings(max_examples=300)
+@given(
+    kind=short, uid=short, time=times, index=st.integers(0, 2**62), body=bodies, session=st.sampled_from(["", "s-1"])
+)
+def test_sinks_encode_an_event_the_same(
+    compiled_encodes: Asks, kind: str, uid: str, time: float, index: int, body: str, session: str
+) -> None:
+    order = [kind, uid, time, index, body, session]
+    assert compiled_encodes(order) == encoding.encoded(order)

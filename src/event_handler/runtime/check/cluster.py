@@ -6,7 +6,8 @@ import asyncio
 import os
 import re
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
+from contextlib import suppress
 from time import time
 
 from event_handler.config.model import StartSettings
@@ -22,13 +23,19 @@ from event_handler.teleport.rpc.client import Client
 from event_handler.teleport.rpc.connection import Connection
 from event_handler.teleport.transport import Route, split_address, srv
 from event_handler.teleport.transport.connector import Connector, always
+from event_handler.teleport.transport.discovery import find
 from event_handler.teleport.transport.routes import routes_to
+from event_handler.teleport.wire.messages import NEWEST_FIRST
+from event_handler.teleport.wire.raw import raw_events
 
-NAMES, WAYS, CLUSTER_AREA, RIGHTS = "name", "way in", "cluster", "role"
+NAMES, WAYS, CLOCK, CLUSTER_AREA, RIGHTS = "name", "way in", "clock", "cluster", "role"
 NAME_WITHIN = 20.0  # seconds; libc asks several servers several times
 WAY_WITHIN = 30.0  # seconds for one way, from its first packet to the answer of a call
 OTHERS_WITHIN = 3.0  # seconds that the other ways have left once one has led there
 CALL_WITHIN = 60.0  # seconds for a call; a search may have to read a day of the log
+APART = 5.0  # seconds between our clock and theirs that every lag is wrong by
+FAR_APART = 60.0  # seconds; events come that late, or seem to be from the future
+FUTURE = 86_400.0  # seconds of the future in which events are looked for
 OLDEST, NEWEST = 13, 19  # major versions of Teleport that this was made and tested for
 NO_SESSION = "00000000-0000-4000-8000-000000000000"  # of which there is no recording
 LOOK_BACK = 3600.0  # seconds of the log that are asked for, to see whether they are given
@@ -62,6 +69,7 @@ async def check_cluster(settings: StartSettings, credentials: Credentials) -> As
             else:
                 yield finding
         if works:
+            yield await _clock(found, works[0], insecure_proxy=settings.teleport_insecure_proxy)
             async for inside in _inside(works[0], settings, credentials):
                 yield inside
     finally:
@@ -114,6 +122,34 @@ async def _walk(way: Route, credentials: Credentials) -> tuple[Client | None, Fi
         return client, ok(WAYS, f"{way.name} by {way.address} leads to the cluster")
     await client.aclose()
     return None, finding
+
+
+async def _clock(found: Sequence[str], client: Client, *, insecure_proxy: bool) -> Finding:
+    """Our clock beside theirs. A Proxy tells its time; an Auth server does not, and has events of our future."""
+    for address in found:
+        asked = time()
+        try:
+            clock = (await find(address, insecure_proxy=insecure_proxy)).clock
+        except ConnectError:  # no Proxy
+            continue
+        if clock is not None:  # which leaves out the part of a second
+            behind, ahead = clock - time(), asked - (clock + 1.0)
+            return _apart(max(behind, ahead, 0.0), "behind" if behind > 0.0 else "ahead of", f"the Proxy {address}")
+    now = time()
+    with suppress(TimeoutError, RpcError, ConnectError):
+        async with asyncio.timeout(CALL_WITHIN):
+            events, _ = await client.search(now + APART, now + FUTURE, limit=1, order=NEWEST_FIRST)
+            for event in raw_events(events):
+                return _apart(event.time - now, "behind", "the newest event")
+    return ok(CLOCK, "no Proxy tells its time, and no event is from the future of this machine")
+
+
+def _apart(seconds: float, which: str, whose: str) -> Finding:
+    if seconds <= APART:
+        return ok(CLOCK, f"the clock of this machine agrees with that of {whose}")
+    level = Level.FAULT if seconds > FAR_APART else Level.WARNING
+    step = "Set the clocks of this machine and of the cluster by NTP."
+    return Finding(level, CLOCK, f"the clock of this machine is {seconds:.0f} s {which} that of {whose}", step)
 
 
 async def _inside(client: Client, settings: StartSettings, credentials: Credentials) -> AsyncIterator[Finding]:

@@ -13,6 +13,7 @@ from event_handler.runtime.check.finding import Finding, fault, ok, warning
 from event_handler.runtime.reporting import free_bytes
 from event_handler.state.directory import state_directory
 from event_handler.state.keys import CLUSTER
+from event_handler.state.lock import LOCK, holder_of
 from event_handler.state.sqlite import FILE, SqliteStore
 
 STORAGE_AREA = "storage"
@@ -48,6 +49,18 @@ async def check_storage(settings: StartSettings, cluster: str) -> AsyncIterator[
         file = state_directory(storage, cluster, sink.name) / FILE
         if file.exists():
             yield await _state(file, sink.name, cluster)
+            yield _lock(file.parent / LOCK, sink.name)
+
+
+def _lock(path: Path, sink: str) -> Finding:
+    """Whether an event handler works there, and could keep a second one out."""
+    try:
+        holder = holder_of(path)
+    except EventHandlerError as error:
+        return fault(STORAGE_AREA, error)
+    if holder:
+        return ok(STORAGE_AREA, f"the event handler with pid {holder} works on the state of {sink}")
+    return ok(STORAGE_AREA, f"no event handler works on the state of {sink}")
 
 
 async def _state(file: Path, sink: str, cluster: str) -> Finding:

@@ -78,7 +78,7 @@ function drawReading(reading, report) {
   const list = element("dl");
   const position = reading.position;
   facts(list, [
-    ["way in", reading.address || "none yet"],
+    ["way in", reading.route ? reading.route + " at " + reading.address : "none yet"],
     ["since", moment(reading.since)],
     ["server", reading.version || "unknown"],
     ["reads by", position ? (position.mode === "bulk" ? "bulk export" : "search") : "unknown"],

@@ -44,6 +44,11 @@ class Client:
         """By which the cluster was entered last, "" before."""
         return self._connection.address
 
+    @property
+    def route(self) -> str:
+        """The name of the way in (docs/connect.md), "" before."""
+        return self._connection.route
+
     def close(self) -> None:
         self._connection.close()
 

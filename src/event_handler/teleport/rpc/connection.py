@@ -186,6 +186,11 @@ class Connection:
         """By which the cluster was entered last, "" before."""
         return self._connector.address
 
+    @property
+    def route(self) -> str:
+        """The name of the way in, "" before."""
+        return self._connector.route
+
     def close(self) -> None:
         self._channel.close()
 

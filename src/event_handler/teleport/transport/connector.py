@@ -59,7 +59,7 @@ class Connector:
         self._list = routes
         self._logged: set[tuple[str, str]] = set()  # name and address of ways that a log line has named
         self._best: tuple[str, str] | None = None  # name and address
-        self.address = ""  # by which the last entry was made
+        self.address = self.route = ""  # by which the last entry was made
 
     async def enter(self, make_protocol: Callable[[], Any], context: ClientContext) -> Any:
         """Return a connected protocol made by `make_protocol`, or raise ConnectError, which says why each way
@@ -86,7 +86,7 @@ class Connector:
                     error = task.exception()
                     if error is None:
                         self._prefer(route, first=number == 0)
-                        self.address = route.address
+                        self.address, self.route = route.address, route.name
                         return task.result()[1]
                     failed[number] = route, _as_connect_error(route, error)
                     log.debug("no way in", route=route.name, error=str(error))

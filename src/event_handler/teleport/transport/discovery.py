@@ -8,7 +8,8 @@ from __future__ import annotations
 import http.client
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from email.utils import parsedate_to_datetime
 from io import BytesIO
 from typing import Any
 
@@ -34,7 +35,11 @@ _NO_PROXY_HINT = "Check that teleport.addr is the web address of a Teleport Prox
 
 @dataclass(frozen=True, slots=True)
 class Discovery:
-    """What a Proxy says of itself; addresses as they are written there, "" where there is none."""
+    """What a Proxy says of itself; addresses as they are written there, "" where there is none.
+
+    `clock` is its time (RFC 9110, section 6.6.1) in seconds since the epoch, without parts of a second; None where it
+    tells none.
+    """
 
     server_version: str = ""
     cluster_name: str = ""
@@ -44,6 +49,7 @@ class Discovery:
     ssh_public_addr: str = ""
     tunnel_public_addr: str = ""
     tunnel_listen_addr: str = ""
+    clock: float | None = None
 
 
 async def find(address: str, *, insecure_proxy: bool) -> Discovery:
@@ -53,7 +59,8 @@ async def find(address: str, *, insecure_proxy: bool) -> Discovery:
         context = public_context(address, insecure=insecure_proxy)
         stream = await start_tls(await proxied.connect(address), context, host, address, _NO_PROXY_HINT)
         try:
-            return parse(address, _body(await _get(stream, address)))
+            response = _response(await _get(stream, address))
+            return replace(parse(address, response.read()), clock=_clock(response.getheader("Date", "")))
         except (OSError, http.client.HTTPException) as error:
             reason = " ".join(str(error).split()) or type(error).__name__
             raise ConnectError(f"{address} does not answer as a web server ({reason})", _NO_PROXY_HINT) from None
@@ -84,10 +91,17 @@ class _Recorded:
         return BytesIO(self._answer)
 
 
-def _body(answer: bytes) -> bytes:
+def _response(answer: bytes) -> http.client.HTTPResponse:
     response = http.client.HTTPResponse(_Recorded(answer))  # type: ignore[arg-type]  # a socket as far as it is read
     response.begin()
-    return response.read()
+    return response
+
+
+def _clock(date: str) -> float | None:
+    try:
+        return parsedate_to_datetime(date).timestamp()
+    except (ValueError, OverflowError):
+        return None
 
 
 def parse(address: str, body: bytes) -> Discovery:
