@@ -16,6 +16,7 @@ from tests.contract.deliveries import BOUND, events, eventually, verdict
 from tests.contract.http_adapter import HttpAdapter
 from tests.contract.http_adapters import ADAPTERS
 from tests.contract.receiver import Receiver, Reply, Request, Step, answer
+from tests.support.required_metrics import assert_told, delivering
 
 
 async def test_events_arrive_whole_and_in_order_and_count_as_delivered(
@@ -272,3 +273,10 @@ async def test_an_odd_session_id_stays_inside_the_url_that_was_configured(
     assert target.startswith("/")
     assert not any(bad in target for bad in ("/..", "x?y", "#", " "))
     assert receiver.requests[0].headers["host"] == f"localhost:{receiver.port}"
+
+
+@pytest.mark.parametrize("status", [0, 503])
+async def test_what_it_did_is_in_the_metrics(receiver: Receiver, sink: Sink, status: int) -> None:
+    if status:
+        receiver.script.append(answer(status))
+    assert_told(await delivering(sink), failed="failed" if status else "")

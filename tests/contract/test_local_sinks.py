@@ -14,6 +14,7 @@ from event_handler.ports import Delivered, Sink
 from event_handler.sinks.file import FileOptions, FileSink
 from tests.contract.deliveries import events, verdict
 from tests.contract.ndjson import read, uids
+from tests.support.required_metrics import assert_told, delivering
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,3 +90,8 @@ async def test_a_slow_disk_does_not_stop_the_event_loop(local: tuple[Sink, Path]
         loops += 1
     assert sending.result() == Delivered()
     assert loops > 1
+
+
+async def test_what_it_did_is_in_the_metrics(local: tuple[Sink, Path]) -> None:
+    sink, _ = local
+    assert_told(await delivering(sink))

@@ -12,6 +12,7 @@ from event_handler.ports import Delivered, Partial, Retry
 from tests.contract.deliveries import events, verdict
 from tests.contract.message_adapter import MessageAdapter, Receiving
 from tests.contract.message_adapters import ADAPTERS
+from tests.support.required_metrics import assert_told, delivering
 
 
 @pytest.fixture(params=ADAPTERS, ids=lambda adapter: adapter.name)
@@ -102,4 +103,11 @@ async def test_it_can_be_closed_without_having_delivered_and_twice(
     sink = receiver.sink()
     await sink.reopen()
     await sink.close()
+    await sink.close()
+
+
+async def test_what_it_did_is_in_the_metrics(receiving: tuple[MessageAdapter, Receiving]) -> None:
+    _, receiver = receiving
+    sink = receiver.sink()
+    assert_told(await delivering(sink))
     await sink.close()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import orjson
@@ -13,13 +15,17 @@ import pytest
 
 from event_handler.event import Event
 from event_handler.ports import Delivered, Retry
+from event_handler.report import Report
 from event_handler.sinks.otlp import OtlpOptions, OtlpSink
+from event_handler.telemetry.otlp import Exporter, ExportOptions
+from event_handler.tracing import TRACES
 from tests.contract.deliveries import eventually, verdict
 from tests.contract.pki import Pki, make_pki
 from tests.contract.ports import free_ports
 from tests.contract.server_process import listens, serving
 from tests.event_samples import samples
 from tests.support.receiver_cache import absent, place
+from tests.support.reports import report_of
 
 PROGRAM = "bin/otelcol"
 pytestmark = pytest.mark.skipif(bool(absent(PROGRAM)), reason=absent(PROGRAM))
@@ -35,6 +41,8 @@ service:
   telemetry: {{ metrics: {{ level: none }} }}
   pipelines:
     logs: {{ receivers: [otlp], exporters: [file] }}
+    metrics: {{ receivers: [otlp], exporters: [file] }}
+    traces: {{ receivers: [otlp], exporters: [file] }}
 """
 
 
@@ -59,13 +67,16 @@ def collector(directory: Path, pki: Pki) -> Iterator[tuple[int, int]]:
         yield http, grpc
 
 
-def records(directory: Path) -> list[dict[str, Any]]:
-    """The whole lines of its file; the last may be on the way."""
+def received(directory: Path) -> list[dict[str, Any]]:
+    """The whole lines of its file, a request each; the last may be on the way."""
     text = (directory / "records.json").read_bytes() if (directory / "records.json").exists() else b""
-    requests = [orjson.loads(line) for line in text.split(b"\n")[:-1]]
+    return [orjson.loads(line) for line in text.split(b"\n")[:-1]]
+
+
+def records(directory: Path) -> list[dict[str, Any]]:
     return [
         record
-        for request in requests
+        for request in received(directory)
         for resource in request["resourceLogs"]
         for scope in resource["scopeLogs"]
         for record in scope["logRecords"]
@@ -108,3 +119,29 @@ async def test_http_to_the_port_of_grpc_says_so(tmp_path: Path) -> None:
         await there.close()
     assert isinstance(said, Retry)
     assert f"localhost:{grpc}" in said.reason
+
+
+async def test_our_own_metrics_and_traces_arrive_over_tls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pki = make_pki(tmp_path, "otelcol")
+    files = pki.client_files()
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_CERTIFICATE", files.ca)
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE", files.cert)
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_CLIENT_KEY", files.key)
+
+    async def report() -> Report:
+        return report_of()
+
+    with collector(tmp_path, pki) as (port, _):
+        exporter = Exporter(report, ExportOptions(f"https://localhost:{port}", 0.05, traces=True))
+        running = asyncio.create_task(exporter.run())
+        await eventually(lambda: any("resourceMetrics" in one for one in received(tmp_path)))
+        with TRACES.batch(monotonic, (("read", monotonic(), monotonic()),), {"sink": "siem"}):
+            pass
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        await eventually(lambda: any("resourceSpans" in one for one in received(tmp_path)))
+    (metrics,) = next(one for one in received(tmp_path) if "resourceMetrics" in one)["resourceMetrics"]
+    names = {one["name"] for one in metrics["scopeMetrics"][0]["metrics"]}
+    assert names >= {"teleport_event_handler_lag_seconds", "teleport_event_handler_request_duration_seconds"}
+    (traces,) = next(one for one in received(tmp_path) if "resourceSpans" in one)["resourceSpans"]
+    assert [span["name"] for span in traces["scopeSpans"][0]["spans"]] == ["read", "batch"]

@@ -210,6 +210,11 @@ def refused_sink(world: World) -> None:
     world.webhook(f"http://127.0.0.1:{closed_port()}/")
 
 
+def no_collector(world: World) -> None:
+    world.monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "1")
+    set_top(telemetry_endpoint=f'"http://127.0.0.1:{closed_port()}"')(world)
+
+
 def only_a_certificate(world: World) -> None:
     pki = make_pki(world.directory, "sink")
     world.webhook("https://127.0.0.1:1/", cert=pki.client_files().cert)
@@ -241,6 +246,8 @@ FAULTS: dict[str, tuple[Break, str, str]] = {  # what is broken, the area, and w
     "the receiver's name is not resolved": (lambda w: w.webhook("https://siem.invalid/"), "sink siem", "siem.invalid cannot be resolved"),  # noqa: E501
     "a CA file is not there": (lambda w: w.webhook("https://127.0.0.1:1/", ca="/nowhere/ca.pem"), "configuration", "/nowhere/ca.pem"),  # noqa: E501
     "a file with a secret is not there": (lambda w: w.webhook("https://127.0.0.1:1/", **{"bearer-file": "/nowhere/token"}), "configuration", "/nowhere/token"),  # noqa: E501
+    "what is no address of a Collector": (set_top(telemetry_endpoint='"otel:4318"'), "telemetry", "expected a URL"),
+    "the Collector takes no metrics": (no_collector, "telemetry", "takes no metrics"),
     "a certificate without its key": (only_a_certificate, "sink siem", "only one of"),
     "two ways to sign in": (lambda w: w.webhook("https://127.0.0.1:1/", bearer="a", username="b"), "sink siem", "are set together"),  # noqa: E501
 }  # fmt: skip

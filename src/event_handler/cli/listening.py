@@ -1,4 +1,4 @@
-"""Where a running process answers questions about itself: what the settings say of it."""
+"""Where a running process tells of itself: what the settings say of it."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from event_handler.config.model import StartSettings
 from event_handler.errors import ConfigurationError, SinkError
 from event_handler.sinks.secret import Secret
 from event_handler.telemetry.listener import ListenOptions
+from event_handler.telemetry.otlp import ExportOptions
 
 
 def listen_options(settings: StartSettings) -> ListenOptions | None:
@@ -26,6 +27,13 @@ def listen_options(settings: StartSettings) -> ListenOptions | None:
         _secret(settings.listen_password, settings.listen_password_file, "listen-password"),
         settings.listen_unprotected,
     )
+
+
+def export_options(settings: StartSettings) -> ExportOptions | None:
+    """Where to export metrics and traces to, None for nowhere."""
+    if not settings.telemetry_endpoint:
+        return None
+    return ExportOptions(settings.telemetry_endpoint, settings.telemetry_interval, settings.telemetry_traces)
 
 
 def local_socket(settings: StartSettings, cluster: str) -> Path:

@@ -8,6 +8,7 @@ import asyncio
 import signal
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -17,7 +18,7 @@ import structlog
 
 from event_handler import about
 from event_handler.cli.introduction import introduction
-from event_handler.cli.listening import listen_options, local_socket
+from event_handler.cli.listening import export_options, listen_options, local_socket
 from event_handler.config.model import StartSettings, settings_shown
 from event_handler.errors import EventHandlerError, StorageError
 from event_handler.go_plugin.import_state import import_state
@@ -40,6 +41,7 @@ from event_handler.state.sqlite import FILE, SqliteStore
 from event_handler.tap import Tap
 from event_handler.telemetry.listener import Listener
 from event_handler.telemetry.logs import on_terminal, say
+from event_handler.telemetry.otlp import Exporter
 from event_handler.telemetry.progress_line import show_progress
 from event_handler.telemetry.summary import seconds_left
 from event_handler.teleport.auth.credentials import Credentials
@@ -236,11 +238,22 @@ async def _deliver(
     reporter = Reporter(workers, shared, keeper, start=start, storage=settings.storage)
     socket = None if settings.dry_run else local_socket(settings, keeper.current.cluster)
     listener = Listener(reporter.report, tap, listen_options(settings), socket)
+    export = export_options(settings)
+    windows = Windows(reporter, listener, Exporter(reporter.report, export) if export else None)
     watch = _login_watch(settings, plans[0][1], access)
     try:
-        await _follow(workers, shared, watch, access, keeper, reporter, listener, settings.shutdown_timeout)
+        await _follow(workers, shared, watch, access, keeper, windows, settings.shutdown_timeout)
     finally:
         await _log(workers)
+
+
+@dataclass(frozen=True, slots=True)
+class Windows:
+    """Through which others look into the process."""
+
+    reporter: Reporter
+    listener: Listener
+    exporter: Exporter | None
 
 
 async def _follow(
@@ -249,8 +262,7 @@ async def _follow(
     watch: LoginWatch | None,
     access: Access,
     keeper: CredentialsKeeper,
-    reporter: Reporter,
-    listener: Listener,
+    windows: Windows,
     shutdown_timeout: float,
 ) -> None:
     """Read and deliver until all workers are done, the cluster turns out to be a wrong one, or a signal comes."""
@@ -261,6 +273,7 @@ async def _follow(
         if shared is not None:
             await shared.renew(access.connect(newer))
 
+    reporter = windows.reporter
     running = {asyncio.create_task(worker.run()): worker for worker in workers}
     reading = [asyncio.create_task(shared.run())] if shared is not None else []
     stopping = asyncio.create_task(_signalled())
@@ -272,9 +285,11 @@ async def _follow(
     ]
     if on_terminal():
         beside.append(asyncio.create_task(supervise("the progress line", partial(show_progress, reporter.report))))
+    if windows.exporter is not None:
+        beside.append(asyncio.create_task(supervise("the export of telemetry", windows.exporter.run)))
     if watch is not None:
         beside.append(asyncio.create_task(supervise("locking users", watch.run)))
-    serving = asyncio.create_task(listener.run())
+    serving = asyncio.create_task(windows.listener.run())
     hang_up = asyncio.Event()
     beside.append(
         asyncio.create_task(supervise("reading files again", partial(_reload, hang_up, workers, keeper, manager)))

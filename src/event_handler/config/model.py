@@ -246,6 +246,23 @@ class StartSettings(BaseModel):
         bool,
         option("listen-unprotected", "flag", "let everybody ask on an address that can be reached from other machines"),
     ] = False
+    telemetry_endpoint: Annotated[
+        str,
+        option(
+            "telemetry-endpoint",
+            "text",
+            "URL of an OpenTelemetry Collector that gets our metrics over OTLP/HTTP (docs/metrics.md)",
+            unset="none",
+        ),
+    ] = ""
+    telemetry_interval: Annotated[
+        float,
+        Field(ge=1.0, le=3600.0),
+        option("telemetry-interval", "duration", "pause between two exports of metrics"),
+    ] = 60.0
+    telemetry_traces: Annotated[
+        bool, option("telemetry-traces", "flag", "export a trace of each batch too, from reading to its answer")
+    ] = False
     _sinks: tuple[ConfiguredSink, ...] = PrivateAttr(())
 
     @property

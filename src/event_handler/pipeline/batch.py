@@ -26,11 +26,13 @@ SESSION_PARTITIONS = (
 class Batch:
     """Entries of one partition in the order they were read.
 
-    `born` is the clock's time of the first, `size` the bytes of the bodies, `taken` those of the budget.
+    `born` and `closed` are the clock's times of the first entry and of handing it on, `size` the bytes of the bodies,
+    `taken` those of the budget.
     """
 
     partition: str
     born: float
+    closed: float = 0.0
     entries: list[Entry] = field(default_factory=list)
     size: int = 0
     taken: int = 0
@@ -75,6 +77,7 @@ class Batcher:
 
     def _close(self, batch: Batch) -> None:
         del self._open[batch.partition]
+        batch.closed = self._clock()
         if not self._limits.ordered:
             self.ready.put_nowait(batch)
         elif batch.partition in self._busy:

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from time import monotonic
 
-from event_handler.pipeline.batch import Batcher
+from event_handler.pipeline.batch import Batch, Batcher
 from event_handler.pipeline.concurrency import Concurrency
 from event_handler.pipeline.entry import Entry
 from event_handler.pipeline.outage import Outage
@@ -35,6 +37,7 @@ from event_handler.pipeline.verdicts import (
 )
 from event_handler.ports import Delivered, Partial, Reject, Retry, Sink, Split
 from event_handler.report import Counters
+from event_handler.tracing import TRACES
 
 MOST_ASIDE = 1000  # events that are tried alone beside the others; a task each
 
@@ -137,7 +140,8 @@ class Delivery:
         """A frame of its own, so that no batch stays in memory while its deliverer waits for the next one."""
         batch = await batcher.ready.get()
         self._at_work += 1
-        await self._deliver(batch.entries)
+        with traced(batch, self.sink.name) if TRACES.wanted else nullcontext():
+            await self._deliver(batch.entries)
         self._at_work -= 1
         batcher.finished(batch)
 
@@ -284,6 +288,12 @@ class Delivery:
         else:
             self._outage.failed(reason, wait, person=failure.kind is Kind.UNREACHABLE)
         return wait
+
+
+def traced(batch: Batch, sink: str) -> AbstractContextManager[None]:
+    """Notes what happens to a batch that was taken up now."""
+    before = (("read", batch.born, batch.closed), ("wait", batch.closed, monotonic()))
+    return TRACES.batch(monotonic, before, {"sink": sink, "events": len(batch.entries), "bytes": batch.size})
 
 
 def _reason(failure: Failure) -> str:

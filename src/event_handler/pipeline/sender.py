@@ -11,6 +11,7 @@ from event_handler.pipeline.concurrency import Concurrency
 from event_handler.pipeline.entry import Entry, how_many_fit, total_length
 from event_handler.ports import Delivered, Partial, Reject, Retry, Sink, Split, Verdict
 from event_handler.report import Counters
+from event_handler.tracing import TRACES, Facts
 
 
 class Sender:
@@ -56,7 +57,11 @@ class Sender:
             await turn
         sent = self._concurrency.sent()
         verdict = await self._send(part)
-        self._counters.requests[outcome_of(verdict)].observe(self._clock() - sent)
+        outcome, answered = outcome_of(verdict), self._clock()
+        self._counters.requests[outcome].observe(answered - sent)
+        if TRACES.wanted:
+            facts: Facts = {"outcome": outcome, "events": len(part)}
+            TRACES.request(sent, answered, facts, getattr(verdict, "reason", ""))
         self._counters.batches.observe(len(part))
         self._learn(verdict, sent, suspect)
         if not self._one_by_one and not suspect:

@@ -73,7 +73,7 @@ def given(lines: Sequence[KeptWorker], directory: Path) -> tuple[Any, ...]:
     """What `_follow` gets."""
     access, keeper = access_in(directory)
     reporter = Reporter(lines, None, keeper, start=0.0, storage=str(directory))
-    return list(lines), None, None, access, keeper, reporter, nowhere(), 5.0
+    return list(lines), None, None, access, keeper, start.Windows(reporter, nowhere(), None), 5.0
 
 
 @asynccontextmanager

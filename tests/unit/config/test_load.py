@@ -486,6 +486,23 @@ NEW: list[Row] = [
         "some text",
     ),
     (
+        "telemetry-endpoint",
+        ["FDFWD_TELEMETRY_ENDPOINT"],
+        ["telemetry.endpoint", "telemetry-endpoint"],
+        "",
+        "http://127.0.0.1:4318",
+        "http://127.0.0.1:4318",
+    ),
+    (
+        "telemetry-interval",
+        ["FDFWD_TELEMETRY_INTERVAL"],
+        ["telemetry.interval", "telemetry-interval"],
+        60.0,
+        "10s",
+        10.0,
+    ),
+    ("telemetry-traces", ["FDFWD_TELEMETRY_TRACES"], ["telemetry.traces", "telemetry-traces"], False, "true", True),
+    (
         "listen-unprotected",
         ["FDFWD_LISTEN_UNPROTECTED"],
         ["listen.unprotected", "listen-unprotected"],

@@ -29,7 +29,9 @@ from event_handler.sources.recordings import RecordingSource
 from event_handler.state.sqlite import SqliteStore
 from event_handler.teleport.rpc.client import Client
 from tests.support.events import wire
-from tests.support.scripted_cluster import ScriptedClient
+from tests.support.reports import report_of
+from tests.support.required_metrics import OF_A_READING, OF_A_SINK, told_of
+from tests.support.scripted_cluster import ScriptedClient, wire_at
 from tests.support.sinks import ScriptedSink
 from tests.support.waiting import until
 from tests.unit.runtime.test_session import SETTINGS
@@ -200,3 +202,22 @@ async def test_a_sink_that_hangs_delays_the_end_by_the_time_given_only() -> None
     line.stop(running, 0.05)
     await asyncio.wait_for(asyncio.gather(running, return_exceptions=True), 20)
     assert not line.drained
+
+
+@pytest.mark.parametrize("bulk", [True, False], ids=["bulk export", "search"])
+async def test_each_way_of_reading_tells_what_is_required(bulk: bool) -> None:
+    client, sink = a_cluster(), ScriptedSink()
+    client.bulk = bulk
+    client.log = [wire_at(uid, time() - 60.0) for uid in ALL]
+    line = await a_line(sink, client)
+    async with at_work(line):
+        await until(lambda: len(sink.delivered) >= len(ALL))
+        await until(lambda: line.reading and line.reading.position and line.reading.position.caught_up)
+        report = await line.report(time(), None)
+        assert line.reading is not None
+        told = told_of(replace(report_of(report), readings=(line.reading,)))
+    names = {name for name, _ in told}
+    assert names >= OF_A_READING | OF_A_SINK, (OF_A_READING | OF_A_SINK) - names
+    assert told["reading_connected", ""] == told["reading_caught_up", ""] == told["reading_route", ""] == 1.0
+    assert time() - told["reading_position_timestamp_seconds", ""] < 3600.0
+    assert told["events_read_total", ""] >= told["events_delivered_total", ""] >= len(ALL)

@@ -11,6 +11,7 @@ from event_handler.runtime.check.finding import Finding, fault
 from event_handler.runtime.check.identity import check_identity
 from event_handler.runtime.check.sinks import check_sinks
 from event_handler.runtime.check.storage import check_storage
+from event_handler.runtime.check.telemetry import check_telemetry
 
 __all__ = ["Finding", "check"]
 
@@ -33,4 +34,6 @@ async def check(settings: StartSettings, *, send: bool) -> AsyncIterator[Finding
     async for finding in check_storage(settings, credentials.cluster if credentials else ""):
         yield finding
     async for finding in check_sinks(settings, send=send):
+        yield finding
+    async for finding in check_telemetry(settings):
         yield finding
