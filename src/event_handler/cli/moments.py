@@ -1,7 +1,8 @@
-"""Times on the command line: `2026-11-27T10:00:00Z`, or how long ago (`90m`)."""
+"""Times on the command line: `2026-11-27T10:00:00Z`, a day (`2026-11-27`), or how long ago (`90m`)."""
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 from time import time
 
@@ -9,6 +10,8 @@ import click
 
 from event_handler.config.durations import parse
 from event_handler.config.values import convert
+
+A_DAY = re.compile(r"\d{4}-\d\d-\d\d")
 
 
 class Moment(click.ParamType[float]):
@@ -24,6 +27,8 @@ class Moment(click.ParamType[float]):
             return time() - parse(text)
         except ValueError:
             pass
+        if A_DAY.fullmatch(text):
+            text += "T00:00:00Z"
         try:
             found: datetime = convert("time", text)
         except ValueError:

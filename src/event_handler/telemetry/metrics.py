@@ -15,6 +15,7 @@ from prometheus_client.core import (
     InfoMetricFamily,
     Metric,
 )
+from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector, CollectorRegistry
 
 from event_handler import __version__, about
@@ -163,7 +164,7 @@ def _add(family: HistogramMetricFamily, labels: list[str], parts: Sequence[Histo
 
 
 def table() -> str:
-    """Every metric as a Markdown table, for docs/status.md; a test compares."""
+    """Every metric as a Markdown table, for docs/metrics.md; a test compares."""
     rows = [
         ("build_info", "-", "version of the event handler"),
         ("start_timestamp_seconds", "-", "when the process started"),
@@ -196,4 +197,5 @@ def registry(collector: ReportCollector) -> CollectorRegistry:
     """A registry of our own with this collector; no global one is touched."""
     made = CollectorRegistry(auto_describe=False)
     made.register(collector)
+    ProcessCollector(registry=made)  # CPU, memory and files where there is /proc
     return made

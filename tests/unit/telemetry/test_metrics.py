@@ -154,7 +154,7 @@ def test_lag_is_the_age_of_what_is_missing(
 
 
 def test_the_documentation_lists_every_metric() -> None:
-    assert table() in (Path(__file__).parents[3] / "docs" / "status.md").read_text()
+    assert table() in (Path(__file__).parents[3] / "docs" / "metrics.md").read_text()
     collector = ReportCollector()
     collector.report = report()
     listed = {line.split("`")[1].removesuffix("_total").removesuffix("_info") for line in table().splitlines()[2:]}
