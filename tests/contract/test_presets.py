@@ -179,6 +179,17 @@ def test_a_dataset_that_is_none_is_refused() -> None:
         PresetSink(AXIOM, AxiomOptions(token="k", dataset="../x"), "siem", "sinks.siem")
 
 
+@pytest.mark.parametrize(
+    ("url", "asked"),
+    [
+        ("https://api.axiom.co", "https://api.axiom.co/v1/datasets/audit/ingest"),
+        ("https://eu-central-1.aws.edge.axiom.co/", "https://eu-central-1.aws.edge.axiom.co/v1/ingest/audit"),
+    ],
+)
+def test_an_edge_deployment_of_axiom_has_an_address_of_its_own_form(url: str, asked: str) -> None:
+    assert AXIOM.address(AxiomOptions(token="k", dataset="audit", url=url)) == asked
+
+
 async def test_events_that_axiom_refused_make_a_refusal() -> None:
     said = {"ingested": 2, "failed": 1, "failures": [{"error": "too many fields"}]}
     async with service(AXIOM, AxiomOptions, lambda _: Reply(200, orjson.dumps(said)), **TOKEN, dataset="a") as (

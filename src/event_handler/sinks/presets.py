@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 
 import orjson
 from pydantic import Field
+from yarl import URL
 
 from event_handler.errors import SinkError
 from event_handler.event import Event
@@ -56,13 +57,14 @@ class NewrelicOptions(PresetOptions):
     url: Annotated[str, Setting("url", "address of the Log API", unset="that of the region")] = ""
 
 
+AXIOM_EDGE = ".edge.axiom.co"  # how the host names of edge deployments end
+
+
 class AxiomOptions(PresetOptions):
     """Which dataset of Axiom; `token` is an API token that may ingest."""
 
     dataset: Annotated[str, Setting("text", "name of the dataset", required=True)] = ""
-    url: Annotated[str, Setting("url", "address of Axiom, of an edge deployment or a region of its own")] = (
-        "https://api.axiom.co"
-    )
+    url: Annotated[str, Setting("url", "address of Axiom, or of an edge deployment")] = "https://api.axiom.co"
 
 
 class HoneycombOptions(PresetOptions):
@@ -207,6 +209,14 @@ def _gelf_name(name: str) -> str:
     return "_teleport_id" if name == "id" else f"_{GELF_NAME.sub('_', name)}"
 
 
+def axiom_url(options: Any) -> str:
+    """An `axiom` sink's. Edge deployments have an address of another form ("Ingest data to edge deployment")."""
+    base = options.url.rstrip("/")
+    if (URL(base).host or "").endswith(AXIOM_EDGE):
+        return f"{base}/v1/ingest/{options.dataset}"
+    return f"{base}/v1/datasets/{options.dataset}/ingest"
+
+
 def _axiom_says(answer: Answer, count: int) -> Verdict:
     """`{"ingested":…,"failed":…,"failures":[{"error":…}]}`; it does not say which events have failed."""
     said = json_of(answer)
@@ -253,7 +263,7 @@ NEWRELIC = Preset(
 )
 AXIOM = Preset(
     Limits(1000, 4 * MEGABYTE, 0, PRESET_AGE, event_bytes=MEGABYTE - 100),  # an event has 1 MB at most
-    lambda options: f"{options.url.rstrip('/')}/v1/datasets/{options.dataset}/ingest",
+    axiom_url,
     lambda _: "Authorization",
     _of_axiom,
     _axiom_says,
