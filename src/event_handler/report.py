@@ -140,6 +140,7 @@ class Report:
     credentials_expire: float
     renewals: int
     free_bytes: int | None
+    listener_certificate_expires: float | None
     readings: tuple[Reading, ...]
     sinks: tuple[SinkReport, ...]
 

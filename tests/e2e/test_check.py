@@ -19,12 +19,15 @@ from typing import Any
 import orjson
 import pytest
 import pytest_asyncio
+from cryptography import x509
+from cryptography.x509.oid import NameOID
 
 from event_handler.cli.check import _run, lines
 from event_handler.config.load import load as load_settings
 from event_handler.config.model import StartSettings
 from event_handler.errors import RpcError
 from event_handler.runtime.check import cluster as cluster_check
+from event_handler.runtime.check import identity as identity_check
 from event_handler.runtime.check import sinks as sinks_check
 from event_handler.runtime.check import storage as storage_check
 from event_handler.runtime.check.finding import Finding, Level, fault, ok, warning
@@ -333,6 +336,28 @@ async def test_an_event_of_our_future_shows_that_our_clock_is_behind(ahead: floa
     found = await cluster_check._clock([address], client, insecure_proxy=False)
     assert found.level is level
     assert ("behind that of the newest event" in found.what) == (level is not Level.OK)
+
+
+@pytest.mark.parametrize(
+    ("traits", "shown"),
+    [
+        ('{"logins":["root","ubuntu"],"env":["prod"]}', ", the traits logins=root|ubuntu, env=prod"),
+        ("null", ""), ("{}", ""), ("no JSON", ""), ('["a"]', ""), ('{"logins":null}', ""),
+        (f'{{"groups":["{"g" * 300}"]}}', f", the traits groups={'g' * 193}…"),
+    ],
+)  # fmt: skip
+def test_the_traits_of_the_identity_are_told(tmp_path: Path, traits: str, shown: str) -> None:
+    pki = make_pki(tmp_path, "cluster")
+    subject = x509.Name([x509.NameAttribute(NameOID.POSTAL_CODE, traits), *name("user", "role")])
+    _, certificate = issue(pki.authority, subject, timedelta(hours=1))
+    assert identity_check._traits(x509.load_pem_x509_certificate(certificate)) == shown
+
+
+async def test_the_way_in_tells_how_it_is_encrypted(world: World) -> None:
+    (way,) = [one.what for one in await world.findings() if one.area == "way in" and "leads to" in one.what]
+    assert re.search(
+        r"leads to the cluster \(TLSv1\.3, TLS_\w+, certificate until \d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC\)", way
+    )
 
 
 async def test_the_process_that_works_on_a_state_is_told(world: World) -> None:

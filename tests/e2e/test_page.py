@@ -99,6 +99,7 @@ def report() -> Report:
         now + 3000,
         4,
         42_000_000_000,
+        None,
         (reading,),
         (sink("siem"), failing),
     )

@@ -38,4 +38,4 @@ def report_of(
     failing: str = "",
 ) -> Report:
     reading = Reading(("siem",), connected, NOW - 100, 1, "auth:3025", "direct", "18.1", position, failing)
-    return Report("example.com", NOW - 200, now, 0.0, NOW + 9000, 0, 10_000, (reading,), sinks or (sink_of(),))
+    return Report("example.com", NOW - 200, now, 0.0, NOW + 9000, 0, 10_000, None, (reading,), sinks or (sink_of(),))

@@ -235,7 +235,9 @@ async def _deliver(
         for number, (plan, store, follow) in enumerate(plans)
     ]
     start = min(follow.start for _, _, follow in plans)
-    reporter = Reporter(workers, shared, keeper, start=start, storage=settings.storage)
+    reporter = Reporter(
+        workers, shared, keeper, start=start, storage=settings.storage, listener_certificate=settings.listen_cert
+    )
     socket = None if settings.dry_run else local_socket(settings, keeper.current.cluster)
     listener = Listener(reporter.report, tap, listen_options(settings), socket)
     export = export_options(settings)

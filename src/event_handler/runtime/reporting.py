@@ -9,6 +9,7 @@ from pathlib import Path
 from time import monotonic, time
 
 from event_handler.report import Reading, Report
+from event_handler.runtime.certificate_file import CertificateFile
 from event_handler.runtime.shared_reading import SharedReading
 from event_handler.runtime.worker import KeptWorker
 from event_handler.teleport.auth.renewal import CredentialsKeeper
@@ -17,7 +18,8 @@ FRESH = 0.9  # seconds that a report is good for; viewers ask once a second
 
 
 class Reporter:
-    """Reports on these workers. `start` is the time from which on the cluster is read, `storage` a directory."""
+    """Reports on these workers. `start` is the time from which on the cluster is read, `storage` a directory,
+    `listener_certificate` a file, "" for none."""
 
     def __init__(
         self,
@@ -27,12 +29,14 @@ class Reporter:
         *,
         start: float,
         storage: str,
+        listener_certificate: str = "",
     ) -> None:
         self._workers = workers
         self._shared = shared
         self._keeper = keeper
         self._start = start
         self._storage = storage
+        self._listener_certificate = CertificateFile(listener_certificate)
         self._started = time()
         self._last: Report | None = None
         self._made = 0.0
@@ -60,6 +64,7 @@ class Reporter:
             credentials_expire=self._keeper.current.not_after.timestamp(),
             renewals=self._keeper.renewals,
             free_bytes=free_bytes(self._storage),
+            listener_certificate_expires=self._listener_certificate.expires(),
             readings=tuple(readings),
             sinks=tuple(sinks),
         )

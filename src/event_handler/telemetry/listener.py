@@ -34,6 +34,7 @@ PUSH_EVERY = 1.0  # seconds between reports to a viewer
 MOST_VIEWERS = 50  # of the page at a time, each with two connections
 TAIL_PAUSE = 0.25  # seconds between two writes to a viewer of the tail, so that a busy log costs little
 LONGEST_BODY = 32 * 1024  # bytes of an event that the tail shows
+LOOK_FOR_RENEWED = 60.0  # seconds between two looks for a renewed certificate; it was renewed days before its end
 CLOSE_WITHIN = 1.0  # seconds for open connections when the process ends
 HEADERS = {
     "Content-Security-Policy": (
@@ -82,6 +83,7 @@ class Listener:
         if options is not None:
             self._host, self._port = _address(options)
             self._tls = _tls(options)
+            self._stamp = _stamp(options)
 
     async def run(self) -> None:
         """Serve until cancelled. Raises ConfigurationError when the port cannot be had."""
@@ -90,7 +92,9 @@ class Listener:
                 await self._listen_locally(self._socket)
             if self._options is not None:
                 await self._listen()
-            await asyncio.Event().wait()
+            while True:
+                await asyncio.sleep(LOOK_FOR_RENEWED)
+                self._renew()
         finally:
             self._stopping.set()
             for runner in self._runners:
@@ -99,6 +103,19 @@ class Listener:
             if self._socket is not None:
                 with suppress(OSError):
                     self._socket.unlink()
+
+    def _renew(self) -> None:
+        """Take up a certificate that was renewed, for connections from now on."""
+        options = self._options
+        if options is None or self._tls is None or (stamp := _stamp(options)) == self._stamp:
+            return
+        self._stamp = stamp
+        try:
+            self._tls.load_cert_chain(options.cert, options.key, password="")
+        except (OSError, ValueError) as error:
+            log.warning("the renewed certificate for --listen cannot be used; the old one stays", error=str(error))
+        else:
+            log.info("took up the renewed certificate for --listen", file=options.cert)
 
     async def _listen_locally(self, socket: Path) -> None:
         """For `status` on this machine: a socket that only this user can open. It is no fault where there is none."""
@@ -319,6 +336,18 @@ def _tls(options: ListenOptions) -> ssl.SSLContext | None:
             f"the certificate for --listen cannot be used ({error})", "listen-cert and listen-key must be PEM."
         ) from None
     return context
+
+
+def _stamp(options: ListenOptions) -> tuple[float, float]:
+    """When certificate and key were written, 0 for what is not there."""
+    return _written(options.cert), _written(options.key)
+
+
+def _written(file: str) -> float:
+    try:
+        return Path(file).stat().st_mtime if file else 0.0
+    except OSError:
+        return 0.0
 
 
 def _shown(host: str) -> str:

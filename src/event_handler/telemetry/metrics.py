@@ -86,6 +86,9 @@ def metrics_of(report: Report) -> Iterable[Metric]:
     yield _counter("credentials_renewals", "identities that replaced an older one", [([], report.renewals)], [])
     if report.free_bytes is not None:
         yield _gauge("storage_free_bytes", "bytes free on the disk of the state", report.free_bytes)
+    if report.listener_certificate_expires is not None:
+        name = "listener_certificate_expire_timestamp_seconds"
+        yield _gauge(name, "when the certificate of --listen expires", report.listener_certificate_expires)
     yield from _of_readings(report.readings)
     yield from _of_sinks(report.sinks)
 
@@ -170,6 +173,7 @@ def table() -> str:
         ("start_timestamp_seconds", "-", "when the process started"),
         ("credentials_expire_timestamp_seconds", "-", "when the identity expires"),
         ("credentials_renewals_total", "-", "identities that replaced an older one"),
+        ("listener_certificate_expire_timestamp_seconds", "-", "when the certificate of --listen expires"),
         ("storage_free_bytes", "-", "bytes free on the disk of the state"),
         *((name, "reading", help_) for name, (help_, _) in READING_GAUGES.items()),
         ("reading_route", "reading, route", "the way into the cluster, 1 while it is used"),

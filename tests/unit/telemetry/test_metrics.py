@@ -49,7 +49,7 @@ def sink(name: str = "siem", **more: object) -> SinkReport:
 
 
 def report(*sinks: SinkReport) -> Report:
-    return Report("example.com", 1.0, 1000.0, 0.0, 5000.0, 1, 10_000, (READING,), sinks or (sink(),))
+    return Report("example.com", 1.0, 1000.0, 0.0, 5000.0, 1, 10_000, 9000.0, (READING,), sinks or (sink(),))
 
 
 def samples(of: Report) -> dict[tuple[str, ...], float]:

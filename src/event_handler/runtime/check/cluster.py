@@ -119,7 +119,7 @@ async def _walk(way: Route, credentials: Credentials) -> tuple[Client | None, Fi
     except EventHandlerError as error:
         finding = fault(WAYS, f"{way.name} by {way.address}: {error.message}", error.hint)
     else:
-        return client, ok(WAYS, f"{way.name} by {way.address} leads to the cluster")
+        return client, ok(WAYS, f"{way.name} by {way.address} leads to the cluster ({client.tls})")
     await client.aclose()
     return None, finding
 

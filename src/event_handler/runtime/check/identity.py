@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import stat
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -17,6 +18,7 @@ from event_handler.teleport.auth import credentials
 from event_handler.teleport.auth.credentials import RENEW, TIME, Credentials
 
 IDENTITY_AREA = "identity"
+LONGEST_TRAITS = 200  # characters
 SOON = timedelta(hours=24)
 OTHERS = stat.S_IRWXG | stat.S_IRWXO
 # tbot's identities live for an hour and are renewed each twenty minutes; who lives so short is renewed by somebody.
@@ -68,4 +70,19 @@ def _who(found: Credentials) -> str:
     leaf = x509.load_pem_x509_certificate(found.certificate_pem)
     user = [str(one.value) for one in leaf.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
     roles = [str(one.value) for one in leaf.subject.get_attributes_for_oid(NameOID.ORGANIZATION_NAME)]
-    return f"user {', '.join(user) or 'without a name'} with the roles {', '.join(roles) or 'none'}"
+    return f"user {', '.join(user) or 'without a name'} with the roles {', '.join(roles) or 'none'}{_traits(leaf)}"
+
+
+def _traits(leaf: x509.Certificate) -> str:
+    """What the roles' templates see of the user, "" where that is nothing: JSON in the postal code of the subject."""
+    texts = [str(one.value) for one in leaf.subject.get_attributes_for_oid(NameOID.POSTAL_CODE)]
+    try:
+        traits = json.loads(texts[0]) if texts else None
+    except ValueError:
+        return ""
+    if not isinstance(traits, dict) or not traits:
+        return ""
+    named = [f"{name}={'|'.join(map(str, values))}" for name, values in traits.items() if isinstance(values, list)]
+    text = ", ".join(named)
+    shown = text if len(text) <= LONGEST_TRAITS else f"{text[:LONGEST_TRAITS]}…"
+    return f", the traits {shown}" if named else ""

@@ -49,6 +49,11 @@ class Client:
         """The name of the way in (docs/connect.md), "" before."""
         return self._connection.route
 
+    @property
+    def tls(self) -> str:
+        """How the connection is encrypted, in words, "" before."""
+        return self._connection.tls
+
     def close(self) -> None:
         self._connection.close()
 

@@ -191,6 +191,11 @@ class Connection:
         """The name of the way in, "" before."""
         return self._connector.route
 
+    @property
+    def tls(self) -> str:
+        """How the connection is encrypted, in words, "" before."""
+        return self._connector.tls
+
     def close(self) -> None:
         self._channel.close()
 

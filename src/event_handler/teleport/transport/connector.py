@@ -59,7 +59,7 @@ class Connector:
         self._list = routes
         self._logged: set[tuple[str, str]] = set()  # name and address of ways that a log line has named
         self._best: tuple[str, str] | None = None  # name and address
-        self.address = self.route = ""  # by which the last entry was made
+        self.address = self.route = self.tls = ""  # by which the last entry was made, and how it is encrypted
 
     async def enter(self, make_protocol: Callable[[], Any], context: ClientContext) -> Any:
         """Return a connected protocol made by `make_protocol`, or raise ConnectError, which says why each way
@@ -86,8 +86,9 @@ class Connector:
                     error = task.exception()
                     if error is None:
                         self._prefer(route, first=number == 0)
-                        self.address, self.route = route.address, route.name
-                        return task.result()[1]
+                        transport, protocol = task.result()
+                        self.address, self.route, self.tls = route.address, route.name, tls_of(transport)
+                        return protocol
                     failed[number] = route, _as_connect_error(route, error)
                     log.debug("no way in", route=route.name, error=str(error))
         finally:
@@ -124,6 +125,14 @@ async def _through(
         if isinstance(error, OSError):
             raise explain_tls(error, route.address, context.credentials) from None
         raise
+
+
+def tls_of(transport: asyncio.Transport) -> str:
+    """The version of TLS and the cipher that were agreed on, and until when the server's certificate is valid."""
+    session: ssl.SSLObject = transport.get_extra_info("ssl_object")
+    certificate, cipher = session.getpeercert() or {}, session.cipher()
+    expires = datetime.fromtimestamp(ssl.cert_time_to_seconds(str(certificate["notAfter"])), UTC)
+    return f"{session.version()}, {cipher[0] if cipher else 'no cipher'}, certificate until {expires:{TIME}}"
 
 
 def _as_connect_error(route: Route, error: BaseException) -> ConnectError:
