@@ -10,30 +10,32 @@ from typing import Any
 
 import click
 
-from event_handler import about, redact
+from event_handler import about
 from event_handler.cli import standard, unexpected
-from event_handler.cli.check import check_command
 from event_handler.cli.command_line import Command, Group, app_options, in_words
-from event_handler.cli.configure import configure_command
-from event_handler.cli.dead_letters import dead_letter
-from event_handler.cli.elasticsearch_template import elasticsearch_template
-from event_handler.cli.replay import replay_command, verify_command
-from event_handler.cli.sinks import sinks
-from event_handler.cli.start import run
-from event_handler.cli.status import status
-from event_handler.cli.storage import storage
-from event_handler.cli.tail import tail
-from event_handler.config.load import load
-from event_handler.config.model import secrets
-from event_handler.config.options import click_options, given
 from event_handler.config.values import TRUE
 from event_handler.errors import EventHandlerError
 from event_handler.telemetry import logs
 
+COMMANDS = {  # beside `version`; where each is, for only the one that is called is imported
+    "check": "check:check_command",
+    "configure": "configure:configure_command",
+    "dead-letter": "dead_letters:dead_letter",
+    "elasticsearch-template": "elasticsearch_template:elasticsearch_template",
+    "replay": "replay:replay_command",
+    "sinks": "sinks:sinks",
+    "start": "start_command:start",
+    "status": "status:status",
+    "storage": "storage:storage",
+    "tail": "tail:tail",
+    "verify": "replay:verify_command",
+}
 EXIT_USAGE = 80  # the Go plugin's code for a wrong command line
 
 
-@click.group(cls=Group, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=Group, lazy=COMMANDS, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]}
+)
 @app_options
 @click.pass_context
 def cli(context: click.Context, config: str, debug: str | None) -> None:
@@ -48,30 +50,6 @@ def cli(context: click.Context, config: str, debug: str | None) -> None:
 @app_options
 def version(**_: Any) -> None:
     click.echo(about.line())
-
-
-@cli.command(cls=Command, help="Follow the audit log and deliver every event.")
-@click.option("--config", "-c", "config", default="", metavar="FILE", help="TOML file with settings ($FDFWD_CONFIG)")
-@click_options()
-@click.pass_obj
-def start(before: dict[str, str | None], /, config: str, **parameters: Any) -> None:
-    parameters["debug"] = parameters["debug"] or before["debug"]
-    loaded = load(given(parameters), os.environ, config or before["config"] or "")
-    redact.know(secrets(loaded.settings))
-    logs.configure(loaded.settings.debug, loaded.settings.log_format, loaded.settings.log_level)
-    run(loaded.settings, loaded.warnings)
-
-
-cli.add_command(check_command)
-cli.add_command(configure_command)
-cli.add_command(dead_letter)
-cli.add_command(elasticsearch_template)
-cli.add_command(replay_command)
-cli.add_command(sinks)
-cli.add_command(status)
-cli.add_command(storage)
-cli.add_command(tail)
-cli.add_command(verify_command)
 
 
 def main() -> None:

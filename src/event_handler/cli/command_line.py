@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from importlib import import_module
 from typing import Any, TypeVar
 
 import click
@@ -22,7 +23,24 @@ class Command(click.Command):
 
 
 class Group(click.Group):
-    """As `Command`; an unknown command is reported with the nearest one."""
+    """As `Command`; an unknown command is reported with the nearest one.
+
+    `lazy` names commands that are imported when they are asked for, as `module:attribute` of this package.
+    """
+
+    def __init__(self, *arguments: Any, lazy: Mapping[str, str] | None = None, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._lazy = lazy or {}
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted([*super().list_commands(ctx), *self._lazy])
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in self._lazy:
+            return super().get_command(ctx, cmd_name)
+        module, _, attribute = self._lazy[cmd_name].partition(":")
+        found: click.Command = getattr(import_module(f"event_handler.cli.{module}"), attribute)
+        return found
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         return super().parse_args(ctx, _with_values(self, args))
