@@ -11,18 +11,21 @@ from pathlib import Path
 from tests.e2e.processes import DAYS, handler, simulated
 
 FEW, MANY = 3, 20  # kills, in `make test` and in `make soak`
+EVENTS = {FEW: 4_000, MANY: 100_000}  # of the log, so that the last kill still finds some; batches grow quickly
 PATIENCE = 60.0  # seconds for the progress after which a process is killed
 
 
 async def deliver_through_kills(
-    directory: Path, tables: str, progress: Callable[[], int], kills: int, *, events: int = 4000, apart: int = 6
+    directory: Path, tables: str, progress: Callable[[], int], kills: int, *, events: int = 0, apart: int = 2
 ) -> tuple[set[str], str]:
-    """Deliver a simulated cluster's events to the sinks in `tables`; return their ids, and the log of the last run.
+    """Deliver a simulated cluster's events, `EVENTS` unless told, to the sinks in `tables`; return their ids, and the log of the last run.
 
     `progress` counts something that a receiver has seen (requests, batches, messages): a process is killed when that
     has grown by `apart`, and a little more each time. The last run must end by itself with exit code 0.
     """
-    async with simulated(directory / "sim", f"--events={events}", "--mode=bulk") as ready:
+    async with simulated(
+        directory / "sim", f"--events={events or EVENTS[kills]}", "--mode=bulk", "--distinct=2000"
+    ) as ready:
         config = directory / "handler.toml"
         config.write_text(
             f'storage = "{directory}/storage"\nno-session-recordings = true\n'

@@ -86,7 +86,7 @@ async def test_nothing_is_lost_while_tokens_end_and_the_process_is_killed(tmp_pa
         expected, log = await deliver_through_kills(tmp_path, tables, lambda: clouds.answers, kills)
     for name, ids in clouds.taken.items():
         assert set(ids) == expected, name
-    assert clouds.given > 2 * kills
+    assert clouds.given > kills  # a process may be killed before each of its sinks had a token
     assert "an-access-token" not in log
     assert "a-client-secret" not in log
 

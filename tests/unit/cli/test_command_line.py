@@ -130,7 +130,7 @@ def test_version_is_one_line_also_with_variables_that_only_start_would_refuse(ca
 def test_debug_before_the_command_reaches_start(call: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
     monkeypatch.setattr(
-        "event_handler.cli.run", lambda settings, warnings: seen.append((settings.debug, settings.batch))
+        "event_handler.cli.start_command.run", lambda settings, warnings: seen.append((settings.debug, settings.batch))
     )
     (tmp_path / "a.toml").write_text("batch = 7")
     for before in (["-d"], ["--debug"], ["--debug=true"], ["-dc", "a.toml"]):
