@@ -18,14 +18,13 @@ PATIENCE = 60.0  # seconds for the progress after which a process is killed
 async def deliver_through_kills(
     directory: Path, tables: str, progress: Callable[[], int], kills: int, *, events: int = 0, apart: int = 2
 ) -> tuple[set[str], str]:
-    """Deliver a simulated cluster's events, `EVENTS` unless told, to the sinks in `tables`; return their ids, and the log of the last run.
+    """Deliver a simulated cluster's events to the sinks in `tables`; return their ids, and the log of the last run.
 
-    `progress` counts something that a receiver has seen (requests, batches, messages): a process is killed when that
+    `events` are EVENTS unless told. `progress` counts something that a receiver has seen (requests, batches, messages): a process is killed when that
     has grown by `apart`, and a little more each time. The last run must end by itself with exit code 0.
     """
-    async with simulated(
-        directory / "sim", f"--events={events or EVENTS[kills]}", "--mode=bulk", "--distinct=2000"
-    ) as ready:
+    log = f"--events={events or EVENTS[kills]}", "--mode=bulk", "--distinct=2000"
+    async with simulated(directory / "sim", *log) as ready:
         config = directory / "handler.toml"
         config.write_text(
             f'storage = "{directory}/storage"\nno-session-recordings = true\n'

@@ -164,7 +164,7 @@ def fail_with(error: BaseException) -> Callable[..., None]:
 def test_an_error_that_nobody_foresaw_is_one_sentence_and_a_traceback_with_debug_only(
     call: Run, monkeypatch: pytest.MonkeyPatch, error: BaseException, code: int, said: str
 ) -> None:
-    monkeypatch.setattr("event_handler.cli.run", fail_with(error))
+    monkeypatch.setattr("event_handler.cli.start_command.run", fail_with(error))
     found, _, err = call(*START)
     assert (found, err.count("\n")) == (code, 1)
     assert said in err
