@@ -20,8 +20,9 @@ async def deliver_through_kills(
 ) -> tuple[set[str], str]:
     """Deliver a simulated cluster's events to the sinks in `tables`; return their ids, and the log of the last run.
 
-    `events` are EVENTS unless told. `progress` counts something that a receiver has seen (requests, batches, messages): a process is killed when that
-    has grown by `apart`, and a little more each time. The last run must end by itself with exit code 0.
+    `events` are EVENTS unless told. `progress` counts something that a receiver has seen (requests, batches, messages):
+    a process is killed when that has grown by `apart`, and a little more each time. The last run must end by itself
+    with exit code 0.
     """
     log = f"--events={events or EVENTS[kills]}", "--mode=bulk", "--distinct=2000"
     async with simulated(directory / "sim", *log) as ready:
