@@ -57,10 +57,18 @@ calendar: $(VENV)/ready-dev
 crowded: $(VENV)/ready-dev
 	$(BIN)/python -m benchmarks.crowded $(CROWDED)
 
+# The archive for machines without Python, for this system, in dist/.
+bundle: $(VENV)/python-checked
+	$(BIN)/python deploy/bundle/bundle.py
+
+# Extras that the archive has; Parquet is too large.
+BUNDLED = forward kafka nats opentelemetry postgresql redis srv zstd
+
 lock: $(VENV)/python-checked
 	$(BIN)/python -m pip install -q uv
 	$(BIN)/uv pip compile -q --universal --generate-hashes --no-emit-index-url --no-annotate --no-header --group simulator pyproject.toml -o requirements/run.lock
 	$(BIN)/uv pip compile -q --universal --generate-hashes --no-emit-index-url --no-annotate --no-header --group dev pyproject.toml -c requirements/run.lock -o requirements/dev.lock
+	$(BIN)/uv pip compile -q --universal --generate-hashes --no-emit-index-url --no-annotate --no-header --group bundle $(BUNDLED:%=--extra %) pyproject.toml -c requirements/dev.lock -o requirements/bundle.lock
 
 $(VENV)/python-checked:
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed, and $(PYTHON) is %s. Try: make PYTHON=python3.12 <target>" % sys.version.split()[0])'

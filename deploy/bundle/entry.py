@@ -1,0 +1,5 @@
+"""What the bundled program runs."""
+
+from event_handler.cli import main
+
+main()

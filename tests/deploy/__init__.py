@@ -1,0 +1,1 @@
+"""What is installed on machines, and in clusters."""
