@@ -19,6 +19,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 NAME = "teleport-event-handler"
+CHROOT = shutil.which("chroot", path="/usr/sbin:/usr/bin") or "chroot"
 LARGEST = 60_000_000  # bytes of the archive
 LONGEST_START = 0.4  # seconds until `version` has answered, on a machine at rest
 pytestmark = [
@@ -62,7 +63,7 @@ def bare(made: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def call(bare: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
     def called(*arguments: str) -> subprocess.CompletedProcess[str]:
-        command = ["chroot", str(bare), f"/usr/local/bin/{NAME}", *arguments]
+        command = [CHROOT, str(bare), f"/usr/local/bin/{NAME}", *arguments]
         return subprocess.run(command, capture_output=True, text=True, check=False, env={"PATH": "/bin"})
 
     return called
