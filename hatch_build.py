@@ -24,6 +24,8 @@ COMPILED = (  # where the CPU goes; they run uncompiled as well
     "event_handler/sinks/columns.py",
     "event_handler/sinks/elasticsearch/documents.py",
     "event_handler/sinks/fields.py",
+    "event_handler/sinks/kafka/messages.py",
+    "event_handler/sinks/kafka/reports.py",
     "event_handler/sinks/moments.py",
     "event_handler/sinks/otlp/encode.py",
     "event_handler/sinks/syslog/formats.py",
