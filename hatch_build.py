@@ -27,6 +27,7 @@ COMPILED = (  # where the CPU goes; they run uncompiled as well
     "event_handler/sinks/kafka/messages.py",
     "event_handler/sinks/kafka/reports.py",
     "event_handler/sinks/moments.py",
+    "event_handler/sinks/nats/messages.py",
     "event_handler/sinks/otlp/encode.py",
     "event_handler/sinks/syslog/formats.py",
     "event_handler/teleport/wire/decode.py",

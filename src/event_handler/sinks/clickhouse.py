@@ -28,7 +28,7 @@ BLOCK_EVENTS = (
     10_000  # of an insert; ClickHouse asks for 1,000 rows at least, each insert is a part that must be merged
 )
 BLOCK_BYTES = 8 * 1024 * 1024  # of the events of an insert
-BLOCK_ROOM = 2  # times the bytes in flight of others, so that large inserts go out side by side
+BLOCK_ROOM = 3  # times the bytes in flight of others, so that large inserts go out side by side
 BLOCK_AGE = 1.0  # seconds an incomplete batch waits for more events; ClickHouse asks for one insert a second
 IDENTIFIER = re.compile(r"[^\0`\\.]{1,100}")  # of a database or table
 # The time is first, so that searches by time skip what is older. ReplacingMergeTree keeps one of several rows with the
