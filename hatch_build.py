@@ -29,6 +29,7 @@ COMPILED = (  # where the CPU goes; they run uncompiled as well
     "event_handler/sinks/moments.py",
     "event_handler/sinks/nats/messages.py",
     "event_handler/sinks/otlp/encode.py",
+    "event_handler/sinks/postgresql/arrays.py",
     "event_handler/sinks/syslog/formats.py",
     "event_handler/teleport/wire/decode.py",
     "event_handler/teleport/wire/raw.py",
