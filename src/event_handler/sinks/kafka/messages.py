@@ -7,9 +7,9 @@ from typing import Final
 from event_handler.event import Event
 from event_handler.sinks.fields import TextField
 
-CLUSTER: Final = TextField("cluster_name")
-SESSION: Final = TextField("sid")
-USER: Final = TextField("user")
+CLUSTER_FIELD: Final = TextField("cluster_name")
+SID_FIELD: Final = TextField("sid")
+USER_FIELD: Final = TextField("user")
 
 
 def key_of(event: Event, chosen: str) -> bytes | None:
@@ -18,13 +18,13 @@ def key_of(event: Event, chosen: str) -> bytes | None:
         return event.id.encode()
     if chosen == "none":
         return None
-    session = b"" if chosen == "user" else event.session_id.encode() or SESSION.of(event.body)
-    return session or USER.of(event.body) or None
+    session = b"" if chosen == "user" else event.session_id.encode() or SID_FIELD.of(event.body)
+    return session or USER_FIELD.of(event.body) or None
 
 
 def headers_of(event: Event) -> list[tuple[str, bytes]]:
     return [
         ("event", event.type.encode()),
         ("uid", event.id.encode()),
-        ("cluster_name", CLUSTER.of(event.body)),
+        ("cluster_name", CLUSTER_FIELD.of(event.body)),
     ]
