@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from event_handler.errors import SinkError
 from event_handler.event import Event
 from event_handler.ports import Delivered, Partial, Retry
-from event_handler.sinks.syslog.formats import FORMATS, Header, for_header, parsed, severity
+from event_handler.sinks.syslog.formats import FORMATS, Format, Header, for_header, messages_of, parsed, severity
 from event_handler.sinks.syslog.sink import SyslogOptions, SyslogSink
 from tests.contract.deliveries import events, verdict
 from tests.contract.pki import make_pki
@@ -118,8 +118,9 @@ def test_whatever_an_event_holds_its_message_is_one_line_of_the_right_form(
 ) -> None:
     made = Event(kind, uid, moment, 0, orjson.dumps(content), session_id)
     header = Header(13, "host", "teleport", "1", 49345)
-    for name, format_ in FORMATS.items():
-        message = header.before(made, parsed(made)) + format_(made, parsed(made))
+    formats: tuple[Format, ...] = ("json", "cef", "leef")
+    for name in formats:
+        (message,) = messages_of([made], header, name)
         assert b"\n" not in message
         assert b"\r" not in message
         *_, text = split(message)

@@ -10,7 +10,6 @@ import re
 from collections.abc import Sequence
 from typing import Annotated
 
-import orjson
 from pydantic import Field
 from yarl import URL
 
@@ -19,7 +18,7 @@ from event_handler.event import Event
 from event_handler.ports import Delivered, Denied, Limits, Reject, Retry, Verdict
 from event_handler.setting import Setting
 from event_handler.sinks.answers import judge, readable
-from event_handler.sinks.columns import COLUMNS, row_of
+from event_handler.sinks.columns import COLUMNS, json_lines
 from event_handler.sinks.http import KEEPALIVE, Answer
 from event_handler.sinks.http_login import LoginClient, LoginOptions
 from event_handler.sinks.registry import SinkType
@@ -29,7 +28,7 @@ BLOCK_EVENTS = (
     10_000  # of an insert; ClickHouse asks for 1,000 rows at least, each insert is a part that must be merged
 )
 BLOCK_BYTES = 8 * 1024 * 1024  # of the events of an insert
-BLOCK_ROOM = 2  # times the bytes in flight of others, so that large inserts go out side by side
+BLOCK_ROOM = 3  # times the bytes in flight of others, so that large inserts go out side by side
 BLOCK_AGE = 1.0  # seconds an incomplete batch waits for more events; ClickHouse asks for one insert a second
 IDENTIFIER = re.compile(r"[^\0`\\.]{1,100}")  # of a database or table
 # The time is first, so that searches by time skip what is older. ReplacingMergeTree keeps one of several rows with the
@@ -106,7 +105,7 @@ class ClickhouseSink:
             self._wants_table = False
         # A replicated table, and any with non_replicated_deduplication_window, drops a block whose token it knows.
         url = self._url.update_query(insert_deduplication_token=repeat_key(events))
-        return await self._post(url, b"\n".join(orjson.dumps(row_of(event)._asdict()) for event in events))
+        return await self._post(url, json_lines(events))
 
     async def _post(self, url: URL, body: bytes) -> Verdict:
         answer = await self._client.post(url, body)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from event_handler.sinks.fields import TextField
+from event_handler.sinks.fields import FalseField, TextField
 from tests.event_samples import samples
 
 NAMES = ("user", "sid", "cluster_name", "a")
@@ -29,6 +29,7 @@ def test_any_object(content: dict[str, Any], name: str, sort: bool) -> None:
         return
     value = content.get(name)
     assert TextField(name).of(body) == (value.encode() if isinstance(value, str) else b"")
+    assert FalseField(name).of(body) is (value is False)
 
 
 @pytest.mark.parametrize("name", ["user", "sid", "cluster_name", "uid"])

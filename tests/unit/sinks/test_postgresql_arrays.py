@@ -6,7 +6,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from event_handler.event import Event
-from event_handler.sinks.postgresql.sink import NUL_SHOWN, arrays
+from event_handler.sinks.postgresql.arrays import NUL_SHOWN, arrays
 
 
 def elements(text: str) -> list[str]:

@@ -7,16 +7,16 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from time import monotonic
-from typing import Any
 
 import structlog
 
 from event_handler.errors import SinkError
 from event_handler.event import Event
 from event_handler.ports import Limits, Retry, Verdict
-from event_handler.sinks.fields import TextField, session_field, with_fields
+from event_handler.sinks.fields import session_field, with_fields
 from event_handler.sinks.http import MISCONFIGURED_WAIT
 from event_handler.sinks.http_tls import TLS_CHECK_EVERY, file_stamp
+from event_handler.sinks.kafka.messages import headers_of, key_of
 from event_handler.sinks.kafka.options import KafkaOptions, SignIn, producer_properties
 from event_handler.sinks.kafka.producer import Producer, kafka_library
 from event_handler.sinks.kafka.reports import Batch
@@ -30,8 +30,6 @@ KAFKA_AROUND = 4096  # bytes that key, headers and the name of a session may add
 SHORTEST_POLL, LONGEST_POLL = 0.002, 0.05  # seconds between looks at the reports
 GOODBYE_KAFKA = 2.0  # seconds that producers may take to close their connections
 KAFKA_LATE = 5.0  # seconds that a report may come after the time-out of its message
-
-CLUSTER, SESSION, USER = TextField("cluster_name"), TextField("sid"), TextField("user")
 
 log = structlog.get_logger()
 
@@ -92,49 +90,37 @@ class KafkaSink:
             topic = self._options.session_topic or topic
             wrapped = session_field(session)
         for place, event in enumerate(events):
-            message = {
-                "value": with_fields(event.body, wrapped) if wrapped else event.body,
-                "key": self._key(event) or None,
-                "timestamp": round(event.time * 1000),
-                "headers": [
-                    ("event", event.type.encode()),
-                    ("uid", event.id.encode()),
-                    ("cluster_name", CLUSTER.of(event.body)),
-                ],
-                "on_delivery": partial(batch.report, place),
-            }
-            while not self._taken(producer, batch, place, topic, message):
+            value = with_fields(event.body, wrapped) if wrapped else event.body
+            while not self._taken(producer, batch, place, topic, value, event):
                 if producer.ended or asyncio.get_running_loop().time() > deadline:
                     batch.leave_out(place)
                     return
                 producer.poll()
                 await asyncio.sleep(LONGEST_POLL)
 
-    def _taken(self, producer: Producer, batch: Batch, place: int, topic: str, message: dict[str, Any]) -> bool:
+    def _taken(self, producer: Producer, batch: Batch, place: int, topic: str, value: bytes, event: Event) -> bool:
         """Whether a message is settled or on its way, False where there is no room for it yet."""
         try:
-            producer.produce(topic, **message)
+            producer.produce(
+                topic,
+                value,
+                key_of(event, self._options.message_key),
+                on_delivery=partial(batch.report, place),
+                timestamp=round(event.time * 1000),
+                headers=headers_of(event),
+            )
         except BufferError:
             return False
         except self._library.KafkaException as raised:
             error = raised.args[0]
             if error.name() == "MSG_SIZE_TOO_LARGE":
-                size = len(message["value"])
+                size = len(value)
                 batch.too_large(place, f"the event has {size:,} bytes, more than {self._section}.message-max-bytes")
             else:
                 batch.report(place, error)
                 if error.fatal() or error.name() == "_FATAL":
                     producer.fatal()
         return True
-
-    def _key(self, event: Event) -> bytes:
-        chosen = self._options.message_key
-        if chosen == "uid":
-            return event.id.encode()
-        if chosen == "none":
-            return b""
-        session = b"" if chosen == "user" else event.session_id.encode() or SESSION.of(event.body)
-        return session or USER.of(event.body)
 
     def _usable(self) -> Producer:
         """The producer, or a new one where that has failed for good, or a secret or a TLS file has changed.

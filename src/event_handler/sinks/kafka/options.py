@@ -14,7 +14,10 @@ from event_handler.sinks.secret import Secret
 
 MESSAGE_BYTES = 1_000_000  # of a message at most: librdkafka's default; a broker's is 1,048,588 with what is around it
 SASL_NAMES = {"plain": "PLAIN", "scram-sha-256": "SCRAM-SHA-256", "scram-sha-512": "SCRAM-SHA-512"}
-KAFKA_LINGER = 5  # milliseconds that librdkafka waits to put messages of several batches into one request
+# milliseconds that librdkafka waits to put messages of several batches into one request. With idempotence five requests
+# to a partition may be without an answer, and librdkafka's thread turns without rest while there are more to send: so
+# five of these must be longer than an answer takes.
+KAFKA_LINGER = 20
 TOPIC_WAIT = 5000  # milliseconds after which a topic that no broker knows is said to be missing
 
 # Properties of librdkafka that safety, or an option of ours, needs to be as they are, beside those that are set here.

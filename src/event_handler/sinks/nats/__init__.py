@@ -14,7 +14,9 @@ from event_handler.ports import Limits, Retry, Verdict
 from event_handler.sinks.fields import session_field, with_fields
 from event_handler.sinks.http import MISCONFIGURED_WAIT
 from event_handler.sinks.http_tls import Tls, TlsFiles
+from event_handler.sinks.nats.acks import AckBatch
 from event_handler.sinks.nats.connection import CONNECT_NATS, NatsConnection, nats_library
+from event_handler.sinks.nats.messages import Publication
 from event_handler.sinks.nats.options import NatsOptions, NatsSignIn, Subject
 from event_handler.sinks.registry import SinkType
 
@@ -47,6 +49,7 @@ class NatsSink:
         self._sign_in = NatsSignIn(options, section)
         self._subject = Subject(options.subject, f"{section}.subject")
         self._session_subject = Subject(options.session_subject, f"{section}.session-subject")
+        self._publication = Publication(options.stream)
         self._tls = Tls(section, TlsFiles(options.ca, options.cert, options.key, options.min_tls))
         self._connection: NatsConnection | None = None
         self._connecting = asyncio.Lock()
@@ -58,30 +61,33 @@ class NatsSink:
         connection = await self._connected()
         if isinstance(connection, Retry):
             return connection
-        batch, prefix = connection.batch(len(events))
+        batch, name = connection.batch(len(events))
+        messages = self._messages(events, batch, connection.replies_to(name), connection.max_payload)
         try:
             async with asyncio.timeout_at(deadline):
-                session = events[0].session_id
-                wrapped = session_field(session) if session else b""
-                subject = self._session_subject if session else self._subject
-                for place, event in enumerate(events):
-                    body = with_fields(event.body, wrapped) if wrapped else event.body
-                    if len(body) + NATS_AROUND > connection.max_payload:
-                        batch.reject(place, f"the event has {len(body):,} bytes, more than max_payload of the server")
-                        continue
-                    headers = {"Nats-Msg-Id": event.id}
-                    if self._options.stream:
-                        headers["Nats-Expected-Stream"] = self._options.stream
-                    name = subject.of(event.type, session)
-                    if not await connection.publish(name, body, f"{prefix}{place}", headers):
-                        break
-                await batch.settled
+                if not messages or await connection.publish(messages):
+                    await batch.settled
         except TimeoutError:
             if batch.has_none:  # perhaps nobody hears us; the next batch has a new connection
                 await connection.close()
         finally:
-            connection.forget(prefix)
+            connection.forget(name)
         return batch.verdict(connection.trouble)
+
+    def _messages(self, events: Sequence[Event], batch: AckBatch, replies: bytes, most: int) -> list[bytes]:
+        """What is written for each event that the server takes; the others are rejected."""
+        session = events[0].session_id
+        wrapped = session_field(session) if session else b""
+        subject = self._session_subject if session else self._subject
+        messages = []
+        for place, event in enumerate(events):
+            body = with_fields(event.body, wrapped) if wrapped else event.body
+            if len(body) + NATS_AROUND > most:
+                batch.reject(place, f"the event has {len(body):,} bytes, more than max_payload of the server")
+                continue
+            name = subject.of(event.type, session).encode()
+            messages.append(self._publication.of(name, b"%b%d" % (replies, place), event.id, body))
+        return messages
 
     async def _connected(self) -> NatsConnection | Retry:
         tries = self._tries

@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Any
 from event_handler.errors import SinkError
 from event_handler.event import Event
 from event_handler.ports import Delivered, Limits, Retry, Verdict
-from event_handler.sinks.columns import COLUMNS, row_of
+from event_handler.sinks.columns import COLUMNS
 from event_handler.sinks.http_faults import MISCONFIGURED_WAIT
 from event_handler.sinks.postgresql.answers import READ_ONLY, judge_connection, judge_error
+from event_handler.sinks.postgresql.arrays import arrays
 from event_handler.sinks.postgresql.options import Login, PostgresqlOptions
 
 if TYPE_CHECKING:
@@ -55,8 +56,6 @@ OF_EACH_CONNECTION = """
 SELECT set_config('statement_timeout', %s, false),
     CASE current_setting('synchronous_commit') WHEN 'off' THEN set_config('synchronous_commit', 'on', false) END
 """
-NUL_SHOWN = "\u2400"  # ␀: PostgreSQL stores no NUL, neither in text nor in jsonb
-NUL = re.compile(r"(?<!\\)((?:\\\\)*)\\u0000")  # as it stands in JSON, and no escaped backslash with u0000 behind it
 
 
 class PostgresqlSink:
@@ -175,36 +174,6 @@ def insert(table: str) -> bytes:
     values = ", ".join(f"%s::{kind}[]" for kind in COLUMN_TYPES)
     rows = f"SELECT * FROM unnest({values})"  # noqa: S608 - nothing of it is anybody's text
     return f"INSERT INTO {table} ({columns}) {rows} ON CONFLICT DO NOTHING".encode()
-
-
-def arrays(events: Sequence[Event]) -> list[str]:
-    """The columns of events, each as the text of an array (PostgreSQL's documentation, "Array Input and Output")."""
-    columns: list[tuple[Any, ...]] = list(zip(*map(_stored, events), strict=True))
-    return [_texts(column) if isinstance(column[0], str) else _words(column) for column in columns]
-
-
-def _stored(event: Event) -> tuple[Any, ...]:
-    row = row_of(event)
-    if "\\u0000" not in row.body:
-        return row
-    return (*row[:-1], NUL.sub(rf"\1{NUL_SHOWN}", row.body))
-
-
-def _texts(column: Sequence[str]) -> str:
-    """Escaped as one text, in a third of the time: JSON has no line breaks, and names seldom have one."""
-    if any("\n" in text for text in column):
-        elements = '","'.join(map(_escaped, column))
-    else:
-        elements = _escaped("\n".join(column)).replace("\n", '","')
-    return f'{{"{elements}"}}'
-
-
-def _escaped(text: str) -> str:
-    return text.replace("\\", "\\\\").replace('"', '\\"').replace("\0", NUL_SHOWN)
-
-
-def _words(column: Sequence[int | bool | None]) -> str:
-    return f"{{{','.join('NULL' if value is None else str(value) for value in column)}}}"
 
 
 def _library(section: str) -> Any:

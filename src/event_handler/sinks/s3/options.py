@@ -12,7 +12,7 @@ from event_handler.sinks.packing import Compression
 
 OBJECT_EVENTS = 10_000  # of a batch
 OBJECT_BYTES = 16 * 1024 * 1024  # of the events of a batch; with what they cost beside, some 50 MiB of memory each
-OBJECT_ROOM = 2  # times the bytes in flight of others, for objects should be large and still go out side by side
+OBJECT_ROOM = 3  # times the bytes in flight of others, for objects should be large and still go out side by side
 OBJECT_AGE = 60.0  # seconds; one object a minute while little happens: requests cost money
 
 

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Final, Literal
 
 import orjson
 
 from event_handler.event import Event
-from event_handler.sinks.fields import SESSION_FIELD, TextField, with_session
+from event_handler.sinks.fields import SESSION_FIELD, FalseField, TextField, with_session
 from event_handler.sinks.moments import rfc3339_milliseconds
 
 Format = Literal["json", "cef", "leef"]
@@ -22,7 +22,9 @@ INFO, WARNING, ERROR = 6, 4, 3  # severities of RFC 5424
 SEVERITY: Final = {"I": INFO, "W": WARNING, "E": ERROR}  # by the last letter of a code
 OF_TEN: Final = {INFO: 3, WARNING: 6, ERROR: 8}  # the same in CEF and LEEF, of 10
 FIRST_TIME, LAST_TIME = 0.0, 253_402_300_799.0  # seconds; years that RFC 3339 can write
-EVENT_CODE = TextField("code")
+KNOWN_HEADERS: Final = 1000  # headers that are kept written; Teleport has fewer types of events
+EVENT_CODE: Final = TextField("code")
+HAS_FAILED: Final = FalseField("success")
 PLAIN = re.compile(r"[0-9A-Za-z.-]*")  # what needs no escaping
 CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
@@ -42,13 +44,10 @@ def parsed(event: Event) -> dict[str, Any]:
 
 def for_header(event: Event) -> dict[str, Any]:
     """What a header needs of an event, mostly found without reading its JSON."""
-    if b'"success":false' in event.body:
-        return parsed(event)
-    return {"code": EVENT_CODE.of(event.body).decode("utf-8", "replace")}
-
-
-def as_json(event: Event, _: Mapping[str, Any]) -> bytes:
-    return with_session(event)
+    found: dict[str, Any] = {"code": EVENT_CODE.of(event.body).decode("utf-8", "replace")}
+    if HAS_FAILED.of(event.body):
+        found["success"] = False
+    return found
 
 
 def as_cef(event: Event, content: Mapping[str, Any]) -> bytes:
@@ -67,11 +66,7 @@ def as_leef(event: Event, content: Mapping[str, Any]) -> bytes:
     return f"{start}|{fields}".encode("utf-8", "replace")
 
 
-FORMATS: Final[dict[Format, Callable[[Event, Mapping[str, Any]], bytes]]] = {
-    "json": as_json,
-    "cef": as_cef,
-    "leef": as_leef,
-}
+FORMATS: Final[dict[Format, Callable[[Event, Mapping[str, Any]], bytes]]] = {"cef": as_cef, "leef": as_leef}
 
 
 def _cef_fields(event: Event, content: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -166,13 +161,42 @@ class Header:
         self._facility = facility
         self._same = f" {_word(host, 255)} {_word(app, 48)} {_word(process, 128)} "
         self._data = f"[teleport@{enterprise}"
+        self._around: dict[tuple[str, str, int], tuple[bytes, bytes, bytes]] = {}  # by type, code and severity
 
     def before(self, event: Event, content: Mapping[str, Any]) -> bytes:
-        facts = {"uid": event.id, "event": event.type, "code": _text(content.get("code"))}
-        data = "".join(f' {name}="{_data_value(value)}"' for name, value in facts.items() if value)
-        priority = self._facility * 8 + severity(content)
-        text = f"<{priority}>1 {_rfc3339(event.time)}{self._same}{_word(event.type, 32)} {self._data}{data}] "
-        return text.encode("utf-8", "replace")
+        key = (event.type, _text(content.get("code")), severity(content))
+        around = self._around.get(key)
+        if around is None:
+            if len(self._around) >= KNOWN_HEADERS:
+                self._around.clear()
+            around = self._around[key] = self._written(*key)
+        first, middle, last = around
+        uid = b' uid="%b"' % _data_value(event.id).encode("utf-8", "replace") if event.id else b""
+        return b"%b%b%b%b%b" % (first, rfc3339_milliseconds(_known(event.time)), middle, uid, last)
+
+    def _written(self, type: str, code: str, severity: int) -> tuple[bytes, bytes, bytes]:
+        """What stands before the time, between that and the id of the event, and behind it."""
+        data = "".join(f' {name}="{_data_value(value)}"' for name, value in (("event", type), ("code", code)) if value)
+        parts = (f"<{self._facility * 8 + severity}>1 ", f"{self._same}{_word(type, 32)} {self._data}", f"{data}] ")
+        first, middle, last = (part.encode("utf-8", "replace") for part in parts)
+        return first, middle, last
+
+
+def messages_of(events: Sequence[Event], header: Header, format: Format) -> list[bytes]:
+    """Each event as a message."""
+    if format == "json":
+        return [header.before(event, for_header(event)) + with_session(event) for event in events]
+    write = FORMATS[format]
+    found = []
+    for event in events:
+        content = parsed(event)
+        found.append(header.before(event, content) + write(event, content))
+    return found
+
+
+def octet_counted(messages: Sequence[bytes]) -> bytes:
+    """RFC 6587, section 3.4.1."""
+    return b"".join([b"%d %b" % (len(message), message) for message in messages])
 
 
 def _known(moment: float) -> float:

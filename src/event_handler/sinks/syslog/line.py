@@ -34,6 +34,7 @@ class ConfirmedLine:
             if line is None or line.ended.done():
                 line = self._current = _Connected(*await self._dial())
             written = await line.write(data)
+        del data  # who calls has let go of it too, so that it takes no memory while it is confirmed
         await line.confirmed(written, self._confirm_after)
 
     def drop(self) -> None:
