@@ -26,9 +26,9 @@ from event_handler.sinks.s3 import S3Options, S3Sink
 from event_handler.sinks.s3.answers import judge_put
 from event_handler.sinks.s3.intents import FORGOTTEN_AFTER, SLOTS, Intent, Slot, read, written
 from event_handler.sinks.s3.objects import DIGEST_BYTES, checked_prefix, groups, period_of
-from event_handler.sinks.s3.sink import bucket_url
+from event_handler.sinks.s3.sink import OBJECTS_A_BATCH, bucket_url
 from tests.contract.deliveries import verdict
-from tests.contract.receiver import Receiver, answer, cut_without_answer, receiving
+from tests.contract.receiver import Exchange, Receiver, answer, cut_without_answer, receiving
 from tests.contract.s3_bucket import Bucket
 
 HOUR = 1_790_000_000.0 // 3600 * 3600  # 2026-09-21 13:00
@@ -241,7 +241,12 @@ async def test_of_many_objects_the_last_are_remembered_in_a_few_notes() -> None:
 
 
 async def test_an_object_says_how_it_is_to_be_kept_and_proves_what_it_holds() -> None:
-    more: dict[str, Any] = {"encryption": "kms", "kms_key": "alias/audit", "storage_class": "STANDARD_IA"}
+    more: dict[str, Any] = {
+        "encryption": "kms",
+        "kms_key": "alias/audit",
+        "storage_class": "STANDARD_IA",
+        "bucket_key": True,
+    }
     async with bucket() as (_, receiver):
         sink = made(receiver, **more, bucket_owner="123456789012")
         await verdict(sink, some(0, 1))
@@ -250,6 +255,7 @@ async def test_an_object_says_how_it_is_to_be_kept_and_proves_what_it_holds() ->
     expected = {
         "x-amz-server-side-encryption": "aws:kms",
         "x-amz-server-side-encryption-aws-kms-key-id": "alias/audit",
+        "x-amz-server-side-encryption-bucket-key-enabled": "true",
         "x-amz-storage-class": "STANDARD_IA",
         "x-amz-expected-bucket-owner": "123456789012",
         "content-type": "application/gzip",
@@ -327,6 +333,30 @@ def test_a_prefix_that_cannot_begin_a_name_is_refused(prefix: str) -> None:
 def test_a_key_without_its_encryption_is_refused() -> None:
     with pytest.raises(SinkError, match=r"sinks\.s3\.kms-key is set"):
         S3Sink(S3Options(**REQUIRED, kms_key="k"), "s3", "sinks.s3")
+    with pytest.raises(SinkError, match=r"sinks\.s3\.bucket-key is set"):
+        S3Sink(S3Options(**REQUIRED, bucket_key=True), "s3", "sinks.s3")
+
+
+async def test_a_batch_of_many_hours_asks_for_few_objects_at_once() -> None:
+    together, most = 0, 0
+
+    async def slow(exchange: Exchange) -> None:
+        nonlocal together, most
+        together += 1
+        most = max(most, together)
+        kept(await exchange.read_body())
+        await asyncio.sleep(0.01)
+        together -= 1
+        await answer(200)(exchange)
+
+    async with bucket() as (kept, receiver):
+        receiver.otherwise = slow
+        sink = made(receiver, max_connections=2)
+        hours = [Event("print", f"h{n}", 1_790_000_000.0 + 3600 * n, 0, b'{"uid":"h%d"}' % n) for n in range(60)]
+        assert await verdict(sink, hours) == Delivered()
+        await sink.close()
+    assert len(kept.objects) == 60
+    assert 2 <= most <= 2 * OBJECTS_A_BATCH
 
 
 @with_examples(

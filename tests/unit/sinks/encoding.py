@@ -12,11 +12,14 @@ from typing import Any
 from event_handler.event import Event
 from event_handler.sinks import columns, fields, moments
 from event_handler.sinks.elasticsearch import documents
+from event_handler.sinks.kafka import messages as kafka
+from event_handler.sinks.nats import messages as nats
 from event_handler.sinks.otlp import encode
+from event_handler.sinks.postgresql import arrays
 from event_handler.sinks.syslog import formats
 
 OBSERVED = 1_764_000_000.25  # seconds; when the events are sent
-MODULES = (columns, documents, encode, fields, formats, moments)
+MODULES = (arrays, columns, documents, encode, fields, formats, kafka, moments, nats)
 
 
 def encoded(order: list[Any]) -> list[str]:
@@ -37,6 +40,8 @@ HEADER = formats.Header(13, "desk", "teleport", "7", 52_000)
 RESOURCE = {"service.name": "teleport"}
 ENCODERS: list[Callable[[Event], object]] = [
     columns.row_of,
+    lambda event: columns.json_lines([event, event]),
+    lambda event: arrays.arrays([event, event]),
     fields.with_session,
     lambda event: fields.TextField("code").of(event.body),
     lambda event: moments.rfc3339_milliseconds(event.time),
@@ -44,6 +49,9 @@ ENCODERS: list[Callable[[Event], object]] = [
     lambda event: documents.bulk_lines([event], "message"),
     lambda event: encode.Encoder(RESOURCE, "events", structured=True).request([event, event], OBSERVED),
     lambda event: encode.Encoder(RESOURCE, "events", structured=False).request([event], OBSERVED),
+    lambda event: kafka.headers_of(event),
+    lambda event: kafka.key_of(event, "session"),
+    lambda event: nats.Publication("audit").of(b"teleport", b"_INBOX.1", event.id, event.body),
     lambda event: HEADER.before(event, formats.for_header(event)),
     *(lambda event, form=form: form(event, formats.parsed(event)) for form in formats.FORMATS.values()),
 ]

@@ -117,7 +117,7 @@ class NatsConnection:
         """Whether the messages went out, or False when the connection has ended.
 
         The client's own `publish` takes one at a time, which costs as much as all else that is done for an event; so
-        they are put where it puts each, through its private parts (pinned below 3, and tests deliver so).
+        they are put where it puts each, through its private parts (pinned below 2.17, and tests deliver so).
         """
         try:
             if not self._client.is_connected:

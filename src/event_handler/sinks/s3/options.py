@@ -44,8 +44,15 @@ class S3Options(AwsOptions):
         Setting("choice", "encryption at rest: as the bucket is set, with keys of S3, or with those of KMS"),
     ] = "bucket"
     kms_key: Annotated[str, Setting("text", "key of KMS", unset="the account's own key for S3")] = ""
+    bucket_key: Annotated[
+        bool, Setting("flag", "let S3 make a key of the bucket from that of KMS, so that KMS is asked less often")
+    ] = False
     storage_class: Annotated[str, Setting("text", "storage class, as STANDARD_IA", unset="the bucket's")] = ""
     bucket_owner: Annotated[
         str, Setting("text", "account that must own the bucket; another one's is refused", unset="any")
     ] = ""
-    max_connections: Annotated[int, Setting("number", "objects in flight at most"), Field(ge=1, le=16)] = 4
+    max_connections: Annotated[
+        int,
+        Setting("number", "batches in flight at most, each of which may have several objects"),
+        Field(ge=1, le=16),
+    ] = 4

@@ -23,6 +23,9 @@ from event_handler.sinks.s3.intents import Intent, Intents
 from event_handler.sinks.s3.objects import ObjectFormat, checked_prefix, digest_of, groups, object_name, period_of
 from event_handler.sinks.s3.options import OBJECT_ROOM, S3Options
 
+# Objects in flight for each batch in flight: a batch of a sparse log may have hundreds, of an hour each, and a store
+# that is asked for so many at once refuses some.
+OBJECTS_A_BATCH = 4
 SETTLED_AFTER = 5.0  # seconds after which an object that nobody sends any more is in the bucket, or never will be
 NO_OBJECT_CODES = frozenset({"", "NoSuchKey"})  # codes of a 404 about an object
 NO_LISTING_CODES = frozenset({"", "AccessDenied"})  # codes of a 403 to whom may not list the bucket
@@ -71,6 +74,7 @@ class S3Sink:
         self._bucket = bucket_url(self._client.url, options)
         self._headers = about_objects(options, section, self._format.content_type)
         self._intents = Intents()
+        self._puts = asyncio.Semaphore(OBJECTS_A_BATCH * options.max_connections)
         self._settled_after = settled_after
         self._clock = clock
         self._cannot_ask = False
@@ -134,7 +138,8 @@ class S3Sink:
             body = await asyncio.to_thread(self._format.body, events) if large else self._format.body(events)
             digest = hashlib.md5(body, usedforsecurity=False).digest()
             headers = {**self._headers, "Content-MD5": base64.b64encode(digest).decode()}
-            answer = await self._ask("PUT", intent.name, body, headers)
+            async with self._puts:
+                answer = await self._ask("PUT", intent.name, body, headers)
         except BaseException:
             intent.lost(self._clock())
             raise
@@ -199,13 +204,16 @@ def bucket_url(service: URL, options: S3Options) -> URL:
 
 
 def about_objects(options: S3Options, section: str, content_type: str) -> dict[str, str]:
-    """The headers of every object. Raises SinkError for a key of KMS without that encryption."""
+    """The headers of every object. Raises SinkError for a key of KMS or of the bucket without that encryption."""
     if options.kms_key and options.encryption != "kms":
         raise SinkError(f"{section}.kms-key is set, and {section}.encryption is not kms", "Set both, or none.")
+    if options.bucket_key and options.encryption != "kms":
+        raise SinkError(f"{section}.bucket-key is set, and {section}.encryption is not kms", "Set both, or none.")
     named = {
         "Content-Type": content_type,
         "x-amz-server-side-encryption": ENCRYPTIONS.get(options.encryption, ""),
         "x-amz-server-side-encryption-aws-kms-key-id": options.kms_key,
+        "x-amz-server-side-encryption-bucket-key-enabled": "true" if options.bucket_key else "",
         "x-amz-storage-class": options.storage_class,
         "x-amz-expected-bucket-owner": options.bucket_owner,
     }
