@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+from importlib.util import find_spec
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
@@ -37,6 +38,17 @@ COMPILED = (  # where the CPU goes; they run uncompiled as well
 )
 PURE = "EVENT_HANDLER_PURE_PYTHON"  # set to anything to compile nothing
 COMPILE_TIMEOUT = 300  # seconds; it takes 10
+
+
+def _reproducible(aside: Path) -> dict[str, str]:
+    """What keeps the names of directories out of the libraries: the same source gives the same bytes."""
+    mypyc = find_spec("mypyc")
+    libraries = Path(mypyc.origin).parents[1] if mypyc is not None and mypyc.origin else aside
+    mapped = " ".join(f"-ffile-prefix-map={directory}=." for directory in (aside, libraries))
+    compile_flags = f"{os.environ.get('CFLAGS', '')} -g0 {mapped}"
+    if sys.platform != "linux":
+        return {"CFLAGS": compile_flags}
+    return {"CFLAGS": compile_flags, "LDFLAGS": f"{os.environ.get('LDFLAGS', '')} -Wl,--build-id=none"}
 
 
 class BuildHook(BuildHookInterface):  # type: ignore[type-arg]  # its settings have no type
@@ -113,7 +125,7 @@ class BuildHook(BuildHookInterface):  # type: ignore[type-arg]  # its settings h
             done = subprocess.run(  # noqa: S603 - a fixed command
                 command,
                 cwd=aside,
-                env=os.environ | {"MYPYPATH": str(aside)},
+                env=os.environ | {"MYPYPATH": str(aside)} | _reproducible(aside),
                 capture_output=True,
                 text=True,
                 timeout=COMPILE_TIMEOUT,

@@ -23,6 +23,7 @@ NAME = "teleport-event-handler"
 LOCK = ROOT / "requirements" / "bundle.lock"
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "arm64": "arm64"}
 LEFT_OUT = ("pyarrow", "tkinter")  # Parquet alone would double the size; a window toolkit is of no use
+OF_THIS_MACHINE = ("RECORD", "direct_url.json")  # of an installed package: where it came from, and digests of that
 BESIDE = (ROOT / "LICENSE", ROOT / "README.md", Path(__file__).parent / "install")
 
 
@@ -92,6 +93,9 @@ def main() -> None:
         line = output(program / NAME, "version").split()
         for path in BESIDE:
             shutil.copy(path, program)
+        for path in (program / "lib").glob(f"{NAME.replace('-', '_')}-*.dist-info/*"):
+            if path.name in OF_THIS_MACHINE:
+                path.unlink()
         (program / "VERSION").write_text(f"{line[1]}\n")
         given.output.mkdir(parents=True, exist_ok=True)
         system = f"{sys.platform}-{ARCHITECTURES.get(platform.machine(), platform.machine())}"
