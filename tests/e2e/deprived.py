@@ -20,7 +20,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
-from event_handler.cli import main
+import click
+
+from event_handler.cli import cli, main
 from event_handler.sinks import elasticsearch, file, fluentd
 
 LOADED_LATE = (
@@ -29,6 +31,7 @@ LOADED_LATE = (
     fluentd,
 )  # by the program itself, which a user who cannot read these files could not
 codecs.lookup("utf-8-sig")  # likewise
+COMMANDS = [cli.get_command(click.Context(cli), name) for name in cli.list_commands(click.Context(cli))]  # likewise
 
 NOBODY = 123_456  # a user id without a name, as OpenShift gives
 TIME = 30  # seconds; whoever hangs is ended by SIGALRM, whose exit code is told as -14

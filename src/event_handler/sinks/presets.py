@@ -15,7 +15,6 @@ from typing import Annotated, Any, Literal
 
 import orjson
 from pydantic import Field
-from yarl import URL
 
 from event_handler.errors import SinkError
 from event_handler.event import Event
@@ -57,7 +56,7 @@ class NewrelicOptions(PresetOptions):
     url: Annotated[str, Setting("url", "address of the Log API", unset="that of the region")] = ""
 
 
-AXIOM_EDGE = ".edge.axiom.co"  # how the host names of edge deployments end
+AXIOM_EDGE = re.compile(r"https?://[^/]*\.edge\.axiom\.co(:\d+)?")  # the address of an edge deployment
 
 
 class AxiomOptions(PresetOptions):
@@ -212,7 +211,7 @@ def _gelf_name(name: str) -> str:
 def axiom_url(options: Any) -> str:
     """An `axiom` sink's. Edge deployments have an address of another form ("Ingest data to edge deployment")."""
     base = options.url.rstrip("/")
-    if (URL(base).host or "").endswith(AXIOM_EDGE):
+    if AXIOM_EDGE.fullmatch(base):
         return f"{base}/v1/ingest/{options.dataset}"
     return f"{base}/v1/datasets/{options.dataset}/ingest"
 

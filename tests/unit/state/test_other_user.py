@@ -24,6 +24,7 @@ PROGRAM = """
 import os, sys
 from pathlib import Path
 from event_handler import cli
+from event_handler.cli import dead_letters, start_command, storage
 from event_handler.errors import EventHandlerError
 from event_handler.state.directory import migrate_layout, state_directory
 from event_handler.state.sqlite import SqliteStore
