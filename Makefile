@@ -35,6 +35,7 @@ bench: compiled
 compiled: $(VENV)/ready-dev
 	rm -rf $(VENV)/compiled
 	$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation --target $(VENV)/compiled .
+	@find $(VENV)/compiled -name '*.so' | grep -q . || { echo "nothing was compiled: pip wheel -v --no-deps . tells why" >&2; exit 1; }
 	cp -R src/event_handler/simulator $(VENV)/compiled/event_handler/
 
 # CHAOS="--seed 7 --mode search" repeats a run; `.venv/bin/python -m benchmarks.chaos --help` tells the options.

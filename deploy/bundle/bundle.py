@@ -46,6 +46,8 @@ def make_program(work: Path, commit_time: str) -> Path:
     run(python, "-m", "pip", "install", "-q", "--no-deps", *wheels.glob("*.whl"))
     (packages,) = (work / "venv" / "lib").glob("python*/site-packages")
     shared = [path.name.split(".")[0] for path in packages.glob("*__mypyc*.so")]  # what all compiled files use
+    if not shared:
+        sys.exit("bundle: nothing was compiled; `pip wheel -v --no-deps .` tells why")
     options: list[str | Path] = [
         "--noconfirm",
         "--onedir",

@@ -21,6 +21,7 @@ from event_handler.sinks.columns import COLUMNS
 from event_handler.sinks.http_faults import MISCONFIGURED_WAIT
 from event_handler.sinks.postgresql.answers import READ_ONLY, judge_connection, judge_error
 from event_handler.sinks.postgresql.arrays import arrays
+from event_handler.sinks.postgresql.dumpers import Column, dump_arrays, parameters
 from event_handler.sinks.postgresql.options import Login, PostgresqlOptions
 
 if TYPE_CHECKING:
@@ -83,7 +84,7 @@ class PostgresqlSink:
                 await self.reopen()
         except SinkError as error:
             return Retry(error.message, MISCONFIGURED_WAIT, misconfigured=True)
-        values = arrays(events)
+        values = parameters(arrays(events))
         loop = asyncio.get_running_loop()
         async with self._room:
             deadline = loop.time() + self._timeout
@@ -100,6 +101,7 @@ class PostgresqlSink:
         try:
             async with asyncio.timeout_at(deadline):
                 made: Connection = await connect(**self._login.parameters, autocommit=True, prepare_threshold=None)
+                dump_arrays(made)
                 return made
         except TimeoutError:
             return Retry(f"no connection within {self._timeout:g} s; check {self._section}.url")
@@ -107,7 +109,7 @@ class PostgresqlSink:
             return judge_connection(error, self._section)
 
     async def _insert(
-        self, connection: Connection, values: list[str], deadline: float, *, fresh: bool = False
+        self, connection: Connection, values: list[Column], deadline: float, *, fresh: bool = False
     ) -> Verdict:
         async def work() -> None:
             if fresh:
