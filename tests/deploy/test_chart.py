@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import tomllib
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,7 @@ FREE = {
 }  # fmt: skip
 
 
+@cache
 def rendered(case: str) -> list[dict[str, Any]]:
     return objects(snapshot(case))
 

@@ -83,11 +83,14 @@ annotations:
 {{- if or .Values.listener.tlsSecretName (index .Values.config "listen-cert") -}}true{{- end -}}
 {{- end -}}
 
-{{/* Where the state is; see `state.kind` in values.yaml. */}}
+{{/* Where the state is; see `state.kind` in values.yaml. A mount above the default path does not count: the certificates are mounted
+between the two, and cannot be written. */}}
 {{- define "handler.state" -}}
 {{- $mounted := "" -}}
+{{- $path := .Values.eventHandler.storagePath -}}
+{{- $below := hasPrefix "/var/lib/teleport/plugins/event-handler/" $path -}}
 {{- range .Values.volumeMounts -}}
-{{- if or (eq .mountPath $.Values.eventHandler.storagePath) (hasPrefix (printf "%s/" (trimSuffix "/" .mountPath)) $.Values.eventHandler.storagePath) -}}
+{{- if or (eq (trimSuffix "/" .mountPath) (trimSuffix "/" $path)) (and (not $below) (hasPrefix (printf "%s/" (trimSuffix "/" .mountPath)) $path)) -}}
 {{- $mounted = "mounted" -}}
 {{- end -}}
 {{- end -}}

@@ -57,7 +57,9 @@
       - serviceAccountToken:
           path: join-sa-token
           expirationSeconds: 600
-          audience: {{ .Values.tbot.clusterName }}
+          {{- with .Values.tbot.clusterName }}
+          audience: {{ . }}
+          {{- end }}
 {{- with .Values.tbot.extraVolumes }}
 {{ toYaml . }}
 {{- end }}
