@@ -206,6 +206,37 @@ def test_a_service_finds_no_pod_but_the_event_handlers(case: str) -> None:
     assert not selector.items() <= the(found, "Pod", "-check")["metadata"]["labels"].items()
 
 
+# Every value of Teleport's chart.
+UPSTREAM_VALUES = """
+teleport: address identitySecretName identitySecretPath
+eventHandler: storagePath timeout batch windowSize debug types skipEventTypes skipSessionTypes startTime dryRun concurrency
+eventHandler.lock: enabled failedAttemptsCount period for
+fluentd: url sessionUrl maxConnections
+fluentd.certificate: secretName caPath certPath keyPath
+tbot: enabled clusterName teleportProxyAddress teleportAuthAddress joinMethod token nameOverride
+tbot.defaultOutput: enabled
+crd: create namespace tokenSpecOverride
+certManager: enabled dnsNames ipAddresses ttl renewBefore
+certManager.issuer: create name kind group
+persistentVolumeClaim: enabled size storageClassName existingClaim volumeName
+annotations: config deployment pod certSecret
+extraLabels: config deployment pod certSecret
+image: repository pullPolicy tag
+tls: existingCASecretName existingCASecretKeyName
+: imagePullSecrets nameOverride fullnameOverride podAnnotations podSecurityContext securityContext resources nodeSelector
+: affinity tolerations volumes volumeMounts extraArgs extraEnv
+"""
+
+
+def test_every_value_of_teleports_chart_is_taken() -> None:
+    for line in UPSTREAM_VALUES.strip().splitlines():
+        table, _, names = line.partition(":")
+        place = json.loads(SCHEMA.read_text())
+        for part in filter(None, table.split(".")):
+            place = place["properties"][part]
+        assert set(names.split()) <= place["properties"].keys(), table
+
+
 UPSTREAM_CASES = [case for case in CASES if release(case) == UPSTREAM]
 
 

@@ -5,12 +5,28 @@ from __future__ import annotations
 import json
 import re
 import subprocess
+import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from tests.deploy.chart import CASES, CHART, GIVEN, HELM, KUBERNETES, helm, objects, render, snapshot, template, the
+from tests.deploy.chart import (
+    CASES,
+    CHART,
+    GIVEN,
+    HELM,
+    KUBERNETES,
+    ROOT,
+    TOML,
+    config_map,
+    helm,
+    objects,
+    render,
+    snapshot,
+    template,
+    the,
+)
 from tests.receivers import KUBERNETES as VERSIONS
 from tests.support.receiver_cache import absent, place
 
@@ -21,6 +37,9 @@ BASE = """
 teleport: {address: "teleport.example.com:443", identitySecretName: identity}
 fluentd: {url: "https://fluentd.example.com/e.log", sessionUrl: "https://fluentd.example.com/s"}
 """
+EXAMPLE = re.compile(r"```toml\n(.*?)```", re.DOTALL)
+WHOLE = re.compile(r'^type = "|^\[forward\.|^lock-', re.MULTILINE)  # not a line or two that belong into a table
+SECRETS = re.compile(r"^(api-key|bearer|password|secret|token) = .*\n", re.MULTILINE)
 # Kinds of which no package index has a schema.
 UNKNOWN = ("ExternalSecret", "TeleportBotV1", "TeleportProvisionToken", "TeleportRoleV8")
 
@@ -123,6 +142,26 @@ REFUSED_TOKENS = [
     ("crd: {create: true, tokenSpecOverride: {gcp: {}}}", "crd.tokenSpecOverride is missing"),
     ("crd: {create: true, tokenSpecOverride: {join_method: iam}}", "join_method is iam and tbot.joinMethod is gcp"),
 ]
+
+
+PAGES = {
+    page.relative_to(ROOT).as_posix(): [tomllib.loads(SECRETS.sub("", block)) for block in blocks]
+    for page in sorted((ROOT / "docs").rglob("*.md"))
+    if (blocks := [block for block in EXAMPLE.findall(page.read_text()) if WHOLE.search(block)])
+}
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_the_examples_of_a_page_can_stand_in_config(page: str, tmp_path: Path) -> None:
+    base = tmp_path / "base.yaml"
+    base.write_text(BASE)
+    for at, example in enumerate(PAGES[page]):
+        values = tmp_path / f"{at}.yaml"
+        values.write_text(json.dumps({"config": example}, default=str))
+        made = objects(template("audit", base, "-f", str(values)).stdout)
+        written = tomllib.loads(config_map(made)["data"][TOML])
+        for key, value in json.loads(json.dumps(example, default=str)).items():
+            assert value == written[key] or (isinstance(value, dict) and value.items() <= written[key].items()), key
 
 
 def refusal(tmp_path: Path, *values: str) -> str:

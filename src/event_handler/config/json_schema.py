@@ -1,7 +1,8 @@
 """The configuration file as a JSON schema (draft 7): what may stand in it, made from the models.
 
-Each option has one spelling here, that of the documentation. Secrets as text are left out, for what is checked by a
-schema is mostly shown to others too, as a ConfigMap is: they belong in files (`token-file`) or in variables.
+Each option has the spelling of the documentation, and that of the plugin's own files where it differs. Secrets as text
+are left out, for what is checked by a schema is mostly shown to others too, as a ConfigMap is: they belong in files
+(`token-file`) or in variables.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from event_handler.setting import Options
 from event_handler.sinks.registry import OWN, sink_type
 
 Schema = dict[str, Any]
+PLUGINS = ("lock-", "teleport.refresh.")  # how keys begin that the plugin's files have and the documentation has not
 DURATION_PATTERN = r"^\+?(0|(([0-9]+\.?[0-9]*|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h))+)$"
 TIME_PATTERN = r"^[0-9]{4}(-[0-9]{2}){2}T([0-9]{2}:){2}[0-9]{2}(\.[0-9]+)?(Z|[+-][0-9]{2}:[0-9]{2})$"
 _STRING: Schema = {"type": "string"}
@@ -33,7 +35,8 @@ def config_schema() -> Schema:
     root = _object({})
     for name, option in options().items():
         if not _secret_text(name, option):
-            _put(root, option.key, _value(option, option.help, ALL_SETTINGS.model_fields[name]))
+            for key in (option.key, *(key for key in option.keys if key.startswith(PLUGINS))):
+                _put(root, key, _value(option, option.help, ALL_SETTINGS.model_fields[name]))
     sinks = {name: (sink_type(name).options, PerSink) for name in sorted(OWN)}
     root["properties"]["sinks"] = _named(sinks)
     root["properties"]["transforms"] = _named(
