@@ -209,7 +209,8 @@ def test_a_service_finds_no_pod_but_the_event_handlers(case: str) -> None:
 # Every value of Teleport's chart.
 UPSTREAM_VALUES = """
 teleport: address identitySecretName identitySecretPath
-eventHandler: storagePath timeout batch windowSize debug types skipEventTypes skipSessionTypes startTime dryRun concurrency
+eventHandler: storagePath timeout batch windowSize debug types skipEventTypes skipSessionTypes
+eventHandler: startTime dryRun concurrency
 eventHandler.lock: enabled failedAttemptsCount period for
 fluentd: url sessionUrl maxConnections
 fluentd.certificate: secretName caPath certPath keyPath
@@ -223,8 +224,8 @@ annotations: config deployment pod certSecret
 extraLabels: config deployment pod certSecret
 image: repository pullPolicy tag
 tls: existingCASecretName existingCASecretKeyName
-: imagePullSecrets nameOverride fullnameOverride podAnnotations podSecurityContext securityContext resources nodeSelector
-: affinity tolerations volumes volumeMounts extraArgs extraEnv
+: imagePullSecrets nameOverride fullnameOverride podAnnotations podSecurityContext securityContext resources
+: nodeSelector affinity tolerations volumes volumeMounts extraArgs extraEnv
 """
 
 
