@@ -123,11 +123,14 @@ def spelled(made: Any, case: str) -> Any:
     return f"{case}:{made.removeprefix('teleport:')}" if str(made).startswith("teleport:") else made
 
 
-def test_an_upgrade_from_teleports_chart_keeps_objects_and_state(tmp_path: Path) -> None:
-    before = tmp_path / "before"
+def before_in(directory: Path, *, without: str = "") -> str:
     for name, text in BEFORE.items():
-        (before / name).parent.mkdir(parents=True, exist_ok=True)
-        (before / name).write_text(text)
+        (directory / name).parent.mkdir(parents=True, exist_ok=True)
+        (directory / name).write_text(text.replace(without, "") if without else text)
+    return str(directory)
+
+
+def test_an_upgrade_from_teleports_chart_keeps_objects_and_state(tmp_path: Path) -> None:
     values = str(GIVEN / "upstream-guide.yaml")
     claim = {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": UPSTREAM}}
     deployment = {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": UPSTREAM}}
@@ -143,7 +146,7 @@ def test_an_upgrade_from_teleports_chart_keeps_objects_and_state(tmp_path: Path)
 
     with api_server(tmp_path) as server:
         server.namespace("audit")
-        server.helm("install", UPSTREAM, str(before), "-n", "audit")
+        server.helm("install", UPSTREAM, before_in(tmp_path / "before"), "-n", "audit")
         there = identities(server)
         other_claim = "persistentVolumeClaim.existingClaim=another"
         assert "which the upgrade would delete" in upgrade(server, "--set", other_claim, check=False)
@@ -162,3 +165,21 @@ def test_an_upgrade_from_teleports_chart_keeps_objects_and_state(tmp_path: Path)
         assert server.live(claim, "audit")["metadata"]["uid"] == there[0]
         server.helm("install", UPSTREAM, str(CHART), "-n", "audit", "-f", values)
         assert identities(server)[0] == there[0]
+        go_there_and_back(server, tmp_path)
+
+
+def go_there_and_back(server: ApiServer, directory: Path) -> None:
+    """Where there was no claim, two pods at a time were allowed before."""
+    rolling = before_in(directory / "rolling", without="  strategy: {type: Recreate}\n")
+    deployment = {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": UPSTREAM}}
+
+    def strategy() -> str:
+        return str(server.live(deployment, "back")["spec"]["strategy"]["type"])
+
+    server.namespace("back")
+    server.helm("install", UPSTREAM, rolling, "-n", "back")
+    assert strategy() == "RollingUpdate"
+    server.helm("upgrade", UPSTREAM, str(CHART), "-n", "back", "-f", str(GIVEN / "upstream-defaults.yaml"))
+    assert strategy() == "Recreate"
+    server.helm("rollback", UPSTREAM, "1", "-n", "back")
+    assert strategy() == "RollingUpdate"
