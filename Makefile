@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo receivers test check release lint bench chaos soak calendar crowded lock clean compiled
+.PHONY: demo receivers chart test check release lint bench chaos soak calendar crowded lock clean compiled
 
 # DEMO="--mode search" or DEMO="--keep" pass options to the demo.
 demo: $(VENV)/ready-run
@@ -16,6 +16,10 @@ test: lint
 # Real receivers for the tests, fetched once into a cache outside the repository (Java, Maven and Go are needed).
 receivers: $(VENV)/ready-dev
 	$(BIN)/python -m tests.receivers $(RECEIVERS)
+
+# What is made of the chart's values.yaml and the settings model: its schema, the table in docs/helm.md, what the tests have rendered.
+chart: $(VENV)/ready-dev
+	$(BIN)/python -m tests.deploy.chart
 
 # Under a minute: before each commit.
 check: lint

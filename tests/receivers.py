@@ -7,14 +7,21 @@ Chromium are packages of Debian: `apt-get install nats-server redis-server postg
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
-from pathlib import Path
+import zipfile
+from collections.abc import Callable, Iterable
+from pathlib import Path, PurePath
+from typing import Any
 
+import yaml
+
+from tests.support import kubernetes_schemas
 from tests.support.receiver_cache import PLACE
 
 POM = """<project xmlns="http://maven.apache.org/POM/4.0.0"><modelVersion>4.0.0</modelVersion>
@@ -35,6 +42,17 @@ OTELCOL_MODULES = (
 LOKI = "github.com/grafana/loki/v3@v3.7.8"
 LOKI_PUSH = "github.com/grafana/loki/pkg/push"  # replaced by a directory that the module does not come with
 MINIO = "github.com/minio/minio@latest"
+HELM = "helm.sh/helm/v3/cmd/helm@v3.22.0"
+KUBECONFORM = "github.com/yannh/kubeconform/cmd/kubeconform@v0.8.0"
+KUSTOMIZE = "sigs.k8s.io/kustomize/kustomize/v5@v5.7.1"  # the newest that Go 1.26 builds
+KUBERNETES = ("1.27.16", "1.28.15", "1.29.15", "1.30.14", "1.31.14", "1.32.13", "1.33.9", "1.34.5")
+API_SERVER = KUBERNETES[-1]
+ETCD = "go.etcd.io/etcd/server/v3"
+ETCD_VERSION = "v3.5.21"
+CUSTOM_RESOURCES = (  # module, and what in it are CustomResourceDefinitions
+    ("github.com/cert-manager/cert-manager@v1.18.2", "deploy/crds/*.yaml"),
+    ("github.com/prometheus-operator/prometheus-operator@v0.83.0", "example/prometheus-operator-crd/*.yaml"),
+)
 PROMTOOL = "github.com/prometheus/prometheus/cmd/promtool@latest"
 
 
@@ -81,6 +99,62 @@ def _loki(target: Path, scratch: Path) -> None:
     _run("go", "build", "-mod=mod", "-buildvcs=false", "-o", str(target), "./cmd/loki", cwd=source)
 
 
+def _kubernetes(target: Path, scratch: Path) -> None:
+    """Schemas of Kubernetes' objects, a directory for each version, and of custom resources in one of their own."""
+    for number in KUBERNETES:
+        swagger = json.loads(_of_module(f"k8s.io/kubernetes@v{number}", "api/openapi-spec/swagger.json", scratch)[0])
+        _write_schemas(target / number, kubernetes_schemas.of_swagger(swagger))
+    for module, pattern in CUSTOM_RESOURCES:
+        for text in _of_module(module, pattern, scratch):
+            plain = text.replace("- =\n", '- "="\n')  # which YAML 1.1 gives a meaning of its own
+            for definition in yaml.safe_load_all(plain):
+                if definition and definition["kind"] == "CustomResourceDefinition":
+                    _write_schemas(target / "custom", kubernetes_schemas.of_custom_resource(definition))
+
+
+def _etcd(target: Path, scratch: Path) -> None:
+    """Its own go.mod replaces modules, which `go install` refuses."""
+    _run("go", "mod", "init", "etcd", cwd=scratch)
+    _run("go", "get", f"{ETCD}@{ETCD_VERSION}", cwd=scratch)
+    _run("go", "build", "-mod=mod", "-buildvcs=false", "-o", str(target), ETCD, cwd=scratch)
+
+
+def _api_server(target: Path, scratch: Path) -> None:
+    """Kubernetes' go.mod takes its parts from directories that the module does not come with; each is a module as well.
+    Building takes eight minutes.
+    """
+    source = f"k8s.io/kubernetes@v{API_SERVER}"
+    go_mod = Path(json.loads(_run("go", "mod", "download", "-json", source))["GoMod"]).read_text()
+    parts = re.findall(r"^\s*(k8s\.io/[a-z-]+) => \./staging/", go_mod, re.MULTILINE)
+    staged = f"v0.{API_SERVER.partition('.')[2]}"
+    (scratch / "main.go").write_text(
+        'package main\n\nimport _ "k8s.io/kubernetes/cmd/kube-apiserver/app"\n\nfunc main() {}\n'
+    )
+    _run("go", "mod", "init", "server", cwd=scratch)
+    _run("go", "mod", "edit", f"-require={source}", *(f"-replace={one}={one}@{staged}" for one in parts), cwd=scratch)
+    _run("go", "mod", "tidy", cwd=scratch)
+    version = f"-X k8s.io/component-base/version.gitVersion=v{API_SERVER}"  # that it tells
+    program = "k8s.io/kubernetes/cmd/kube-apiserver"
+    _run("go", "build", "-mod=mod", "-buildvcs=false", f"-ldflags={version}", "-o", str(target), program, cwd=scratch)
+
+
+def _of_module(module: str, pattern: str, scratch: Path) -> list[str]:
+    """The files of a Go module that fit the pattern. Raises OSError where there is none."""
+    said = _run("go", "mod", "download", "-json", module, GOMODCACHE=str(scratch / "modules"), GOFLAGS="-modcacherw")
+    with zipfile.ZipFile(json.loads(said)["Zip"]) as archive:
+        names = [name for name in archive.namelist() if PurePath(name).match(f"{module}/{pattern}")]
+        found = [archive.read(name).decode() for name in names]
+    if not found:
+        raise FileNotFoundError(f"{module} has no {pattern}")
+    return found
+
+
+def _write_schemas(directory: Path, schemas: Iterable[tuple[str, dict[str, Any]]]) -> None:
+    directory.mkdir(parents=True, exist_ok=True)
+    for name, schema in schemas:
+        (directory / name).write_text(json.dumps(schema))
+
+
 def _python(*packages: str) -> Callable[[Path, Path], None]:
     def fetch(target: Path, _: Path) -> None:
         _run(sys.executable, "-m", "venv", str(target))
@@ -98,6 +172,12 @@ RECEIVERS: dict[str, Callable[[Path, Path], None]] = {  # by the place in the ca
     "bin/otelcol": _otelcol,
     "bin/loki": _loki,
     "bin/promtool": _go_program(PROMTOOL),
+    "bin/helm": _go_program(HELM),
+    "bin/kubeconform": _go_program(KUBECONFORM),
+    "bin/kustomize": _go_program(KUSTOMIZE),
+    "kubernetes": _kubernetes,
+    "bin/etcd": _etcd,
+    "bin/kube-apiserver": _api_server,
 }
 
 

@@ -11,7 +11,7 @@ from event_handler.configure import HELM_FILE, IDENTITY, IMPERSONATOR_FILE, ROLE
 from event_handler.configure.collectors import KEYS
 
 GUIDE = "https://goteleport.com/docs/zero-trust-access/export-audit-events/"
-CHARTS = "https://charts.releases.teleport.dev"
+CHART = "teleport-plugin-event-handler"  # the release, and so the objects, as in Teleport's guide
 USER = "teleport-event-handler"
 AUTH_PORT = "3025"  # where the Auth Service listens, unless it was told otherwise
 CONTINUED = " \\\n       "  # one command on several lines, still fit to be copied
@@ -131,15 +131,13 @@ def _chart(request: Request, out: Path) -> Step:
             f"kubectl create secret generic teleport-event-handler-client-tls {keys}",
             f"kubectl create secret generic teleport-event-handler-identity "
             f"--from-file=identity={_word(out / IDENTITY)}",
-            f"helm repo add teleport {CHARTS}",
-            "helm repo update",
-            f"helm install teleport-plugin-event-handler teleport/teleport-plugin-event-handler "
-            f"--values={_word(out / HELM_FILE)}",
+            f"helm install {CHART} deploy/helm/teleport-event-handler --values={_word(out / HELM_FILE)}",
+            f"helm test {CHART} --logs",
         ],
         (
-            "This is Teleport's chart, and it runs Teleport's own plugin. It runs this event handler once you have "
-            "built an image of",
-            "it and named that image in the values; docs/configure.md shows how.",
+            "The chart is in the source of the event handler. Its image is in no registry yet: build it, push it to "
+            "yours, and name",
+            "it in the values; docs/helm.md shows how.",
         ),
     )
 

@@ -114,16 +114,15 @@ lock-period = "1m"
 """
 
 _HELM = """\
-# Values of the chart teleport-plugin-event-handler, which runs Teleport's own plugin. To run this event handler with it, build an
-# image that has it as /usr/local/bin/teleport-plugin (docs/configure.md), and name the image here:
+# Values for the chart deploy/helm/teleport-event-handler (docs/helm.md). They fit Teleport's own chart too, teleport-plugin-event-handler.
+# The image is in no registry yet: build it, push it to yours, and name it here.
 # image:
 #   repository: registry.example.com/teleport-event-handler
-#   tag: "1"
 eventHandler:
   # The volume is mounted here.
   storagePath: "/var/lib/teleport-event-handler"
   timeout: "10s"
-  # The largest page; without it the chart asks for pages of 20 events.
+  # The largest page; without it Teleport's chart asks for pages of 20 events.
   batch: 10000
 {lock}
 teleport:

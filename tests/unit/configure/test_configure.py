@@ -387,7 +387,7 @@ def test_systemd_gets_a_unit_for_this_directory(tmp_path: Path) -> None:
 COMMANDS = [
     ("fluentd", "teleport-event-handler start --config={out}/teleport-event-handler.toml"),
     ("helm", "kubectl create secret generic teleport-event-handler-identity --from-file=identity={out}/identity"),
-    ("helm", "helm repo add teleport https://charts.releases.teleport.dev"),
+    ("helm", "helm test teleport-plugin-event-handler --logs"),
     ("systemd", "systemctl enable --now teleport-event-handler.service"),
 ]
 
@@ -436,10 +436,10 @@ def test_tbot_is_led_to_the_address_of_the_settings(tmp_path: Path, addr: str, f
     assert flag in steps.render(request(tmp_path, addr=addr))
 
 
-def test_the_chart_is_told_to_run_the_plugin_of_teleport(tmp_path: Path) -> None:
+def test_the_steps_for_helm_tell_that_an_image_must_be_built_and_try_what_was_installed(tmp_path: Path) -> None:
     text = steps.render(request(tmp_path, output="helm"))
-    assert "it runs Teleport's own plugin" in text
-    assert text.index("helm repo add") < text.index("helm install")
+    assert "build it, push it to yours" in text
+    assert text.index("helm install") < text.index("helm test")
 
 
 @pytest.mark.parametrize("output", OUTPUTS)

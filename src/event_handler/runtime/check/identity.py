@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import stat
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -53,12 +54,14 @@ def check_identity(settings: StartSettings) -> Iterator[tuple[Finding, Credentia
 
 
 def _mode(path: str) -> Finding | None:
-    """Who may read a private key may be us."""
+    """Who may read a private key may be us. One that is not ours is read by its group, as Kubernetes mounts Secrets."""
     try:
-        mode = Path(path).stat().st_mode
+        status = Path(path).stat()
     except OSError:
         return None  # which loading it says better
-    if not mode & OTHERS:
+    mode = status.st_mode
+    by_group = os.geteuid() not in (0, status.st_uid)
+    if not mode & (OTHERS & ~stat.S_IRGRP if by_group else OTHERS):
         return None
     return warning(
         IDENTITY_AREA, f"{path} may be read by other users ({stat.filemode(mode)})", f"Run: chmod 600 {path}"
