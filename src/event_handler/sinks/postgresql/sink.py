@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 
     Connection = psycopg.AsyncConnection[tuple[Any, ...]]
 
-INSERT_EVENTS = 1000  # of a statement
+INSERT_EVENTS = 2000  # of a statement
+INSERT_ROOM = 2  # times the bytes in flight of others, so that statements that are answered late go out beside others
 INSERT_BYTES = 4 * 1024 * 1024  # of the events of a statement
 INSERT_AGE = 0.2  # seconds an incomplete batch waits for more events
 CUT_WAIT = 1.0  # seconds for libpq to see that its socket was shut down
@@ -65,7 +66,7 @@ class PostgresqlSink:
     def __init__(self, options: PostgresqlOptions, name: str, section: str) -> None:
         self._psycopg = _library(section)
         self.name = name
-        self.limits = Limits(INSERT_EVENTS, INSERT_BYTES, options.max_connections, INSERT_AGE)
+        self.limits = Limits(INSERT_EVENTS, INSERT_BYTES, options.max_connections, INSERT_AGE, room=INSERT_ROOM)
         if not TABLE_NAME.fullmatch(options.table):
             raise SinkError(f"{section}.table is no name of a table", "It must look like events, or audit.events.")
         self._section = section
