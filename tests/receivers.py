@@ -53,6 +53,7 @@ CUSTOM_RESOURCES = (  # module, and what in it are CustomResourceDefinitions
     ("github.com/cert-manager/cert-manager@v1.18.2", "deploy/crds/*.yaml"),
     ("github.com/prometheus-operator/prometheus-operator@v0.83.0", "example/prometheus-operator-crd/*.yaml"),
 )
+NFPM = "github.com/goreleaser/nfpm/v2/cmd/nfpm@v2.41.0"
 PROMTOOL = "github.com/prometheus/prometheus/cmd/promtool@latest"
 
 
@@ -171,6 +172,7 @@ RECEIVERS: dict[str, Callable[[Path, Path], None]] = {  # by the place in the ca
     "bin/minio": _go_program(MINIO),
     "bin/otelcol": _otelcol,
     "bin/loki": _loki,
+    "bin/nfpm": _go_program(NFPM),
     "bin/promtool": _go_program(PROMTOOL),
     "bin/helm": _go_program(HELM),
     "bin/kubeconform": _go_program(KUBECONFORM),
