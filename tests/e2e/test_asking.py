@@ -133,6 +133,11 @@ async def test_tail_prints_every_event_once_and_touches_no_position(ready: Set, 
     assert not (tmp_path / "storage").exists()
 
 
+def interruptible() -> None:
+    """A shell lets what it starts in the background ignore SIGINT: these tests, perhaps, and then whom they start."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 async def test_tail_follows_until_it_is_interrupted(ready: Set) -> None:
     process = await asyncio.create_subprocess_exec(
         sys.executable,
@@ -142,6 +147,7 @@ async def test_tail_follows_until_it_is_interrupted(ready: Set) -> None:
         f"--config={ready.config}",
         "--since=2020-01-01T00:00:00Z",
         stdout=asyncio.subprocess.PIPE,
+        preexec_fn=interruptible,
     )
     assert process.stdout is not None
     for _ in ready.events:
