@@ -1,6 +1,6 @@
 """Makes a .deb and an .rpm of the archive's directory, with a service, a user, and places for configuration and state.
 
-`python deploy/bundle/packages.py DIRECTORY` takes an unpacked archive and writes into dist/. It needs nfpm, from the
+`python -m deploy.bundle.packages DIRECTORY` takes an unpacked archive and writes into dist/. It needs nfpm, from the
 PATH or from `make receivers`.
 """
 
@@ -16,15 +16,15 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from deploy.bundle.bundle import ARCHITECTURES, NAME, ROOT
+from tests.support.receiver_cache import place
+
 from event_handler.configure.templates import systemd_unit
 
-ROOT = Path(__file__).parents[2]
-NAME = "teleport-event-handler"
-CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "teleport-event-handler-receivers"
 PROGRAM = f"/usr/bin/{NAME}"
 CONFIGURATION = f"/etc/{NAME}"
 FORMATS = ("deb", "rpm")
-ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
+SCRIPTS = ("preinstall", "postinstall", "preremove", "postremove")
 
 
 def unit() -> str:
@@ -35,8 +35,6 @@ def unit() -> str:
 
 def description(directory: Path, service: Path, architecture: str) -> dict[str, Any]:
     """What nfpm makes a package of (https://nfpm.goreleaser.com/configuration/); JSON is YAML."""
-    scripts = {f"{name}": str(Path(__file__).parent / "scripts" / name) for name in
-               ("preinstall", "postinstall", "preremove", "postremove")}  # fmt: skip
     places = [(CONFIGURATION, 0o750), (f"/var/lib/{NAME}", 0o700)]
     return {
         "name": NAME,
@@ -53,12 +51,12 @@ def description(directory: Path, service: Path, architecture: str) -> dict[str, 
             {"src": str(service), "dst": f"/usr/lib/systemd/system/{NAME}.service", "file_info": {"mode": 0o644}},
             *({"dst": place, "type": "dir", "file_info": {"mode": mode}} for place, mode in places),
         ],
-        "scripts": scripts,
+        "scripts": {name: str(Path(__file__).parent / "scripts" / name) for name in SCRIPTS},
     }
 
 
 def nfpm() -> str:
-    found = shutil.which("nfpm") or str(CACHE / "bin" / "nfpm")
+    found = shutil.which("nfpm") or str(place("bin/nfpm"))
     if not Path(found).exists():
         sys.exit("packages: nfpm is not installed; `make receivers` builds it")
     return found
@@ -67,9 +65,9 @@ def nfpm() -> str:
 def make(directory: Path, output: Path, architecture: str) -> list[Path]:
     """Raises CalledProcessError, after nfpm has said what is wrong."""
     before = set(output.glob("*"))
-    with tempfile.TemporaryDirectory() as place:
-        tree = shutil.copytree(directory, Path(place) / NAME, ignore=shutil.ignore_patterns("install"))
-        service, told = Path(place) / f"{NAME}.service", Path(place) / "nfpm.yaml"
+    with tempfile.TemporaryDirectory() as made:
+        tree = shutil.copytree(directory, Path(made) / NAME, ignore=shutil.ignore_patterns("install"))
+        service, told = Path(made) / f"{NAME}.service", Path(made) / "nfpm.yaml"
         service.write_text(unit())
         told.write_text(json.dumps(description(tree, service, architecture)))
         for kind in FORMATS:

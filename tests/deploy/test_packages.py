@@ -2,31 +2,20 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 
 import pytest
+from deploy.bundle.packages import make
 
-from tests.support.receiver_cache import absent, place
+from tests.support.receiver_cache import absent
 
-ROOT = Path(__file__).parents[2]
 NAME = "teleport-event-handler"
 STATE, CONFIGURATION = f"/var/lib/{NAME}", f"/etc/{NAME}"
-
-
-def packages() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("packages", ROOT / "deploy" / "bundle" / "packages.py")
-    assert spec is not None
-    assert spec.loader is not None
-    made = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(made)
-    return made
 
 
 def overlays() -> str:
@@ -63,16 +52,11 @@ def program(directory: Path, version: str) -> Path:
 def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Packages by version and kind."""
     directory = tmp_path_factory.mktemp("packages")
-    found = {}
-    path = os.environ["PATH"]
-    os.environ["PATH"] = f"{place('bin')}:{path}"
-    try:
-        for version in ("1.0.0", "1.1.0"):
-            for package in packages().make(program(directory, version), directory, "amd64"):
-                found[f"{version}{package.suffix}"] = package
-    finally:
-        os.environ["PATH"] = path
-    return found
+    return {
+        f"{version}{package.suffix}": package
+        for version in ("1.0.0", "1.1.0")
+        for package in make(program(directory, version), directory, "amd64")
+    }
 
 
 Machine = Callable[[str], subprocess.CompletedProcess[str]]
@@ -84,14 +68,15 @@ def machine(tmp_path: Path, made: dict[str, Path]) -> Machine:
     packages = " ".join(str(path) for path in made.values())
     before = f"""
         mount -t tmpfs none /mnt
-        mkdir /mnt/upper /mnt/work /mnt/root
-        mount -t overlay none -o lowerdir=/,upperdir=/mnt/upper,workdir=/mnt/work /mnt/root
-        cp {packages} /mnt/root/root/
+        mkdir /mnt/upper /mnt/work /mnt/machine
+        mount -t overlay none -o lowerdir=/,upperdir=/mnt/upper,workdir=/mnt/work /mnt/machine
+        mkdir /mnt/machine/given
+        cp {packages} /mnt/machine/given/
     """
 
     def run(script: str) -> subprocess.CompletedProcess[str]:
-        (tmp_path / "script").write_text(f"set -e\ncd /root\n{script}")
-        inside = f"cp {tmp_path}/script /mnt/root/root/script\nexec chroot /mnt/root sh /root/script"
+        (tmp_path / "script").write_text(f"set -e\ncd /given\n{script}")
+        inside = f"cp {tmp_path}/script /mnt/machine/given/script\nexec chroot /mnt/machine sh /given/script"
         command = ["unshare", "-m", "sh", "-ec", f"{before}\n{inside}"]
         return subprocess.run(command, capture_output=True, text=True, check=False)
 
@@ -104,7 +89,7 @@ def lines(done: subprocess.CompletedProcess[str]) -> list[str]:
 
 
 pytestmark = needs_packages
-INSTALL = "dpkg -i /root/*_1.0.0_amd64.deb >/dev/null\n"
+INSTALL = "dpkg -i /given/*_1.0.0_amd64.deb >/dev/null\n"
 
 
 def test_a_package_brings_program_user_service_and_places(machine: Machine) -> None:
@@ -126,8 +111,8 @@ def test_an_upgrade_and_the_way_back_keep_configuration_and_state(machine: Machi
     told = lines(
         machine(f"""{INSTALL}
         echo position > {STATE}/position; echo settings > {CONFIGURATION}/{NAME}.toml
-        dpkg -i /root/*_1.1.0_amd64.deb >/dev/null; {NAME} version
-        dpkg --force-downgrade -i /root/*_1.0.0_amd64.deb >/dev/null 2>&1; {NAME} version
+        dpkg -i /given/*_1.1.0_amd64.deb >/dev/null; {NAME} version
+        dpkg --force-downgrade -i /given/*_1.0.0_amd64.deb >/dev/null 2>&1; {NAME} version
         cat {STATE}/position {CONFIGURATION}/{NAME}.toml
     """)
     )
