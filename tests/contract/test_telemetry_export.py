@@ -16,6 +16,7 @@ from structlog.testing import capture_logs
 
 from event_handler.errors import ConfigurationError
 from event_handler.report import Counters, Report
+from event_handler.runtime.supervise import supervise
 from event_handler.telemetry import otlp
 from event_handler.telemetry.metrics import metrics_of
 from event_handler.telemetry.otlp import Exporter, ExportOptions
@@ -158,3 +159,24 @@ def test_without_the_client_it_says_how_to_get_it(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setitem(sys.modules, "opentelemetry.exporter.otlp.proto.http.metric_exporter", None)
     with pytest.raises(ConfigurationError, match=r"pip install 'teleport-event-handler\[opentelemetry\]'"):
         Exporter(reporting, ExportOptions("http://127.0.0.1:4318", 1.0))
+
+
+async def test_an_export_that_died_by_a_fault_of_ours_works_when_it_is_begun_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("event_handler.runtime.supervise.FIRST_PAUSE", 0.001)
+    faults = [ZeroDivisionError("a fault of ours")]
+
+    async def odd() -> Report:
+        if faults:
+            raise faults.pop()
+        return a_report()
+
+    with capture_logs() as told:
+        async with receiving(lambda _: Reply(200), None) as receiver:
+            exporter = Exporter(odd, ExportOptions(receiver.url, 0.01))
+            running = asyncio.create_task(supervise("the export of telemetry", exporter.run))
+            await until(lambda: len(receiver.requests) > 1)  # the first may be the last one of the run that died
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+    assert [line["event"] for line in told] == ["the export of telemetry failed and is started again"]

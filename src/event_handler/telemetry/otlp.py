@@ -84,44 +84,55 @@ class Exporter:
 
     def __init__(self, report: Callable[[], Awaitable[Report]], options: ExportOptions) -> None:
         _check(options.endpoint)
-        metrics, traces = _clients()
-        base = options.endpoint.rstrip("/")
+        self._clients = _clients()
+        self._metrics: Any = None  # a client while it is open
+        self._traces: Any = None
         self._report = report
         self._options = options
-        self._metrics = metrics(endpoint=base + METRICS_PATH, session=_session())
-        self._traces = traces(endpoint=base + TRACES_PATH, session=_session()) if options.traces else None
         self._thread = WorkerThread("telemetry")  # an export may wait for its receiver
         self._resource = _resource()
         self._reasons = Reasons()
         self._left: list[Span] = []  # at the end
 
     async def run(self) -> None:
-        """An export that fails is told, and the next one has newer figures; spans that it had are lost."""
-        with self._reasons.heard():
-            await self._run()
+        """An export that fails is told, and the next one has newer figures; spans that it had are lost.
 
-    async def _run(self) -> None:
+        It may be run again when it has failed.
+        """
+        with self._opened():
+            try:
+                async with asyncio.TaskGroup() as group:
+                    if self._traces is not None:
+                        group.create_task(self._export_traces())
+                    # Not a task as well: a group that fails at its end leaves its owner half cancelled in Python 3.11.
+                    await self._export_metrics()
+            finally:
+                await self._end()
+
+    @contextmanager
+    def _opened(self) -> Iterator[None]:
+        """Within the block there are clients; at its end what is on its way is given up."""
+        metrics, traces = self._clients
+        base = self._options.endpoint.rstrip("/")
+        self._metrics = metrics(endpoint=base + METRICS_PATH, session=_session())
+        self._traces = traces(endpoint=base + TRACES_PATH, session=_session()) if self._options.traces else None
         try:
-            async with asyncio.TaskGroup() as group:
-                group.create_task(self._export_metrics())
-                if self._traces is not None:
-                    group.create_task(self._export_traces())
+            with self._reasons.heard():
+                yield
         finally:
-            # asyncio.timeout of Python 3.11.2 (Debian 12) gives no TimeoutError to who is being cancelled.
-            last = asyncio.create_task(self._last())
-            _, late = await asyncio.wait([last], timeout=LAST_WITHIN)
-            if late:
-                log.warning("the last telemetry was not exported in time", url=self._options.endpoint)
-            last.cancel()
-            await asyncio.gather(last, return_exceptions=True)
-            self.close()
+            self._thread.stop()
+            for client in (self._metrics, self._traces):
+                if client is not None:
+                    client.shutdown()
 
-    def close(self) -> None:
-        """Give up what is on its way."""
-        self._thread.stop()
-        for client in (self._metrics, self._traces):
-            if client is not None:
-                client.shutdown()
+    async def _end(self) -> None:
+        # asyncio.timeout of Python 3.11.2 (Debian 12) gives no TimeoutError to who is being cancelled.
+        last = asyncio.create_task(self._last())
+        _, late = await asyncio.wait([last], timeout=LAST_WITHIN)
+        if late:
+            log.warning("the last telemetry was not exported in time", url=self._options.endpoint)
+        last.cancel()
+        await asyncio.gather(last, return_exceptions=True)
 
     async def _export_metrics(self) -> None:
         while True:
@@ -158,7 +169,7 @@ class Exporter:
 
     async def probe(self) -> str:
         """Send a request without a metric; return why it failed, "" if it did not."""
-        with self._reasons.heard():
+        with self._opened():
             return await self._sent(self._metrics, no_metrics(self._resource))
 
     async def _sent(self, client: Any, what: object) -> str:
@@ -188,8 +199,6 @@ async def probe(options: ExportOptions) -> str:
             return await exporter.probe()
     except TimeoutError:
         return f"no answer within {PROBE_WITHIN:.0f} s"
-    finally:
-        exporter.close()
 
 
 def _check(endpoint: str) -> None:
