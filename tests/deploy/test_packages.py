@@ -2,37 +2,25 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 from deploy.bundle.packages import make
 
+from tests.deploy.machine import absent as no_machine
+from tests.deploy.machine import run
 from tests.support.receiver_cache import absent
 
 NAME = "teleport-event-handler"
 STATE, CONFIGURATION = f"/var/lib/{NAME}", f"/etc/{NAME}"
 
-
-def overlays() -> str:
-    """Why there can be no file system of our own on top of this machine's, "" where there can be one."""
-    if sys.platform != "linux" or os.getuid() != 0 or not shutil.which("dpkg"):
-        return "it needs root on Debian"
-    script = (
-        "mkdir /tmp/.o && mount -t tmpfs none /tmp/.o && mkdir /tmp/.o/u /tmp/.o/w /tmp/.o/r && mount -t overlay none "
-    )
-    script += "-o lowerdir=/,upperdir=/tmp/.o/u,workdir=/tmp/.o/w /tmp/.o/r"
-    done = subprocess.run(["unshare", "-m", "sh", "-c", f"mount -t tmpfs none /tmp && {script}"], capture_output=True)
-    return "" if done.returncode == 0 else "there is no overlay file system here"
-
-
 needs_packages = [
     pytest.mark.skipif(bool(absent("bin/nfpm")), reason=absent("bin/nfpm")),
-    pytest.mark.skipif(bool(overlays()), reason=overlays() or "-"),
+    pytest.mark.skipif(bool(no_machine()), reason=no_machine() or "-"),
 ]
 
 
@@ -64,23 +52,10 @@ Machine = Callable[[str], subprocess.CompletedProcess[str]]
 
 @pytest.fixture
 def machine(tmp_path: Path, made: dict[str, Path]) -> Machine:
-    """Runs a script on this Debian, on top of which everything that is written goes into memory and is gone then."""
-    packages = " ".join(str(path) for path in made.values())
-    before = f"""
-        mount -t tmpfs none /mnt
-        mkdir /mnt/upper /mnt/work /mnt/machine
-        mount -t overlay none -o lowerdir=/,upperdir=/mnt/upper,workdir=/mnt/work /mnt/machine
-        mkdir /mnt/machine/given
-        cp {packages} /mnt/machine/given/
-    """
-
-    def run(script: str) -> subprocess.CompletedProcess[str]:
-        (tmp_path / "script").write_text(f"set -e\ncd /given\n{script}")
-        inside = f"cp {tmp_path}/script /mnt/machine/given/script\nexec chroot /mnt/machine sh /given/script"
-        command = ["unshare", "-m", "sh", "-ec", f"{before}\n{inside}"]
-        return subprocess.run(command, capture_output=True, text=True, check=False)
-
-    return run
+    """Runs a script on this Debian, on top of which everything that is written is thrown away."""
+    for package in made.values():
+        shutil.copy(package, tmp_path)
+    return partial(run, tmp_path)
 
 
 def lines(done: subprocess.CompletedProcess[str]) -> list[str]:
@@ -159,3 +134,21 @@ def test_the_rpm_has_the_same(made: dict[str, Path]) -> None:
         ["rpm", "-qp", "--scripts", str(made["1.0.0.rpm"])], capture_output=True, text=True, check=True
     )
     assert "useradd --system" in scripts.stdout
+
+
+@pytest.mark.skipif(not shutil.which("rpm"), reason="rpm is not installed")
+def test_an_rpm_is_installed_upgraded_and_removed_with_configuration_and_state_kept(machine: Machine) -> None:
+    told = lines(
+        machine(f"""
+        do_rpm() {{ rpm --force-debian --nodeps "$@" 2>&1 | grep -v warning || true; }}
+        do_rpm --install /given/*1.0.0*.x86_64.rpm; {NAME} version
+        stat -c '%a %U %G' {STATE} {CONFIGURATION}
+        echo position > {STATE}/position; echo settings > {CONFIGURATION}/{NAME}.toml
+        do_rpm --upgrade /given/*1.1.0*.x86_64.rpm; {NAME} version
+        do_rpm --erase {NAME}
+        ls /usr/bin/{NAME} /usr/lib/systemd/system/{NAME}.service 2>/dev/null || true
+        cat {STATE}/position {CONFIGURATION}/{NAME}.toml
+    """)
+    )
+    ours = [f"700 {NAME} {NAME}", f"750 root {NAME}"]
+    assert told == [f"{NAME} v1.0.0", *ours, f"{NAME} v1.1.0", "position", "settings"]

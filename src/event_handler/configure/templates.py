@@ -174,6 +174,10 @@ WorkingDirectory={directory}
 ExecStart={program} start --config={config}
 # Reads the identity file at once; it is also read every minute, and TLS files whenever they change.
 ExecReload=/bin/kill -HUP $MAINPID
+# A password, token or key that only root may read, or that is encrypted for this machine (systemd-creds encrypt). The settings
+# name it as token-file = "/run/credentials/teleport-event-handler.service/token". It is copied at the start, so this is not
+# for the identity, which is renewed.
+# LoadCredential=token:/etc/teleport-event-handler/token
 Restart=always
 RestartSec=5
 # 80 is a wrong command line, setting or credential: only a person can correct it.
@@ -207,8 +211,11 @@ RestrictAddressFamilies=AF_INET AF_INET6 AF_UNIX
 RestrictNamespaces=yes
 RestrictRealtime=yes
 RestrictSUIDSGID=yes
+RemoveIPC=yes
 SystemCallArchitectures=native
 SystemCallFilter=@system-service
+SystemCallFilter=~@privileged @resources
+SystemCallErrorNumber=EPERM
 
 [Install]
 WantedBy=multi-user.target
