@@ -1,4 +1,4 @@
-"""The unit that `configure` writes, under a real systemd: started, told, reloaded, killed, hung, wrongly set, stopped."""
+"""The unit that `configure` writes, under a real systemd: started, reloaded, killed, hung, wrongly set, stopped."""
 
 from __future__ import annotations
 

@@ -20,9 +20,11 @@ IMPERSONATOR_FILE = "teleport-event-handler-impersonator-role.yaml"
 TOML_FILE = "teleport-event-handler.toml"
 HELM_FILE = "teleport-plugin-event-handler-values.yaml"
 UNIT_FILE = "teleport-event-handler.service"
+JOB_FILE, LOG_FILE = f"{templates.JOB}.plist", f"{templates.JOB}.log"  # the log is launchd's
 IDENTITY = "identity"  # the file that tbot or tctl writes into the same directory
 SYSTEMD_STORAGE = "/var/lib/teleport-event-handler"  # what StateDirectory= of the unit makes
-OUTPUTS = (*COLLECTORS, "helm", "systemd")  # the last two are ways to run the handler; their collector is Fluentd
+WAYS_TO_RUN = ("helm", "launchd", "systemd")  # the handler; their collector is Fluentd
+OUTPUTS = (*COLLECTORS, *WAYS_TO_RUN)
 HELM_NAME = "fluentd.fluentd.svc.cluster.local"  # of the collector in the Helm values
 
 __all__ = ["DEFAULT_LENGTH", "OUTPUTS", "Group", "KeyType", "Request", "groups"]
@@ -32,7 +34,8 @@ __all__ = ["DEFAULT_LENGTH", "OUTPUTS", "Group", "KeyType", "Request", "groups"]
 class Request:
     """What to make. The three names are those of the certificate files, without .crt and .key.
 
-    `output` is one of OUTPUTS; `program` and `user` go into the systemd unit; `length` counts for RSA keys only.
+    `output` is one of OUTPUTS; `program` and `user` go into the service of systemd or launchd; `length` counts for RSA
+    keys only.
     """
 
     out: Path
@@ -88,6 +91,8 @@ def groups(request: Request, passphrase: Callable[[], str]) -> list[Group]:
         found.append(_text("role that may sign the identity", root / IMPERSONATOR_FILE, templates.IMPERSONATOR))
     if request.output == "systemd":
         found.append(_text("systemd unit", root / UNIT_FILE, _unit(request, root)))
+    if request.output == "launchd":
+        found.append(_text("launchd job", root / JOB_FILE, _job(request, root)))
     paths = [path for group in found for path in group.paths]
     if len(set(paths)) < len(paths):
         raise ConfigurationError("two of the files have the same name", "Name ca, server and client differently.")
@@ -134,10 +139,18 @@ def _toml(request: Request, root: Path) -> str:
     return templates.toml(ca, certificate, key, request.addr, storage, str(root / IDENTITY), lock=request.lock)
 
 
-def _unit(request: Request, root: Path) -> str:
+def _service_path(root: Path) -> str:
     if not str(root).isprintable():
-        raise ConfigurationError(f"a systemd unit cannot hold the path {str(root)!r}", "Choose another directory.")
-    return templates.systemd_unit(request.user, request.program, str(root), str(root / TOML_FILE))
+        raise ConfigurationError(f"a service cannot have the path {str(root)!r}", "Choose another directory.")
+    return str(root)
+
+
+def _job(request: Request, root: Path) -> str:
+    return templates.launchd_job(request.user, request.program, _service_path(root), str(root / TOML_FILE))
+
+
+def _unit(request: Request, root: Path) -> str:
+    return templates.systemd_unit(request.user, request.program, _service_path(root), str(root / TOML_FILE))
 
 
 def _certificates(request: Request, passphrase: str) -> list[bytes]:

@@ -7,7 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from event_handler import about
-from event_handler.configure import HELM_FILE, IDENTITY, IMPERSONATOR_FILE, ROLE_FILE, TOML_FILE, UNIT_FILE, Request
+from event_handler.configure import (
+    HELM_FILE,
+    IDENTITY,
+    IMPERSONATOR_FILE,
+    JOB_FILE,
+    LOG_FILE,
+    ROLE_FILE,
+    TOML_FILE,
+    UNIT_FILE,
+    Request,
+)
 from event_handler.configure.collectors import KEYS
 
 GUIDE = "https://goteleport.com/docs/zero-trust-access/export-audit-events/"
@@ -115,6 +125,16 @@ def _start(request: Request, out: Path) -> Step:
                 "systemctl daemon-reload",
                 f"systemctl enable --now {UNIT_FILE}",
             ],
+        )
+    if request.output == "launchd":
+        place = f"/Library/LaunchDaemons/{JOB_FILE}"
+        return Step(
+            "Install the service:",
+            [
+                f"sudo install -o root -g wheel -m 644 {_word(out / JOB_FILE)} {place}",
+                f"sudo launchctl bootstrap system {place}",
+            ],
+            (f"Its log is {out / LOG_FILE}.",),
         )
     return Step("Start the event handler:", [f"{about.PROGRAM} start --config={_word(out / TOML_FILE)}"])
 

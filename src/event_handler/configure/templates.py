@@ -6,6 +6,9 @@ Each value is quoted by the rules of the file that it lands in.
 from __future__ import annotations
 
 import json
+import plistlib
+
+JOB = "teleport-event-handler"  # the name of the service for launchctl
 
 _ROLE = """\
 # The role and the user of the event handler. Create both with: tctl create -f teleport-event-handler-role.yaml
@@ -258,6 +261,29 @@ def systemd_unit(user: str, program: str, directory: str, config: str) -> str:
         directory=directory.replace("%", "%%"),
         config=_systemd_word(config),
     )
+
+
+def launchd_job(user: str, program: str, directory: str, config: str) -> str:
+    """A property list for launchd of macOS, see launchd.plist(5); the arguments are those of `systemd_unit`.
+
+    It starts the program again whenever it ended with an error, at most every ten seconds. launchd has no exit code
+    after which it would not: a wrong setting is told in the log every ten seconds.
+    """
+    job = {
+        "Label": JOB,
+        "ProgramArguments": [program, "start", f"--config={config}"],
+        "UserName": user,
+        "WorkingDirectory": directory,
+        "RunAtLoad": True,
+        "KeepAlive": {"SuccessfulExit": False},
+        "ThrottleInterval": 10,
+        "ExitTimeOut": 30,  # seconds; longer than shutdown-timeout, so that what is in flight is finished
+        "Umask": 0o077,
+        "ProcessType": "Background",
+        "StandardErrorPath": f"{directory}/{JOB}.log",
+        "SoftResourceLimits": {"NumberOfFiles": 65536},
+    }
+    return plistlib.dumps(job, sort_keys=False).decode()
 
 
 def quoted(text: str) -> str:

@@ -74,7 +74,7 @@ class Credentials:
         """Issue the user's files again, with a new key, for another lifetime."""
         files = self._user_files()
         if self._renewal is Renewal.SYMLINK:
-            _swap(self._directory, files)
+            swap(self._directory, files)
         else:
             for file, content in files.items():
                 write_secret(self._directory / file, content)
@@ -117,7 +117,7 @@ class Credentials:
         return {"identity": identity, "tls.key": key, "tls.crt": certificate, "tls.cas": trusted}
 
 
-def _swap(directory: Path, files: dict[str, bytes]) -> None:
+def swap(directory: Path, files: dict[str, bytes]) -> None:
     """Replace all files at one moment, as Kubernetes does with a mounted secret.
 
     `identity` is a symlink to `..data/identity`.

@@ -120,15 +120,23 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _add_access(made: argparse.ArgumentParser) -> None:
-    made.add_argument("--front", choices=list(Front), help="what stands in front of Auth; by default nothing")
+    made.add_argument(
+        "--front", type=Front, choices=list(Front), help="what stands in front of Auth; by default nothing"
+    )
     made.add_argument("--web-port", type=int, default=0, help="port of the front that clients dial, 0 takes a free one")
-    made.add_argument("--key-kind", choices=list(KeyKind), default=KeyKind.ECDSA, help="kind of the identity's key")
+    made.add_argument(
+        "--key-kind", type=KeyKind, choices=list(KeyKind), default=KeyKind.ECDSA, help="kind of the identity's key"
+    )
     made.add_argument("--lifetime", type=float, default=86_400.0, help="seconds until an identity expires")
     made.add_argument(
         "--renew", type=float, default=0.0, help="seconds between two renewals of the user's files, 0 = never"
     )
     made.add_argument(
-        "--renew-by", choices=list(Renewal), default=Renewal.IN_PLACE, help="as tbot does, or as Kubernetes does"
+        "--renew-by",
+        type=Renewal,
+        choices=list(Renewal),
+        default=Renewal.IN_PLACE,
+        help="as tbot does, or as Kubernetes does",
     )
     made.add_argument(
         "--rotate", type=float, default=0.0, help="seconds of each phase of one rotation of the authorities, 0 = none"
