@@ -48,7 +48,8 @@ StandardOutput=append:/given/told
 StandardError=append:/given/told
 ExecStopPost=/bin/systemctl exit
 UNIT
-exec env container=other chroot . /lib/systemd/systemd --system --unit=script.service
+export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+exec env -i container=other PATH=$PATH chroot . /lib/systemd/systemd --system --unit=script.service
 """
 LONGEST = 120  # seconds that a machine with systemd may live
 
@@ -68,6 +69,14 @@ def without_systemd() -> str:
         return "systemd is not installed"
     cgroup = ["unshare", "-mC", "mount", "-t", "cgroup2", "none", "/sys/fs/cgroup"]
     return absent() or ("" if subprocess.run(cgroup, capture_output=True).returncode == 0 else "no cgroup2 here")
+
+
+def readable(*paths: Path | str) -> str:
+    """A script that lets every user of the machine get to these files, wherever they are here."""
+    named = " ".join(f"'{path}' '{Path(path).resolve()}'" for path in paths)
+    return f"""
+for file in {named}; do while [ "$file" != / ]; do chmod a+x "$file"; file=$(dirname "$file"); done; done
+"""
 
 
 def run(given: Path, script: str) -> subprocess.CompletedProcess[str]:

@@ -92,7 +92,7 @@ def test_it_runs_where_there_is_no_python(call: Call) -> None:
         took.append(time.monotonic() - begin)
         assert done.returncode == 0, done.stderr
     assert done.stdout.startswith(f"{NAME} v")
-    assert min(took) < LONGEST_START * 3  # the figure itself is in docs/install.md
+    assert min(took) < LONGEST_START * 3  # the figure itself is in docs/install/archive.md
 
 
 @pytest.mark.parametrize("kind", ["kafka", "nats", "postgresql", "redis-streams", "forward", "otlp", "s3", "syslog"])

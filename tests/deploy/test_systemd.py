@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from event_handler.configure.templates import systemd_unit
-from tests.deploy.machine import boot, without_systemd
+from tests.deploy.machine import boot, readable, without_systemd
 from tests.e2e.conftest import a_collector
 from tests.e2e.processes import configuration, simulated
 
@@ -27,10 +27,8 @@ shown() {{ systemctl show --property=$1 --value {UNIT}; }}
 drop_in() {{ printf "[Service]\\n$2\\n" > /etc/systemd/system/{UNIT}.d/$1.conf; systemctl daemon-reload; }}
 
 trap 'journalctl --unit={UNIT} --output=cat --no-pager > journal' EXIT
-# This machine's Python is made readable for the user, here only; the client's key is root's.
-for file in {sys.executable} $(readlink -f {sys.executable}) {ROOT}/src; do
-    while [ $file != / ]; do chmod a+x $file; file=$(dirname $file); done
-done
+{readable(sys.executable, ROOT / "src")}
+# The client's key is root's.
 chown -R {USER} . && chown root collector/client.key
 cp {UNIT} /etc/systemd/system/ && mkdir /etc/systemd/system/{UNIT}.d
 drop_in test 'RestartSec=100ms\\nLoadCredential=client.key:/given/collector/client.key'

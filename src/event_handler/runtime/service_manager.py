@@ -16,6 +16,7 @@ from event_handler.report import Report
 from event_handler.telemetry.summary import summary
 
 STATUS_EVERY = 10.0  # seconds between two texts for `systemctl status`
+FIRST_PAUSE = 1.0  # seconds; then twice as many each time: whoever starts the service looks at it now
 LONGEST_STATUS = 300  # characters
 
 
@@ -36,10 +37,12 @@ class ServiceManager:
         if not self._address:
             await asyncio.Event().wait()
         self._say("READY=1")
+        pause = min(FIRST_PAUSE, self._every)
         while True:
             text = summary(await report())[:LONGEST_STATUS]
             self._say(f"STATUS={text}", *(["WATCHDOG=1"] if self._watchdog else []))
-            await asyncio.sleep(self._every)
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, self._every)
 
     def reloading(self) -> None:
         """Files are read again, which takes no time worth telling."""
