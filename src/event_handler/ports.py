@@ -374,6 +374,20 @@ class StateStore(ReadingState, RecordingQueue, DeadLetterStore, FailedLoginStore
     async def delivered_ids(self) -> list[bytes]:
         """Packed 8-byte ids of delivered events, oldest group first."""
 
+    async def new_ids(self) -> list[bytes]:
+        """Those that came since the last look, from other replicas too."""
+
+    async def take(self, chunk: Chunk) -> tuple[str, bool] | None:
+        """Claim a chunk for this process until it is done: its cursor, and whether it is taken over from a replica that
+        is gone. None while another one has it. One that is DONE is not claimed.
+        """
+
+    async def take_turn(self, name: str) -> bool | None:
+        """Claim what only one replica may do: whether it is taken over, as by `take`. It is ours until `end_turn`."""
+
+    async def end_turn(self, name: str) -> None:
+        """Let another replica do it."""
+
     async def recording(self, session_id: str) -> tuple[bool, RecordingItem] | None:
         """Whether a recording is done, and what is known of it; None when it is not known."""
 

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+import atexit
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import ExitStack
 from datetime import date
+from functools import cache
 from math import inf, nan
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,21 +26,57 @@ from event_handler.checkpoint import (
 )
 from event_handler.errors import StateError, StorageError
 from event_handler.ports import Commit, DeadLetter, FailedLogin, RecordingItem, StateStore
+from event_handler.state.postgresql.replica import Replica
+from event_handler.state.postgresql.store import PostgresStore
 from event_handler.state.sqlite import SqliteStore
+from tests.contract.postgresql_server import Server, no_postgresql, serving
 
-Open = Callable[[Path], StateStore]
-STORES: dict[str, Open] = {
-    "sqlite": lambda directory: SqliteStore(directory),
-    "memory": lambda _: SqliteStore(None),
+
+async def sqlite(directory: Path) -> StateStore:
+    return SqliteStore(directory)
+
+
+async def memory(_: Path) -> StateStore:
+    return SqliteStore(None)
+
+
+async def postgresql(directory: Path) -> StateStore:
+    """One of a replica, so that each commit looks whether it may still write."""
+    url = database().url()
+    replica = Replica(url, "a.test")
+    await replica.join()
+    replica.close()
+    return await PostgresStore.open(url, "a.test", str(directory), replica.epoch)
+
+
+@cache
+def database() -> Server:
+    """One server for all tests of the process, stopped when that ends."""
+    return _servers.enter_context(serving())
+
+
+_servers = ExitStack()
+atexit.register(_servers.close)
+STORES: dict[str, Callable[[Path], Awaitable[StateStore]]] = {
+    "sqlite": sqlite,
+    "memory": memory,
+    "postgresql": postgresql,
 }
-LASTING = [name for name in STORES if name != "memory"]
+needs_postgresql = pytest.mark.skipif(bool(no_postgresql()), reason=no_postgresql() or "-")
+
+
+def params(*names: str) -> list[Any]:
+    return [pytest.param(name, marks=needs_postgresql if name == "postgresql" else ()) for name in names]
+
+
+LASTING = params("sqlite", "postgresql")
 DAY, NEXT = date(2026, 3, 5), date(2026, 3, 6)
 ONE, TWO = Chunk(DAY, "one"), Chunk(NEXT, "two/with a slash")
 
 
-@pytest.fixture(params=STORES)
+@pytest.fixture(params=params(*STORES))
 async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[StateStore]:
-    made = STORES[request.param](tmp_path / "state")
+    made = await STORES[request.param](tmp_path / "state")
     yield made
     made.close()
 
@@ -226,11 +266,11 @@ async def test_a_call_that_is_cancelled_has_happened_whole_or_not_at_all_and_the
 
 @pytest.mark.parametrize("name", LASTING)
 async def test_all_of_it_is_there_when_the_store_is_opened_again(name: str, tmp_path: Path) -> None:
-    store = STORES[name](tmp_path)
+    store = await STORES[name](tmp_path)
     await store.begin(5.0)
     await store.commit(Commit([ChunkCheckpoint(ONE, "a1:3")], b"12345678", [pending()], [letter()], {"a": "1"}))
     store.close()
-    again = STORES[name](tmp_path)
+    again = await STORES[name](tmp_path)
     assert (await again.progress()).chunks == {ONE: "a1:3"}
     assert (await again.start(), await again.delivered_ids(), await again.note("a")) == (5.0, [b"12345678"], "1")
     assert (await again.unfinished_recordings(), await again.dead_letters()) == ([pending()], 1)
@@ -239,7 +279,7 @@ async def test_all_of_it_is_there_when_the_store_is_opened_again(name: str, tmp_
 
 @pytest.mark.parametrize("name", LASTING)
 async def test_a_slow_state_does_not_hold_up_the_event_loop(name: str, tmp_path: Path) -> None:
-    store = STORES[name](tmp_path)
+    store = await STORES[name](tmp_path)
     writing = asyncio.create_task(store.commit(Commit(ids=b"12345678" * 250_000)))
     turns = 0
     while not writing.done():

@@ -27,7 +27,7 @@ def position_of(checkpoint: Checkpoint) -> tuple[str, str] | None:
         return None
     if isinstance(checkpoint, SearchCheckpoint):
         return SEARCH, repr(checkpoint.time)
-    return _stream(checkpoint.chunk), checkpoint.cursor
+    return stream_of(checkpoint.chunk), checkpoint.cursor
 
 
 def chunks_before(day: date) -> tuple[str, str]:
@@ -73,8 +73,9 @@ def positions_of(progress: Progress) -> Iterator[tuple[str, str]]:
     if progress.searched is not None:
         yield SEARCH, repr(progress.searched)
     for chunk, cursor in progress.chunks.items():
-        yield _stream(chunk), cursor
+        yield stream_of(chunk), cursor
 
 
-def _stream(chunk: Chunk) -> str:
+def stream_of(chunk: Chunk) -> str:
+    """What the position of a chunk is called."""
     return f"{_BULK}{chunk.day}/{chunk.name}"

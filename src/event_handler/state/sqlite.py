@@ -19,7 +19,7 @@ from pathlib import Path
 from time import time
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
-from event_handler.checkpoint import Progress, RecordingCheckpoint
+from event_handler.checkpoint import Chunk, Progress, RecordingCheckpoint
 from event_handler.errors import StateError, StorageError
 from event_handler.ports import REMEMBERED_IDS, Commit, DeadLetter, FailedLogin, RecordingItem
 from event_handler.state import file, keys
@@ -192,6 +192,20 @@ class SqliteStore:
     @on_its_thread
     def delivered_ids(self) -> list[bytes]:
         return [row[0] for row in self._rows("SELECT ids FROM delivered ORDER BY number")]
+
+    # One process works on a file, so everything that there is to read is its own.
+
+    async def new_ids(self) -> list[bytes]:
+        return []
+
+    async def take(self, chunk: Chunk) -> tuple[str, bool] | None:
+        return (await self.progress()).cursor(chunk), False
+
+    async def take_turn(self, name: str) -> bool | None:
+        return False
+
+    async def end_turn(self, name: str) -> None:
+        """Nobody else waits for it."""
 
     # What one acknowledged group changes
 
