@@ -268,11 +268,21 @@ class ReadingState(Protocol):
     async def progress(self) -> Progress:
         """All that is known of how far reading is."""
 
+    async def take(self, chunk: Chunk) -> str | None:
+        """Where to read a chunk from, DONE where it was read, None while another replica reads it."""
+
     async def close_days(self, first: date) -> None:
         """Remember that `first` is the first day that is still polled, and forget the chunks of the days before it."""
 
     async def last_id_passed(self) -> None:
         """What the Go plugin had delivered of its last page is known by its ids now."""
+
+
+class SharedState(ReadingState, Protocol):
+    """How far a cluster was read, where other replicas may read it as well."""
+
+    async def know_others(self) -> None:
+        """Know what others have delivered, before all that is new is looked for. Raises StateError."""
 
 
 class RecordingQueue(Protocol):
@@ -374,16 +384,26 @@ class StateStore(ReadingState, RecordingQueue, DeadLetterStore, FailedLoginStore
     async def delivered_ids(self) -> list[bytes]:
         """Packed 8-byte ids of delivered events, oldest group first."""
 
-    async def new_ids(self) -> list[bytes]:
-        """Those that came since the last look, from other replicas too."""
+    async def taken_over_ids(self) -> list[bytes]:
+        """Ids that other replicas have delivered, once after something was taken over from one of them; else []."""
 
-    async def take(self, chunk: Chunk) -> tuple[str, bool] | None:
-        """Claim a chunk for this process until it is done: its cursor, and whether it is taken over from a replica that
-        is gone. None while another one has it. One that is DONE is not claimed.
+    async def new_ids(self) -> list[bytes]:
+        """Ids that other replicas have delivered since the last look, perhaps some that are known."""
+
+    async def take(self, chunk: Chunk) -> str | None:
+        """Claim a chunk for this process until it is done, and return its cursor: DONE where there is nothing to read.
+
+        None while another replica has it.
         """
 
-    async def take_turn(self, name: str) -> bool | None:
-        """Claim what only one replica may do: whether it is taken over, as by `take`. It is ours until `end_turn`."""
+    async def give_back(self, chunk: Chunk) -> None:
+        """Claim it no longer; nothing of it was read."""
+
+    async def take_recording(self, session_id: str) -> tuple[bool, RecordingItem] | None:
+        """As `recording`, and claims it. For this process one that another replica has is done."""
+
+    async def take_turn(self, name: str) -> bool:
+        """Claim what only one replica may do at a time; return whether it is ours now, until `end_turn`."""
 
     async def end_turn(self, name: str) -> None:
         """Let another replica do it."""

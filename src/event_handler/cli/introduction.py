@@ -8,6 +8,7 @@ from event_handler import __version__
 from event_handler.config.model import StartSettings
 from event_handler.runtime.access import addresses
 from event_handler.runtime.sinks import PlannedSink
+from event_handler.state.postgresql.session import shown_place
 from event_handler.telemetry.status_text import stamp
 from event_handler.teleport.auth.credentials import Credentials
 
@@ -25,6 +26,6 @@ def introduction(settings: StartSettings, planned: Sequence[PlannedSink], creden
         f"{stamp(credentials.not_after.timestamp())}",
         f"  reads     {what}, from where it stopped; for a new storage from {begin}",
         f"  delivers  to {', '.join(f'{plan.sink.name} ({plan.type})' for plan in planned)}",
-        f"  storage   {settings.storage}",
+        f"  storage   {shown_place(settings.storage)}",
         f"  look      {look}",
     ]

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 from pathlib import Path
 
+from event_handler import about
 from event_handler.config.model import StartSettings
-from event_handler.errors import ConfigurationError, SinkError
+from event_handler.errors import ConfigurationError, SinkError, StateError
 from event_handler.sinks.secret import Secret
+from event_handler.state.postgresql.session import is_database
 from event_handler.telemetry.listener import ListenOptions
 from event_handler.telemetry.otlp import ExportOptions
 
@@ -38,7 +42,21 @@ def export_options(settings: StartSettings) -> ExportOptions | None:
 
 def local_socket(settings: StartSettings, cluster: str) -> Path:
     """Where `status` finds the process that reads `cluster`."""
-    return Path(settings.storage).absolute() / f"{cluster}.sock"
+    return sockets_of(settings.storage) / f"{cluster}.sock"
+
+
+def sockets_of(storage: str) -> Path:
+    """The directory of the sockets of processes that work on that storage: the storage itself, or for a database one
+    of this machine and user.
+    """
+    if not is_database(storage):
+        return Path(storage).absolute()
+    given = os.environ.get("RUNTIME_DIRECTORY") or os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir()
+    directory = Path(given) / f"{about.PROGRAM}-{os.getuid()}"
+    directory.mkdir(mode=0o700, exist_ok=True)
+    if directory.lstat().st_uid != os.getuid():
+        raise StateError(f"{directory} belongs to another user", "Remove it, or set XDG_RUNTIME_DIR.")
+    return directory
 
 
 def _secret(value: str, file: str, option: str) -> str:

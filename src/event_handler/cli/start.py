@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from time import monotonic
+from typing import Any
 
 import structlog
 
@@ -28,6 +29,7 @@ from event_handler.ports import StateStore
 from event_handler.runtime.access import Access, addresses, wait_for_credentials
 from event_handler.runtime.lockout import LockSettings, LoginLockout
 from event_handler.runtime.login_watch import LoginWatch
+from event_handler.runtime.replicas import in_turn, join, told, wait_for_turn
 from event_handler.runtime.reporting import Reporter
 from event_handler.runtime.reread import before_reading
 from event_handler.runtime.service_manager import ServiceManager
@@ -37,6 +39,10 @@ from event_handler.runtime.sinks import PlannedSink, planned_sinks
 from event_handler.runtime.supervise import log_error, supervise
 from event_handler.runtime.worker import ERRORS_OF_THE_CLUSTER, KeptWorker
 from event_handler.state.directory import migrate_layout, state_directory
+from event_handler.state.moving import copy_into_memory
+from event_handler.state.postgresql.replica import Replica
+from event_handler.state.postgresql.session import is_database, shown_place
+from event_handler.state.postgresql.store import PostgresStore
 from event_handler.state.sqlite import FILE, SqliteStore
 from event_handler.tap import Tap
 from event_handler.telemetry.listener import Listener
@@ -81,7 +87,7 @@ def run(settings: StartSettings, warnings: Sequence[str]) -> None:
                 teleport=",".join(addresses(settings)),
                 cluster=keeper.current.cluster,
                 identity_expires=keeper.current.not_after.isoformat(),
-                storage=settings.storage,
+                storage=shown_place(settings.storage),
                 sinks=",".join(plan.sink.name for plan in planned),
             )
             log.info("settings", **settings_shown(settings))
@@ -120,21 +126,24 @@ def _log_settings(settings: StartSettings, planned: Sequence[PlannedSink]) -> No
 
 @asynccontextmanager
 async def _stores(
-    settings: StartSettings, planned: Sequence[PlannedSink], cluster: str
+    settings: StartSettings, planned: Sequence[PlannedSink], cluster: str, replica: Replica | None
 ) -> AsyncIterator[list[StateStore]]:
     """The state of each sink, closed at the end. Raises StateError."""
     opened: list[StateStore] = []
     try:
         for plan in planned:
-            opened.append(_open(settings, cluster, plan.sink.name))
-            await _prepare(opened[-1], settings, cluster, plan)
+            opened.append(await _open(settings, cluster, plan.sink.name, replica))
         yield opened
     finally:
         for store in opened:
             store.close()
 
 
-def _open(settings: StartSettings, cluster: str, sink: str) -> StateStore:
+async def _open(settings: StartSettings, cluster: str, sink: str, replica: Replica | None) -> StateStore:
+    if replica is not None:
+        return await PostgresStore.open(settings.storage, cluster, sink, replica.epoch)
+    if is_database(settings.storage):  # a dry run
+        return await copy_into_memory(settings.storage, cluster, sink)
     storage = Path(settings.storage)
     directory = state_directory(storage, cluster, sink)
     if settings.dry_run:
@@ -148,7 +157,7 @@ async def _prepare(store: StateStore, settings: StartSettings, cluster: str, pla
     """Make sure that the state may be used for this cluster, and take over what there was before it."""
     if not settings.dry_run:
         await store.claim(cluster)
-    if plan.sink.name == "fluentd":  # the only one that the Go plugin delivers to
+    if plan.sink.name == "fluentd" and not is_database(settings.storage):  # the only one that the plugin delivers to
         await import_state(store, Path(settings.storage), _hosts(settings), settings.start_time)
     await before_reading(store, plan.sink.name, plan.filters.lists(), settings.reread_from)
 
@@ -166,7 +175,7 @@ async def _start_time(settings: StartSettings, store: StateStore, sink: str) -> 
         log.info(
             "no position in the storage: beginning at the start time",
             sink=sink,
-            storage=str(Path(settings.storage).absolute()),
+            storage=shown_place(settings.storage),
             start_time=datetime.fromtimestamp(begin, UTC).isoformat(),
             chosen_by="start-time" if asked is not None else "the clock: events before now are not read",
         )
@@ -214,12 +223,36 @@ def _login_watch(settings: StartSettings, store: StateStore, access: Access) -> 
 async def _run(
     settings: StartSettings, planned: Sequence[PlannedSink], access: Access, keeper: CredentialsKeeper
 ) -> None:
-    cluster = keeper.current.cluster
-    async with _stores(settings, planned, cluster) as stores:
-        jobs = zip(planned, stores, strict=True)
-        plans = [(plan, store, await _follow_settings(settings, plan, store, cluster)) for plan, store in jobs]
-        await _deliver(settings, plans, access, keeper)
+    shares = is_database(settings.storage) and not settings.dry_run
+    replica = await join(settings.storage, keeper.current.cluster) if shares else None
+    try:
+        await _work(settings, planned, access, keeper, replica)
+        while replica is not None and replica.lost.is_set():
+            log.warning("the other replicas have taken this one out; it begins again as a new one", epoch=replica.epoch)
+            await replica.join()
+            await _work(settings, planned_sinks(settings), access, keeper, replica)
+    finally:
+        if replica is not None:
+            await replica.leave()
     log.info("Successfully shut down")
+
+
+async def _work(
+    settings: StartSettings,
+    planned: Sequence[PlannedSink],
+    access: Access,
+    keeper: CredentialsKeeper,
+    replica: Replica | None,
+) -> None:
+    cluster = keeper.current.cluster
+    async with _stores(settings, planned, cluster, replica) as stores:
+        plans = []
+        for plan, store in zip(planned, stores, strict=True):
+            await wait_for_turn(store, "start")  # or each replica would say where it begins
+            await _prepare(store, settings, cluster, plan)
+            plans.append((plan, store, await _follow_settings(settings, plan, store, cluster)))
+            await store.end_turn("start")
+        await _deliver(settings, plans, access, keeper, replica)
 
 
 async def _deliver(
@@ -227,6 +260,7 @@ async def _deliver(
     plans: list[tuple[PlannedSink, StateStore, FollowSettings]],
     access: Access,
     keeper: CredentialsKeeper,
+    replica: Replica | None,
 ) -> None:
     shared = SharedReading(access.connect, plans[0][2], len(plans)) if len(plans) > 1 else None
     tap = Tap()
@@ -244,7 +278,7 @@ async def _deliver(
     windows = Windows(reporter, listener, Exporter(reporter.report, export) if export else None)
     watch = _login_watch(settings, plans[0][1], access)
     try:
-        await _follow(workers, shared, watch, access, keeper, windows, settings.shutdown_timeout)
+        await _follow(workers, shared, watch, access, keeper, windows, settings.shutdown_timeout, replica)
     finally:
         await _log(workers)
 
@@ -266,6 +300,7 @@ async def _follow(
     keeper: CredentialsKeeper,
     windows: Windows,
     shutdown_timeout: float,
+    replica: Replica | None = None,
 ) -> None:
     """Read and deliver until all workers are done, the cluster turns out to be a wrong one, or a signal comes."""
 
@@ -290,7 +325,12 @@ async def _follow(
     if windows.exporter is not None:
         beside.append(asyncio.create_task(supervise("the export of telemetry", windows.exporter.run)))
     if watch is not None:
-        beside.append(asyncio.create_task(supervise("locking users", watch.run)))
+        watching = partial(in_turn, workers[0].store, "logins", watch.run)
+        beside.append(asyncio.create_task(supervise("locking users", watching)))
+    lost = asyncio.create_task((asyncio.Event() if replica is None else replica.lost).wait())
+    if replica is not None:
+        beat = partial(replica.run, partial(_told, reporter))
+        beside.append(asyncio.create_task(supervise("the signs of life of this replica", beat)))
     serving = asyncio.create_task(windows.listener.run())
     hang_up = asyncio.Event()
     beside.append(
@@ -301,19 +341,24 @@ async def _follow(
     beside.append(asyncio.create_task(supervise("the counters on request", partial(_log_when, asked, workers))))
     asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, asked.set)
     try:
-        await _until_done([*reading, *running], watch, stopping, serving)
+        await _until_done([*reading, *running], watch, stopping, serving, lost)
     finally:
-        manager.stopping()
+        taken_out = replica is not None and replica.lost.is_set()
+        if not taken_out:
+            manager.stopping()
         for task, worker in running.items():
-            worker.stop(task, shutdown_timeout)
+            worker.stop(task, 0.0 if taken_out else shutdown_timeout)  # what it remembers now is refused
         for task in reading:
             task.cancel()
         read = await asyncio.gather(*reading, return_exceptions=True)
         ended = await asyncio.gather(*running, return_exceptions=True)
         for task in (stopping, serving, *beside):
             task.cancel()
+        lost.cancel()
         served = await asyncio.gather(serving, return_exceptions=True)
-        await asyncio.gather(stopping, *beside, return_exceptions=True)
+        await asyncio.gather(stopping, lost, *beside, return_exceptions=True)
+    if taken_out:
+        return
     if not all(worker.drained for worker in workers):
         log.warning("stopped with events in flight; they are sent again at the next start", waited_s=shutdown_timeout)
     names = ["the listener", *["the reading for all sinks"] * len(read), *(worker.sink.name for worker in workers)]
@@ -321,21 +366,27 @@ async def _follow(
     _raise_failure({name: error for name, error in ends if isinstance(error, Exception)})
 
 
+async def _told(reporter: Reporter) -> dict[str, Any]:
+    return told(await reporter.report())
+
+
 async def _until_done(
     reading: list[asyncio.Task[None]],
     watch: LoginWatch | None,
     stopping: asyncio.Task[None],
     serving: asyncio.Task[None],
+    lost: asyncio.Task[Any],
 ) -> None:
     """Wait for all workers, then for failed logins; `serving` ends by a failure only.
 
-    Not longer than to the signal to stop, or to an error that concerns them all.
+    Not longer than to the signal to stop, until the other replicas have taken this one out, or to an error that
+    concerns them all.
     """
-    left = {*reading, stopping, serving}
-    while stopping in left and len(left) > 2:
+    left: set[asyncio.Task[Any]] = {*reading, stopping, serving, lost}
+    while stopping in left and len(left) > 3:
         done, left = await asyncio.wait(left, return_when=asyncio.FIRST_COMPLETED)
-        failed = [task.exception() for task in done if task is not stopping]
-        if serving in done or any(isinstance(error, ERRORS_OF_THE_CLUSTER) for error in failed):
+        failed = [task.exception() for task in done if task not in (stopping, lost)]
+        if serving in done or lost in done or any(isinstance(error, ERRORS_OF_THE_CLUSTER) for error in failed):
             return
     if watch is not None and not stopping.done():
         finishing = asyncio.create_task(watch.finish(LOGINS_READ_WITHIN))

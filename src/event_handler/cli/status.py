@@ -12,6 +12,7 @@ import click
 import orjson
 
 from event_handler.cli.command_line import Command
+from event_handler.cli.listening import sockets_of
 from event_handler.cli.storage import config_option, storage_option, storage_settings
 from event_handler.errors import StateError
 from event_handler.telemetry.status_text import status_lines
@@ -31,7 +32,7 @@ def status(
     before: Mapping[str, str], /, config: str, storage_directory: str | None, as_json: bool, watch: bool
 ) -> None:
     settings = storage_settings(config or before["config"], storage_directory)
-    ready = asyncio.run(_show(Path(settings.storage).absolute(), as_json=as_json, watch=watch))
+    ready = asyncio.run(_show(sockets_of(settings.storage), as_json=as_json, watch=watch))
     if not ready:
         raise click.exceptions.Exit(1)
 

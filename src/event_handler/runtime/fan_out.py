@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import structlog
 
-from event_handler.checkpoint import DONE, Checkpoint, Chunk, Progress, Recording
+from event_handler.checkpoint import Checkpoint, Chunk, Recording
 from event_handler.errors import StateError
 from event_handler.event import RawEvent
 from event_handler.pipeline.engine import Pipeline, Taken
@@ -32,7 +32,6 @@ class Member:
     """One sink of a reading, with the place where its own reading begins and the types that it can want.
 
     `attached` says whether it gets what is read; once it does not, it never does again: a new member takes its place.
-    `progress` is how far it was when the present reading began.
     """
 
     name: str
@@ -41,8 +40,8 @@ class Member:
     recordings: Pipeline
     start: float
     types: tuple[str, ...]
+    know: Callable[[list[bytes]], None]  # ids of events that other replicas have delivered
     attached: bool = True
-    progress: Progress = field(default_factory=Progress)
     left: asyncio.Event = field(default_factory=asyncio.Event)  # set when it is not attached any more
     _waits: int = 0  # calls that wait for it while others are done
     _held: float = 0.0  # seconds that it held up others, less what was forgiven
@@ -105,6 +104,7 @@ class FanOut:
         self._members = list(members)
         self._joining: list[Member] = []
         self._news = asyncio.Event()  # somebody joins, or nobody is left
+        self.takers: dict[Chunk | Recording, list[Member]] = {}  # by what is about to be read for them
         self.audit = Branch(self, lambda member: member.audit)
         self.recordings = Branch(self, lambda member: member.recordings)
 
@@ -131,12 +131,15 @@ class FanOut:
         if not self.members:
             await asyncio.Event().wait()
 
-    async def of_each(self, ask: Callable[[StateStore], Awaitable[R]]) -> list[tuple[Member, R]]:
-        """What each member's state says. One that fails, or does not answer, is detached, unless it is the only one:
-        then it raises.
+    async def of_each(
+        self, ask: Callable[[StateStore], Awaitable[R]], members: Sequence[Member] | None = None
+    ) -> list[tuple[Member, R]]:
+        """What the state of each member says, or of each of `members` that is still attached.
+
+        One that fails, or does not answer, is detached, unless it is the only one: then it raises.
         """
         found = []
-        for member in self.members:
+        for member in [one for one in self.members if members is None or one in members]:
             alone = len(self.members) == 1
             try:
                 async with asyncio.timeout(None if alone else PATIENCE):
@@ -205,13 +208,11 @@ class Branch:
         return any(self._pipeline(member).ordered for member in self._group.members)
 
     async def track(self, of: Chunk | Recording | None = None) -> SharedStream:
-        """A stream for the members that have not had all of it."""
+        """A stream for the members that have not had all of it, and for whom it was taken."""
         members = self._group.members
-        if isinstance(of, Chunk) and len(members) > 1:
-            members = [member for member in members if member.progress.cursor(of) != DONE]
-        elif isinstance(of, Recording) and len(members) > 1:
-            known = await self._group.of_each(lambda store: store.recording(of.session_id))
-            members = [member for member, found in known if found is not None and not found[0]]
+        if of is not None and of in self._group.takers:
+            takers = self._group.takers.pop(of)
+            members = [member for member in members if member in takers]
         return SharedStream({member: CheckpointTracker() for member in members})
 
     async def put(self, stream: SharedStream, events: Sequence[RawEvent], checkpoint: Checkpoint | None) -> int:

@@ -5,30 +5,78 @@ Each sink's state stays its own. What is remembered goes to all that are attache
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import asyncio
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
 from datetime import date
 from math import inf
 from time import time
 
-from event_handler.checkpoint import DONE, Chunk, Progress, day_of
+from event_handler.checkpoint import DONE, Chunk, Progress, Recording, day_of
 from event_handler.ports import DeadLetter, RecordingItem, StateStore
-from event_handler.runtime.fan_out import FanOut
+from event_handler.runtime.fan_out import FanOut, Member
 
+ASK_FOR_TURN_EVERY = 0.5  # seconds; a replica that ends is followed within a second
 ANNOUNCED_TO_ALL = 30.0  # seconds that a recording waits until every sink has remembered that it is pending
 
 
 class MergedState:
-    """A ReadingState and a RecordingQueue over the members that are attached at the moment."""
+    """A SharedState and a RecordingQueue over the members that are attached at the moment."""
 
     def __init__(self, group: FanOut) -> None:
         self._group = group
         self._waiting_since: dict[str, float] = {}  # recordings that some member does not know of
+        self._takers: dict[str, list[Member]] = {}  # by recording, until it is done
 
     async def progress(self) -> Progress:
         found = await self._group.of_each(lambda store: store.progress())
-        for member, progress in found:
-            member.progress = progress
         return merged([progress for _, progress in found])
+
+    async def take(self, chunk: Chunk) -> str | None:
+        """For all members, or for none: whoever is waited for has to be asked again."""
+        cursors: dict[Member, str] = {}
+        for member in self._group.members:
+            for _, cursor in await self._group.of_each(lambda store: store.take(chunk), [member]):
+                if cursor is None:
+                    await self._give_back(chunk, list(cursors))
+                    return None
+                if cursor != DONE:
+                    cursors[member] = cursor
+        await self._learn()
+        if not cursors:
+            return DONE
+        self._group.takers[chunk] = list(cursors)
+        found = set(cursors.values())
+        return found.pop() if len(found) == 1 else ""  # where they have come to different places, it begins again
+
+    async def _give_back(self, chunk: Chunk, members: list[Member]) -> None:
+        await self._group.of_each(lambda store: store.give_back(chunk), members)
+
+    async def know_others(self) -> None:
+        for member, ids in await self._group.of_each(lambda store: store.new_ids()):
+            member.know(ids)
+
+    async def _learn(self) -> None:
+        """Know what a replica has delivered whose work was taken over: all but what was in flight."""
+        for member, ids in await self._group.of_each(lambda store: store.taken_over_ids()):
+            member.know(ids)
+
+    @asynccontextmanager
+    async def turn(self, name: str) -> AsyncIterator[None]:
+        """Do within what only one replica may do at a time; waits until the others do not."""
+        members = self._group.members
+        try:
+            await self._wait_for_turn(name, members)
+            yield
+        finally:
+            await self._group.of_each(lambda store: store.end_turn(name), members)
+
+    async def _wait_for_turn(self, name: str, members: list[Member]) -> None:
+        """One member after the other, always in the same order, so that no two replicas wait for one another."""
+        for member in members:
+            while not all(ours for _, ours in await self._group.of_each(lambda store: store.take_turn(name), [member])):
+                await asyncio.sleep(ASK_FOR_TURN_EVERY)
+        await self._learn()
 
     async def agree_on_days(self) -> None:
         """Where a member has a first day, one that is new gets that of its start: older days are not for it."""
@@ -60,6 +108,7 @@ class MergedState:
         for _, items in await self._group.of_each(lambda store: store.due_recordings(now, limit, longest_wait)):
             for item in items:
                 due.setdefault(item.session_id, item)
+        await self._learn()
         if len(self._group.members) == 1:
             return list(due.values())
         self._waiting_since = {sid: since for sid, since in self._waiting_since.items() if sid in due}
@@ -68,14 +117,16 @@ class MergedState:
 
     async def _together(self, session_id: str) -> RecordingItem | None:
         """What is known of a recording by those who have not had all of it, None while it has to wait."""
-        known = [found for _, found in await self._group.of_each(lambda store: store.recording(session_id))]
-        if None in known:
+        known = dict(await self._group.of_each(lambda store: store.take_recording(session_id)))
+        if None in known.values():
             since = self._waiting_since.setdefault(session_id, time())
             if time() - since < ANNOUNCED_TO_ALL:
                 return None
-        items = [item for done, item in filter(None, known) if not done]
+        wanted = {member: found[1] for member, found in known.items() if found is not None and not found[0]}
+        items = list(wanted.values())
         if not items:
             return None
+        self._group.takers[Recording(session_id)] = self._takers[session_id] = list(wanted)
         return RecordingItem(
             session_id,
             min(item.announced for item in items),
@@ -91,9 +142,11 @@ class MergedState:
         return max((waiting for waiting, _ in counts), default=0), max((untried for _, untried in counts), default=0)
 
     async def recording_done(self, session_id: str) -> None:
-        await self._group.of_each(lambda store: store.recording_done(session_id))
+        await self._group.of_each(lambda store: store.recording_done(session_id), self._takers.pop(session_id, None))
 
     async def recording_given_up(self, letter: DeadLetter) -> None:
+        self._takers.pop(letter.session_id, None)
+
         async def give_up(store: StateStore) -> None:
             known = await store.recording(letter.session_id)
             if known is not None and not known[0]:
@@ -105,7 +158,9 @@ class MergedState:
         await self._group.of_each(lambda store: store.recording_later(session_id, next_try, counted=counted))
 
     async def recording_looked(self, session_id: str, next_try: float) -> None:
-        await self._group.of_each(lambda store: store.recording_looked(session_id, next_try))
+        await self._group.of_each(
+            lambda store: store.recording_looked(session_id, next_try), self._takers.pop(session_id, None)
+        )
 
     async def recordings_looked_at(self) -> list[str]:
         of_each = await self._group.of_each(lambda store: store.recordings_looked_at())

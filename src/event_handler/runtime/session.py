@@ -252,7 +252,12 @@ class Follower:
         return not reading.cancelled()
 
     async def _read_to_the_end(self, source: BulkSource | SearchSource) -> None:
-        await source.run()
+        if isinstance(source, BulkSource) and not self._group.audit.ordered:
+            await source.run()
+        else:  # one replica at a time, which goes on where the one before it has come to
+            async with self._state.turn("reading"):
+                await source.run()
+                await self._group.audit.drain_all()
         if self._near:
             return
         await self._group.drain()
@@ -262,7 +267,8 @@ class Follower:
     async def _make_source(self, client: Client, bulk: bool) -> BulkSource | SearchSource:
         s, group = self._settings, self._group
         mode = Mode.BULK if bulk else Mode.SEARCH
-        await group.of_each(lambda store: convert_checkpoint(store, mode, s.look_back))
+        async with self._state.turn("mode"):  # or the position of a replica that reads already would be replaced
+            await group.of_each(lambda store: convert_checkpoint(store, mode, s.look_back))
         if bulk:
             await self._state.agree_on_days()
             return BulkSource(

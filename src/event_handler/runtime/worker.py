@@ -60,6 +60,7 @@ class Worker:
     read: asyncio.Event  # everything was, so letters are tried for the last time
     connect: Callable[[], Client]
     follow: FollowSettings
+    know: Callable[[list[bytes]], None]
     follower: Follower = field(init=False)
     alone: bool = True
 
@@ -67,7 +68,8 @@ class Worker:
         self.follower = Follower(self.connect, FanOut([self._member()]), self.follow)
 
     def _member(self) -> Member:
-        return Member(self.sink.name, self.store, self.audit, self.recordings, self.follow.start, self.follow.types)
+        follow = self.follow
+        return Member(self.sink.name, self.store, self.audit, self.recordings, follow.start, follow.types, self.know)
 
     async def run(self, shared: SharedReading | None = None) -> None:
         """Read and deliver until cancelled, or with `exit_on_last_event` until all is delivered and all letters were
@@ -169,7 +171,7 @@ async def open_worker(
         retry = partial(DeadLetterRetry(sink, store, restored, delivered, chain).run, read)
         retrying = asyncio.create_task(supervise("retrying dead letters", retry, most=MOST_FAILURES, sink=sink.name))
         try:
-            yield Worker(sink, store, selector, audit, recordings, retrying, read, connect, follow)
+            yield Worker(sink, store, selector, audit, recordings, retrying, read, connect, follow, window.load)
         finally:
             retrying.cancel()
             await asyncio.gather(retrying, return_exceptions=True)

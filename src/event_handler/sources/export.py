@@ -18,7 +18,7 @@ import structlog
 from event_handler.backoff import backoff
 from event_handler.checkpoint import DONE, Chunk, ChunkCheckpoint, begin_of, day_of
 from event_handler.errors import ConnectError, RpcError
-from event_handler.ports import Consumer, ReadingState, Stream
+from event_handler.ports import Consumer, SharedState, Stream
 from event_handler.report import Position
 from event_handler.sources.clock import ClockWatch, is_recent
 from event_handler.sources.pages import Search, put_page
@@ -30,6 +30,7 @@ from event_handler.teleport.wire.raw import raw_events
 CHUNKS_AT_ONCE = (
     4  # a server downloads each chunk whole; 3 to 8 is what its documentation bears. One where order is kept
 )
+LOOK_AGAIN_AFTER = 1.0  # seconds until a chunk of another replica is looked at again
 LISTINGS_AT_ONCE = 8  # days; a start time years ago must not cost a round trip for each empty day
 LONGEST_CHUNK_WAIT = 60.0  # seconds between tries of a chunk that fails
 FOUND_WAIT = 0.5  # seconds to the next listing when this one brought new chunks
@@ -63,7 +64,7 @@ class _Reading:
 
     chunk: Chunk
     cursor: str
-    stream: Stream
+    stream: Stream | None = None  # until it is taken: another replica may be reading it
     attempt: int = 0
     refused: int = 0
     again: bool = False
@@ -81,7 +82,7 @@ class BulkSource:
         self,
         client: Client,
         pipeline: Consumer,
-        store: ReadingState,
+        store: SharedState,
         *,
         start: float,
         late_days: int,
@@ -228,7 +229,7 @@ class BulkSource:
             self._newest = max(day, self._newest or day)
         new = [chunk for name in dict.fromkeys(names) if (chunk := Chunk(day, name)) not in self._known]
         for chunk in new:
-            reading = _Reading(chunk, self._cursors.pop(chunk, ""), await self._pipeline.track(chunk))
+            reading = _Reading(chunk, self._cursors.pop(chunk, ""))
             if self._caught_up and day == self._newest:
                 reading.asked = time() - self._poll - CHUNK_SPAN
             self._known.add(chunk)
@@ -253,7 +254,7 @@ class BulkSource:
 
     def _unfinished(self) -> set[_Reading]:
         """Chunks that are not read and delivered whole."""
-        self._open = {reading for reading in self._open if reading.cursor != DONE or not reading.stream.drained}
+        self._open = {one for one in self._open if one.cursor != DONE or (one.stream and not one.stream.drained)}
         return self._open
 
     def _close_if_old(self, day: date) -> None:
@@ -281,8 +282,11 @@ class BulkSource:
     async def _read_chunks(self) -> None:
         while True:
             _, reading = await self._waiting.get()
+            stream = reading.stream or await self._take(reading)
+            if stream is None:
+                continue
             try:
-                await self._read(reading)
+                await self._read(reading, stream)
             except (RpcError, ConnectError) as error:
                 self._interrupted(reading, error)
                 if reading.refused < UNREADABLE_TRIES:
@@ -294,10 +298,23 @@ class BulkSource:
                 await self._done(reading)
             await self._find_lost(reading.chunk.day)
 
-    async def _read(self, reading: _Reading) -> None:
+    async def _take(self, reading: _Reading) -> Stream | None:
+        """Make a chunk ours. None where another replica has read it, or does: then it is looked at again."""
+        cursor = await self._store.take(reading.chunk)
+        if cursor is None:
+            asyncio.get_running_loop().call_later(LOOK_AGAIN_AFTER, self._wait, reading)
+            return None
+        reading.cursor = cursor
+        if cursor == DONE:
+            await self._find_lost(reading.chunk.day)
+            return None
+        reading.stream = await self._pipeline.track(reading.chunk)
+        return reading.stream
+
+    async def _read(self, reading: _Reading, stream: Stream) -> None:
         chunk = reading.chunk
         async for events, cursor in self._client.export(_noon(chunk.day), chunk.name, reading.cursor):
-            await self._pipeline.put(reading.stream, raw_events(events), ChunkCheckpoint(chunk, cursor))
+            await self._pipeline.put(stream, raw_events(events), ChunkCheckpoint(chunk, cursor))
             if reading.asked is not None and events:
                 self._clock.saw(event_time(events[-1]), reading.asked)
             reading.cursor, reading.attempt = cursor, 0
@@ -337,6 +354,7 @@ class BulkSource:
         Servers before December 2025 give no event of a chunk that has just one (gravitational/teleport pull request
         62138), which is looked for around the chunk's making first, for a whole day may be long.
         """
+        await self._store.know_others()
         found = 0
         unreadable = [reading.chunk.name for reading in lost if reading.refused >= UNREADABLE_TRIES]
         if not unreadable:

@@ -195,14 +195,26 @@ class SqliteStore:
 
     # One process works on a file, so everything that there is to read is its own.
 
+    async def taken_over_ids(self) -> list[bytes]:
+        return []
+
     async def new_ids(self) -> list[bytes]:
         return []
 
-    async def take(self, chunk: Chunk) -> tuple[str, bool] | None:
-        return (await self.progress()).cursor(chunk), False
+    async def know_others(self) -> None:
+        """There are none."""
 
-    async def take_turn(self, name: str) -> bool | None:
-        return False
+    async def take(self, chunk: Chunk) -> str | None:
+        return (await self.progress()).cursor(chunk)
+
+    async def give_back(self, chunk: Chunk) -> None:
+        """It was not taken from anybody."""
+
+    async def take_recording(self, session_id: str) -> tuple[bool, RecordingItem] | None:
+        return await self.recording(session_id)
+
+    async def take_turn(self, name: str) -> bool:
+        return True
 
     async def end_turn(self, name: str) -> None:
         """Nobody else waits for it."""

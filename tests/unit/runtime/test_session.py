@@ -70,7 +70,7 @@ async def follower_of(
     )
     async with Pipeline(sink, store, selector, limits) as audit, Pipeline(sink, store, selector, limits) as recordings:
         made = replace(SETTINGS, **changes)
-        member = Member("scripted", store, audit, recordings, made.start, made.types)
+        member = Member("scripted", store, audit, recordings, made.start, made.types, lambda _: None)
         yield Follower(connect, FanOut([member]), made)
 
 

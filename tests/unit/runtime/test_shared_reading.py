@@ -230,7 +230,7 @@ class Opened:
 
     async def __aenter__(self) -> Member:
         await self._pipeline.__aenter__()
-        return Member(self._name, self._store, self._pipeline, self._pipeline, 1_000_000.0, ())
+        return Member(self._name, self._store, self._pipeline, self._pipeline, 1_000_000.0, (), lambda _: None)
 
     async def __aexit__(self, *_: object) -> None:
         await self._pipeline.__aexit__()
@@ -251,6 +251,7 @@ ONE = Chunk(date(2026, 3, 5), "one")
 
 async def test_who_has_had_all_of_a_chunk_gets_no_more_of_it(group: Group) -> None:
     await group.have(a=Progress(Mode.BULK, chunks={ONE: DONE}), b=Progress(Mode.BULK))
+    assert await group.state.take(ONE) == ""
     stream = await group.fan.audit.track(ONE)
     assert [member.name for member in stream.trackers] == ["b"]
 
@@ -280,6 +281,7 @@ async def test_days_that_one_has_closed_are_read_for_the_other_only(group: Group
     )
     together = await group.state.progress()
     assert (together.first_day, together.closed_days) == (third, frozenset())
+    assert await group.state.take(Chunk(third, "x")) == ""
     stream = await group.fan.audit.track(Chunk(third, "x"))
     assert [member.name for member in stream.trackers] == ["b"]
     await group.state.close_days(fourth)

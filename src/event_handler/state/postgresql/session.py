@@ -30,7 +30,13 @@ STATEMENT = "15s"
 BUNDLES = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem")
 # SQLSTATE and what libpq says that only a person can change.
 FOR_A_PERSON = ("28", "3D", "42501", "42P", "0A", "3F")
-SIGN_IN = ("authentication failed", "no password supplied", "does not exist", "no pg_hba.conf entry", "certificate")
+SIGN_IN_TEXTS = (
+    "authentication failed",
+    "no password supplied",
+    "does not exist",
+    "no pg_hba.conf entry",
+    "certificate",
+)
 
 R = TypeVar("R")
 Connection = "psycopg.AsyncConnection[Any]"
@@ -66,6 +72,11 @@ def parameters_of(url: str) -> dict[str, Any]:
     if "," in str(given.get("host", "")):
         own["target_session_attrs"] = "read-write"  # the primary, which changes
     return {**own, **given}
+
+
+def shown_place(storage: str) -> str:
+    """The storage as it may be shown: a directory's whole path, a database without its password."""
+    return shown(storage) if is_database(storage) else str(Path(storage).absolute())
 
 
 def shown(url: str) -> str:
@@ -158,7 +169,7 @@ class Session:
         if isinstance(error, TimeoutError):
             text = f"no answer within {ANSWERS_WITHIN:.0f} s"
         text = redact.without_secrets(text)
-        if state.startswith(FOR_A_PERSON) or (not state and any(part in text for part in SIGN_IN)):
+        if state.startswith(FOR_A_PERSON) or (not state and any(part in text for part in SIGN_IN_TEXTS)):
             return StorageError(
                 f"the state in {self.shown} is not usable ({text})",
                 "Check user, password, database and certificates in storage, and what the user may do.",

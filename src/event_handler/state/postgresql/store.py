@@ -26,15 +26,15 @@ if TYPE_CHECKING:
     import psycopg
 
 NUL_SHOWN: Final = "\u2400"  # ␀: PostgreSQL stores no NUL
+OVERTAKEN = 1000  # groups that may be committed behind one with a higher number
 TURN = "turn/"  # how claims begin that are of no chunk
-ASK_FOR_TURN_EVERY = 0.5  # seconds
 OUTDATED = "this replica was taken out by the others, as one that had stopped"
 
 R = TypeVar("R")
 
 
 class PostgresStore:
-    """The state of `sink` in the cluster; a StateStore. `epoch` is the replica that writes, 0 for whoever only looks."""
+    """The state of a sink in a cluster, a StateStore. `epoch` is the replica that writes, 0 for whoever only looks."""
 
     def __init__(self, session: Session, cluster: str, sink: str, state: int, epoch: int) -> None:
         self._session = session
@@ -44,6 +44,7 @@ class PostgresStore:
         self._doubt: list[DeadLetter] | None = None  # those of a commit of which it is not known whether it happened
         self._ids: int | None = None
         self._seen = 0  # number of the newest group of ids that is known here
+        self._took_over = False  # something was, so what others have delivered is to be known
 
     @classmethod
     async def open(cls, url: str, cluster: str, sink: str, epoch: int = 0) -> PostgresStore:
@@ -172,8 +173,16 @@ class PostgresStore:
     async def delivered_ids(self) -> list[bytes]:
         return await self._ids_after(0)
 
+    async def taken_over_ids(self) -> list[bytes]:
+        if not self._took_over:
+            return []
+        ids = await self.new_ids()
+        self._took_over = False
+        return ids
+
     async def new_ids(self) -> list[bytes]:
-        return await self._ids_after(self._seen)
+        # Numbers are given before a commit, and commits overtake one another.
+        return await self._ids_after(self._seen - OVERTAKEN)
 
     async def _ids_after(self, number: int) -> list[bytes]:
         rows = await self._rows(
@@ -185,12 +194,11 @@ class PostgresStore:
 
     # Sharing the work
 
-    async def take(self, chunk: Chunk) -> tuple[str, bool] | None:
+    async def take(self, chunk: Chunk) -> str | None:
         unit = keys.stream_of(chunk)
 
-        async def claim(connection: psycopg.AsyncConnection[Any]) -> tuple[str, bool] | None:
-            taken = await self._claim(connection, unit)
-            if taken is None:
+        async def claim(connection: psycopg.AsyncConnection[Any]) -> str | None:
+            if not await self._claim(connection, unit):
                 return None
             # Looked at behind the claim: until then another replica may have finished it.
             cursor = await connection.execute(
@@ -207,27 +215,31 @@ class PostgresStore:
                 await connection.execute(
                     "DELETE FROM teleport_event_handler.claims WHERE state = %s AND unit = %s", (self._state, unit)
                 )
-            return reached, taken
+            return reached
 
         return await self._write(claim)
 
-    async def take_turn(self, name: str) -> bool | None:
-        async def claim(connection: psycopg.AsyncConnection[Any]) -> bool | None:
+    async def give_back(self, chunk: Chunk) -> None:
+        await self._free(keys.stream_of(chunk))
+
+    async def take_turn(self, name: str) -> bool:
+        async def claim(connection: psycopg.AsyncConnection[Any]) -> bool:
             return await self._claim(connection, f"{TURN}{name}")
 
         return await self._write(claim)
 
     async def end_turn(self, name: str) -> None:
+        await self._free(f"{TURN}{name}")
+
+    async def _free(self, unit: str) -> None:
         await self._change(
-            "DELETE FROM teleport_event_handler.claims WHERE state = %s AND unit = %s AND epoch = %s",
-            f"{TURN}{name}",
-            self._epoch,
+            "DELETE FROM teleport_event_handler.claims WHERE state = %s AND unit = %s AND epoch = %s", unit, self._epoch
         )
 
-    async def _claim(self, connection: psycopg.AsyncConnection[Any], unit: str) -> bool | None:
-        """None where another replica has it; else whether it was taken over from one that is gone."""
+    async def _claim(self, connection: psycopg.AsyncConnection[Any], unit: str) -> bool:
+        """Return whether it is ours now. One that is in there without an owner was begun by a replica that is gone."""
         if not self._epoch:
-            return False
+            return True
         cursor = await connection.execute(
             "SELECT epoch FROM teleport_event_handler.claims WHERE state = %s AND unit = %s", (self._state, unit)
         )
@@ -237,9 +249,8 @@ class PostgresStore:
             " DO UPDATE SET epoch = excluded.epoch WHERE claims.epoch IS NULL OR claims.epoch = excluded.epoch",
             (self._state, unit, self._epoch),
         )
-        if not cursor.rowcount:
-            return None
-        return before is not None and before[0] is None
+        self._took_over |= bool(cursor.rowcount) and before == (None,)
+        return bool(cursor.rowcount)
 
     # What one acknowledged group changes
 
@@ -298,7 +309,7 @@ class PostgresStore:
             await connection.cursor().executemany(
                 "INSERT INTO teleport_event_handler.facts VALUES (%s, %s, %s)"
                 " ON CONFLICT (state, name) DO UPDATE SET value = excluded.value",
-                [(self._state, name, _storable(value)) for name, value in facts.items()],
+                [(self._state, name, storable(value)) for name, value in facts.items()],
             )
         await self._write_positions(connection, filter(None, map(keys.position_of, group.checkpoints)))
         done = [
@@ -366,7 +377,7 @@ class PostgresStore:
                 [
                     (
                         self._state,
-                        _storable(i.session_id),
+                        storable(i.session_id),
                         i.announced,
                         bool(i.uploaded),
                         i.attempts,
@@ -398,7 +409,7 @@ class PostgresStore:
             [
                 (
                     *(self._state, number, time()),
-                    *map(_storable, (d.sink, d.reason, d.type, d.id, d.session_id)),
+                    *map(storable, (d.sink, d.reason, d.type, d.id, d.session_id)),
                     *(d.body, d.time, d.index),
                 )
                 for number, d in enumerate(letters, first)
@@ -415,18 +426,31 @@ class PostgresStore:
 
         async def claim(connection: psycopg.AsyncConnection[Any]) -> list[Any]:
             cursor = await connection.execute(
-                "WITH due AS (SELECT session_id, begun FROM teleport_event_handler.recordings WHERE state = %s"
-                " AND done IS NULL AND (next_try <= %s OR next_try > %s) AND (epoch IS NULL OR epoch = %s)"
-                " ORDER BY next_try LIMIT %s FOR UPDATE SKIP LOCKED)"
+                "WITH due AS (SELECT session_id, begun AND epoch IS NULL AS orphan FROM"
+                " teleport_event_handler.recordings WHERE state = %s AND done IS NULL"
+                " AND (next_try <= %s OR next_try > %s) AND (epoch IS NULL OR epoch = %s) ORDER BY next_try LIMIT %s"
+                " FOR UPDATE SKIP LOCKED)"
                 " UPDATE teleport_event_handler.recordings r SET epoch = %s, begun = true FROM due"
-                " WHERE r.state = %s AND r.session_id = due.session_id RETURNING r.session_id, announced, uploaded,"
-                " attempts, next_try, next_index, looks",
+                " WHERE r.state = %s AND r.session_id = due.session_id RETURNING due.orphan, r.session_id, announced,"
+                " uploaded, attempts, next_try, next_index, looks",
                 (self._state, now, now + longest_wait, self._epoch, limit, self._epoch, self._state),
             )
             return await cursor.fetchall()
 
-        found = [RecordingItem(*row) for row in await self._write(claim)]
-        return sorted(found, key=lambda item: item.next_try)
+        rows = await self._write(claim)
+        self._took_over |= any(row[0] for row in rows)
+        return sorted((RecordingItem(*row[1:]) for row in rows), key=lambda item: item.next_try)
+
+    async def take_recording(self, session_id: str) -> tuple[bool, RecordingItem] | None:
+        if self._epoch:
+            await self._change(
+                "UPDATE teleport_event_handler.recordings SET epoch = mine, begun = true"
+                " FROM (SELECT %s::integer AS state, %s::bigint AS mine) AS me WHERE recordings.state = me.state"
+                " AND session_id = %s AND done IS NULL AND epoch IS NULL",
+                self._epoch,
+                session_id,
+            )
+        return await self.recording(session_id)
 
     async def unfinished_recordings(self) -> list[RecordingItem]:
         return await self._pending("ORDER BY next_try")
@@ -455,8 +479,9 @@ class PostgresStore:
     async def _recording_done(self, connection: psycopg.AsyncConnection[Any], session_id: str) -> None:
         now = time()
         await connection.execute(
-            "UPDATE teleport_event_handler.recordings SET done = %s, epoch = NULL WHERE state = %s AND session_id = %s",
-            (now, self._state, session_id),
+            "UPDATE teleport_event_handler.recordings SET done = %s, epoch = NULL WHERE state = %s AND session_id = %s"
+            " AND coalesce(epoch, %s) = %s",
+            (now, self._state, session_id, self._epoch, self._epoch),
         )
         await connection.execute(
             "DELETE FROM teleport_event_handler.recordings WHERE state = %s AND done < %s",
@@ -485,19 +510,23 @@ class PostgresStore:
         await self._change(
             "UPDATE teleport_event_handler.recordings SET attempts = attempts + me.counted, next_try = me.next_try"
             " FROM (SELECT %s::integer AS state, %s::integer AS counted, %s::float8 AS next_try) AS me"
-            " WHERE recordings.state = me.state AND session_id = %s",
+            " WHERE recordings.state = me.state AND session_id = %s AND coalesce(epoch, %s) = %s",
             int(counted),
             next_try,
             session_id,
+            self._epoch,
+            self._epoch,
         )
 
     async def recording_looked(self, session_id: str, next_try: float) -> None:
         await self._change(
-            "UPDATE teleport_event_handler.recordings SET looks = looks + 1, next_try = me.next_try, epoch = NULL"
-            " FROM (SELECT %s::integer AS state, %s::float8 AS next_try) AS me"
-            " WHERE recordings.state = me.state AND session_id = %s",
+            "UPDATE teleport_event_handler.recordings SET looks = looks + 1, next_try = me.next_try, epoch = NULL,"
+            " begun = false FROM (SELECT %s::integer AS state, %s::float8 AS next_try) AS me"
+            " WHERE recordings.state = me.state AND session_id = %s AND coalesce(epoch, %s) = %s",
             next_try,
             session_id,
+            self._epoch,
+            self._epoch,
         )
 
     async def recordings_looked_at(self) -> list[str]:
@@ -519,7 +548,7 @@ class PostgresStore:
             "INSERT INTO teleport_event_handler.recordings (state, session_id, announced, uploaded, next_try)"
             " VALUES (%s, %s, %s, true, 0) ON CONFLICT (state, session_id)"
             " DO UPDATE SET done = NULL, attempts = 0, looks = 0, next_try = 0",
-            _storable(session_id),
+            storable(session_id),
             time(),
         )
 
@@ -568,7 +597,7 @@ class PostgresStore:
             "UPDATE teleport_event_handler.dead_letters SET retry = false, reason = me.reason"
             " FROM (SELECT %s::integer AS state, %s::text AS reason) AS me"
             " WHERE dead_letters.state = me.state AND number = %s",
-            _storable(reason),
+            storable(reason),
             number,
         )
 
@@ -580,7 +609,7 @@ class PostgresStore:
             for one in failures:
                 cursor = await connection.execute(
                     "INSERT INTO teleport_event_handler.failed_logins VALUES (%s, %s, %s, %s) ON CONFLICT DO NOTHING",
-                    (self._state, _storable(one.id), one.moment, _storable(one.who)),
+                    (self._state, storable(one.id), one.moment, storable(one.who)),
                 )
                 if cursor.rowcount:
                     new.append(one)
@@ -591,7 +620,7 @@ class PostgresStore:
     async def failed_logins_of(self, who: str) -> list[float]:
         rows = await self._rows(
             "SELECT moment FROM teleport_event_handler.failed_logins WHERE state = %s AND who = %s ORDER BY moment",
-            _storable(who),
+            storable(who),
         )
         return [row[0] for row in rows]
 
@@ -599,11 +628,11 @@ class PostgresStore:
         async def note(connection: psycopg.AsyncConnection[Any]) -> None:
             await connection.execute(
                 "UPDATE teleport_event_handler.failed_logins SET who = '' WHERE state = %s AND who = %s",
-                (self._state, _storable(who)),
+                (self._state, storable(who)),
             )
             await connection.execute(
                 "INSERT INTO teleport_event_handler.locks_to_make VALUES (%s, %s, %s) ON CONFLICT DO NOTHING",
-                (self._state, _storable(user), _storable(login)),
+                (self._state, storable(user), storable(login)),
             )
 
         await self._write(note)
@@ -615,8 +644,8 @@ class PostgresStore:
     async def lock_made(self, user: str, login: str) -> None:
         await self._change(
             'DELETE FROM teleport_event_handler.locks_to_make WHERE state = %s AND "user" = %s AND login = %s',
-            _storable(user),
-            _storable(login),
+            storable(user),
+            storable(login),
         )
 
     async def forget_failed_logins(self, before: float) -> None:
@@ -635,6 +664,6 @@ _BY_STREAM: tuple[LiteralString, ...] = (
 )
 
 
-def _storable(text: str) -> str:
+def storable(text: str) -> str:
     """Text as PostgreSQL takes it."""
     return text.replace("\0", NUL_SHOWN).encode("utf-8", "replace").decode()
