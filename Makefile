@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo receivers chart test check release lint bench chaos soak calendar crowded lock licences audit bundle clean compiled
+.PHONY: demo receivers chart test check release lint bench chaos soak calendar crowded lock licences audit sbom bundle clean compiled
 
 # DEMO="--mode search" or DEMO="--keep" pass options to the demo.
 demo: $(VENV)/ready-run
@@ -86,6 +86,14 @@ audit: $(VENV)/python-checked
 	$(PYTHON) -m venv $(VENV)/audit
 	$(VENV)/audit/bin/python -m pip install -q --disable-pip-version-check pip-audit==$(PIP_AUDIT)
 	$(VENV)/audit/bin/pip-audit --strict --disable-pip --require-hashes $(patsubst %,--requirement %,$(wildcard requirements/*.lock))
+
+# What the archive is made of, for scanners (CycloneDX), in dist/.
+CYCLONEDX_BOM = 7.5.0
+sbom: $(VENV)/python-checked
+	$(PYTHON) -m venv $(VENV)/sbom
+	$(VENV)/sbom/bin/python -m pip install -q --disable-pip-version-check cyclonedx-bom==$(CYCLONEDX_BOM)
+	mkdir -p dist
+	$(VENV)/sbom/bin/cyclonedx-py requirements requirements/bundle.lock --output-reproducible -o dist/teleport-event-handler.cdx.json
 
 $(VENV)/python-checked:
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed, and $(PYTHON) is %s. Try: make PYTHON=python3.12 <target>" % sys.version.split()[0])'

@@ -64,7 +64,7 @@ class Engine:
         """
         common = ["--runtime=runc", "run", "--rm", "--pull=never", "--network=host", "--cgroups=no-conmon"]
         common += ["--ulimit=nofile=1024:1024", "--ulimit=nproc=1024:1024", "--no-healthcheck"]
-        common += ["--read-only", "--read-only-tmpfs=false"]
+        common += ["--read-only", "--read-only-tmpfs=false", "--cap-drop=ALL"]
         return self.command("podman", *common, *options, image, *arguments)
 
     def run(self, *arguments: str, options: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
@@ -154,19 +154,28 @@ def test_configure_writes_into_the_mounted_directory(engine: Engine, mounted: Pa
     assert done.returncode == 0, done.stderr
     assert {file.stat().st_uid for file in mounted.iterdir()} == {USER}
     assert f'storage = "{MOUNTED}/storage"' in (mounted / f"{NAME}.toml").read_text()
-    done = engine.run("configure", ".", "example.teleport.sh:443", options=("--user=1234", *at(mounted)))
+    another = ("--user=1234:1234", *at(mounted))
+    done = engine.run("configure", ".", "example.teleport.sh:443", "--key-type=ecdsa", options=another)
     assert (done.returncode, "Permission denied" in done.stderr) == (80, True)
+    mounted.chmod(0o755)
+    done = engine.run("configure", ".", "example.teleport.sh:443", "--force", "--key-type=ecdsa", options=another)
+    assert (done.returncode, "Permission denied" in done.stderr) == (255, True)
 
 
-async def until_healthy(engine: Engine, container: str) -> str:
-    health = ["status", "--alive"]
-    command = engine.command("podman", "--runtime=runc", "exec", container, f"/usr/local/bin/{NAME}", *health)
+async def inside(engine: Engine, *arguments: str) -> tuple[int | None, str]:
+    """The program once more, in the container that runs: exit code, and what it says."""
+    command = engine.command("podman", "--runtime=runc", "exec", "handler", f"/usr/local/bin/{NAME}", *arguments)
+    process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE, stderr=-2)
+    said, _ = await process.communicate()
+    return process.returncode, said.decode()
+
+
+async def until_healthy(engine: Engine) -> str:
     async with asyncio.timeout(60):
         while True:
-            asked = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE, stderr=-1)
-            said, _ = await asked.communicate()
-            if asked.returncode == 0:
-                return said.decode()
+            code, said = await inside(engine, "status", "--alive")
+            if code == 0:
+                return said
             await asyncio.sleep(0.5)
 
 
@@ -180,10 +189,16 @@ async def test_it_delivers_the_events_of_a_cluster_and_is_healthy(engine: Engine
     simulated = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
     assert simulated.stdout is not None
     ready = json.loads(await simulated.stdout.readline())
-    settings = [f"--config={MOUNTED}/{NAME}.toml", f"--teleport-addr={ready['address']}"]
-    settings += [f"--teleport-identity={MOUNTED}/cluster/identity", "--start-time=2020-01-01T00:00:00Z"]
-    settings += [f"--fluentd-url={url}/test.log", f"--fluentd-session-url={url}/session", "--window-size=8760h"]
-    command = engine.to_run(*at(mounted), "--name=handler", arguments=("start", *settings))
+    toml = mounted / f"{NAME}.toml"
+    places = {"https://localhost:8888": url, "localhost:3025": ready["address"], "/identity": "/cluster/identity"}
+    places['# start-time = "2026'] = 'window-size = "8760h"\nstart-time = "2020'
+    text = toml.read_text()
+    for old, new in places.items():
+        assert old in text
+        text = text.replace(old, new)
+    toml.write_text(text)
+    config = f"--config={MOUNTED}/{NAME}.toml"
+    command = engine.to_run(*at(mounted), "--name=handler", arguments=("start", config))
     begin = time.monotonic()
     handler = await asyncio.create_subprocess_exec(*command, stderr=asyncio.subprocess.PIPE)
     try:
@@ -194,7 +209,10 @@ async def test_it_delivers_the_events_of_a_cluster_and_is_healthy(engine: Engine
             print(f"the first event after {time.monotonic() - begin:.2f} s, with the container's own start")
             while not past <= collector.ids.keys():
                 await asyncio.sleep(0.1)
-        assert await until_healthy(engine, "handler") == f"sim.test on the storage {MOUNTED}/storage: alive\n"
+        assert await until_healthy(engine) == f"sim.test on the storage {MOUNTED}/storage: alive\n"
+        _, said = await inside(engine, "check", config)
+        assert "✓ role: may list events" in said
+        assert "works on the state of fluentd" in said
     finally:
         for name in ("handler", "cluster"):
             engine("podman", "--runtime=runc", "stop", "--time=20", name)
