@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo receivers chart test check release lint bench chaos soak calendar crowded lock clean compiled
+.PHONY: demo receivers chart test check release lint bench chaos soak calendar crowded lock licences audit sbom bundle clean compiled
 
 # DEMO="--mode search" or DEMO="--keep" pass options to the demo.
 demo: $(VENV)/ready-run
@@ -74,6 +74,26 @@ lock: $(VENV)/python-checked
 	$(BIN)/uv pip compile -q --universal --generate-hashes --no-emit-index-url --no-annotate --no-header --group simulator pyproject.toml -o requirements/run.lock
 	$(BIN)/uv pip compile -q --universal --generate-hashes --no-emit-index-url --no-annotate --no-header --group dev pyproject.toml -c requirements/run.lock -o requirements/dev.lock
 	$(BIN)/uv pip compile -q --universal --generate-hashes --no-emit-index-url --no-annotate --no-header --group bundle $(BUNDLED:%=--extra %) pyproject.toml -c requirements/dev.lock -o requirements/bundle.lock
+
+# docs/licences.md; it ends where a licence would bind the whole, or is one that nobody has looked at.
+licences: $(VENV)/ready-dev
+	$(BIN)/python -m deploy.bundle.licences > $(VENV)/licences.md
+	mv $(VENV)/licences.md docs/licences.md
+
+# Known vulnerabilities of what is locked. It asks advisory services on the internet, so it is no part of `make test`.
+PIP_AUDIT = 2.10.1
+audit: $(VENV)/python-checked
+	$(PYTHON) -m venv $(VENV)/audit
+	$(VENV)/audit/bin/python -m pip install -q --disable-pip-version-check pip-audit==$(PIP_AUDIT)
+	$(VENV)/audit/bin/pip-audit --strict --disable-pip --require-hashes $(patsubst %,--requirement %,$(wildcard requirements/*.lock))
+
+# What the archive is made of, for scanners (CycloneDX), in dist/.
+CYCLONEDX_BOM = 7.5.0
+sbom: $(VENV)/python-checked
+	$(PYTHON) -m venv $(VENV)/sbom
+	$(VENV)/sbom/bin/python -m pip install -q --disable-pip-version-check cyclonedx-bom==$(CYCLONEDX_BOM)
+	mkdir -p dist
+	$(VENV)/sbom/bin/cyclonedx-py requirements requirements/bundle.lock --output-reproducible -o dist/teleport-event-handler.cdx.json
 
 $(VENV)/python-checked:
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed, and $(PYTHON) is %s. Try: make PYTHON=python3.12 <target>" % sys.version.split()[0])'

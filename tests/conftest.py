@@ -31,9 +31,9 @@ def logging_as_it_was() -> Iterator[None]:
 
 @pytest.fixture
 def no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No proxy and no setting of Teleport in the environment."""
+    """No proxy and no setting of Teleport in the environment, and no word of a container around the tests."""
     for setting in list(os.environ):
-        if setting.upper().endswith("_PROXY") or setting.startswith("TELEPORT_"):
+        if setting.upper().endswith("_PROXY") or setting.startswith("TELEPORT_") or setting == "container":
             monkeypatch.delenv(setting)
 
 

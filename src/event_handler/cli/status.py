@@ -13,6 +13,7 @@ import orjson
 
 from event_handler.cli.command_line import Command
 from event_handler.cli.listening import sockets_of
+from event_handler.cli.running import local_sockets
 from event_handler.cli.storage import config_option, storage_option, storage_settings
 from event_handler.errors import StateError
 from event_handler.telemetry.status_text import status_lines
@@ -27,14 +28,33 @@ CLEAR = "\x1b[H\x1b[2J"  # the cursor to the top, and the screen empty (ECMA-48)
 @storage_option
 @click.option("--json", "as_json", is_flag=True, help="print the report as JSON")
 @click.option("--watch", is_flag=True, help="show it again every second, until Ctrl-C")
+@click.option("--alive", is_flag=True, help="only tell whether it answers, for health checks; needs no configuration")
 @click.pass_obj
 def status(
-    before: Mapping[str, str], /, config: str, storage_directory: str | None, as_json: bool, watch: bool
+    before: Mapping[str, str], /, config: str, storage_directory: str | None, as_json: bool, watch: bool, alive: bool
 ) -> None:
-    settings = storage_settings(config or before["config"], storage_directory)
-    ready = asyncio.run(_show(sockets_of(settings.storage), as_json=as_json, watch=watch))
-    if not ready:
+    config = config or before["config"]
+    if alive and not config and storage_directory is None:
+        asyncio.run(_answers(local_sockets()))
+        return
+    storage = sockets_of(storage_settings(config, storage_directory).storage)
+    if alive:
+        asyncio.run(_answers(sockets_in(storage)))
+    elif not asyncio.run(_show(storage, as_json=as_json, watch=watch)):
         raise click.exceptions.Exit(1)
+
+
+async def _answers(sockets: list[Path]) -> None:
+    """Raises StateError, when all were asked, if one of them does not."""
+    silent: StateError | None = None
+    for socket in sockets:
+        try:
+            await report_of(socket)
+            click.echo(f"{socket.stem} on the storage {socket.parent}: alive")
+        except StateError as error:
+            silent = error
+    if silent:
+        raise silent
 
 
 async def _show(storage: Path, *, as_json: bool, watch: bool) -> bool:

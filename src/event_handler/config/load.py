@@ -33,6 +33,11 @@ from event_handler.sinks.fluentd import MAX_CONNECTIONS as FLUENTD_CONNECTIONS
 from event_handler.sinks.registry import sink_type
 
 CONFIG_VARIABLE = "FDFWD_CONFIG"
+IN_CONTAINER = "container"  # set by our image, by Podman and systemd-nspawn (https://systemd.io/CONTAINER_INTERFACE)
+MOUNTED = (
+    "in a directory that you mount: docker run --volume DIRECTORY:/opt/teleport-plugin IMAGE start "
+    "--config=/opt/teleport-plugin/teleport-event-handler.toml"
+)
 AWAITED = frozenset(
     ("teleport-identity", "teleport-cert", "teleport-key", "teleport-ca")
 )  # tbot may write them after a reboot only
@@ -63,7 +68,8 @@ def load(
     if strange := sorted(set(command_line) - set(options())):
         raise TypeError(f"no such settings: {', '.join(strange)}")
     path = (config or environment.get(CONFIG_VARIABLE, "")).strip()
-    table = read(path, "--config" if config else CONFIG_VARIABLE) if path else {}
+    mounted = f", and that the file is {MOUNTED}" if environment.get(IN_CONTAINER) else ""
+    table = read(path, f"{'--config' if config else CONFIG_VARIABLE}{mounted}") if path else {}
     ours = {name: value for name, value in environment.items() if not is_of_a_table(name)}
     rest = {key: value for key, value in table.items() if key not in TABLES}
     warnings = [*unknown_keys(rest, path), *unknown_variables(ours, (CONFIG_VARIABLE,))]
@@ -92,7 +98,7 @@ def _settings(
             check_names(given, getattr(settings, name) or (), warnings)
     named = [] if only else read_sinks(table, path, environment, warnings)
     if missing := _missing(settings, wanted, found, named=bool(named)):
-        raise _missing_flags(missing, table, path)
+        raise _missing_flags(missing, table, path, environment)
     for name, given in found.items():
         if wanted[name].kind == "file" and (file := getattr(settings, name)):
             flag = wanted[name].flag  # the identity may be the directory that tbot writes to
@@ -194,7 +200,9 @@ def _meant(sink: str, found: Mapping[str, Given]) -> list[str]:
     return [given.where for name, given in found.items() if name.startswith(f"{sink}_") and given.raw not in ("", ())]
 
 
-def _missing_flags(missing: list[str], table: dict[str, Any], path: str) -> ConfigurationError:
+def _missing_flags(
+    missing: list[str], table: dict[str, Any], path: str, environment: Mapping[str, str]
+) -> ConfigurationError:
     names = ", ".join(f"--{flag}=STRING" for flag in sorted(missing))
     fluentd = [options()[name].flag for name in needed("fluentd")]
     other = f", or for another sink {' or '.join(f'--{options()[needed(sink)[0]].flag}' for sink in FORWARD[1:])}"
@@ -205,9 +213,8 @@ def _missing_flags(missing: list[str], table: dict[str, Any], path: str) -> Conf
             f"missing flags: {names}; {path} has a table for {', '.join(sinks)}, which is not a sink",
             f"The sinks are {', '.join(FORWARD)}. {hint}.",
         )
-    return ConfigurationError(
-        f"missing flags: {names}", f"{hint}." if path else f"{hint}; or name a file with --config."
-    )
+    file = "name a file with --config" + (f", {MOUNTED}" if environment.get(IN_CONTAINER) else "")
+    return ConfigurationError(f"missing flags: {names}", f"{hint}." if path else f"{hint}; or {file}.")
 
 
 def _unused(settings: StartSettings, found: Mapping[str, Given]) -> list[str]:

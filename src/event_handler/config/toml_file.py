@@ -12,7 +12,7 @@ WIDE = (b"\xff\xfe", b"\xfe\xff")  # how UTF-16 begins
 
 
 def read(path: str, source: str) -> dict[str, Any]:
-    """The tables of the file that `source`, a flag or a variable, has named. Raises ConfigurationError."""
+    """The tables of the file; `source` is what to check when it cannot be read. Raises ConfigurationError."""
     try:
         data = Path(path).expanduser().read_bytes()
     except (OSError, RuntimeError, ValueError) as error:

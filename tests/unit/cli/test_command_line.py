@@ -69,6 +69,13 @@ PROBLEMS: list[tuple[list[str], dict[str, str], int, str]] = [
     ([*START, "--config=broken.toml"], {}, 80, "broken.toml is not TOML"),
     (["-cbroken.toml", *START], {}, 80, "broken.toml is not TOML"),
     (["--config=absent.toml", *START], {}, 80, "the file absent.toml cannot be read"),
+    (["start"], {"container": "oci"}, 80, "or name a file with --config, in a directory that you mount: docker run "),
+    (
+        ["start", "-cx.toml"],
+        {"container": "oci"},
+        80,
+        "Check --config, and that the file is in a directory that you mo",
+    ),
     (START, {}, 80, "neither "),
     ([*START, "--fluentd-url=https://u:hunter2@c/ /", "--teleport-cert=broken.toml"], {}, 80, ""),
 ]

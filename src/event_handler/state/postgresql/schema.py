@@ -10,9 +10,9 @@ if TYPE_CHECKING:
     import psycopg
 
 SCHEMA = "teleport_event_handler"
-VERSION = 1
+TABLES_VERSION = 1
 _LOCK = 0x7465_6C65_7068  # of pg_advisory_xact_lock, while tables are made
-_FIRST: tuple[LiteralString, ...] = (
+_MAKE_ALL: tuple[LiteralString, ...] = (
     "CREATE TABLE teleport_event_handler.version (number integer NOT NULL)",
     # `letters` numbers the dead letters of a state, `ids` is about how many rows of `delivered` hold.
     """CREATE TABLE teleport_event_handler.states (
@@ -65,18 +65,18 @@ _FIRST: tuple[LiteralString, ...] = (
   PRIMARY KEY (state, "user", login))""",
 )
 # From each version to the next one; the first makes everything.
-_STEPS: tuple[tuple[LiteralString, ...], ...] = (_FIRST,)
+_STEPS: tuple[tuple[LiteralString, ...], ...] = (_MAKE_ALL,)
 
 
 async def migrate(connection: psycopg.AsyncConnection[Any], shown: str) -> None:
     """Make what is missing, in the transaction that runs. Raises StorageError for tables of a newer version."""
-    if await _version(connection) == VERSION:
+    if await _version(connection) == TABLES_VERSION:
         return
     await connection.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
     found = await _version(connection)
-    if found > VERSION:
+    if found > TABLES_VERSION:
         raise StorageError(
-            f"the state in {shown} is of a newer version (its tables are of version {found}, known are {VERSION})",
+            f"the state in {shown} is of a newer version (its tables are of version {found}, known are {TABLES_VERSION})",
             "Run the version of the event handler that made them, or name another database.",
         )
     if not found:
@@ -85,7 +85,7 @@ async def migrate(connection: psycopg.AsyncConnection[Any], shown: str) -> None:
         for statement in step:
             await connection.execute(statement)
     await connection.execute("DELETE FROM teleport_event_handler.version")
-    await connection.execute("INSERT INTO teleport_event_handler.version VALUES (%s)", (VERSION,))
+    await connection.execute("INSERT INTO teleport_event_handler.version VALUES (%s)", (TABLES_VERSION,))
 
 
 async def _version(connection: psycopg.AsyncConnection[Any]) -> int:
