@@ -76,7 +76,7 @@ async def migrate(connection: psycopg.AsyncConnection[Any], shown: str) -> None:
     found = await _version(connection)
     if found > TABLES_VERSION:
         raise StorageError(
-            f"the state in {shown} is of a newer version (its tables are of version {found}, known are {TABLES_VERSION})",
+            f"the state in {shown} is of a newer version (tables of version {found}, known are {TABLES_VERSION})",
             "Run the version of the event handler that made them, or name another database.",
         )
     if not found:
