@@ -64,7 +64,11 @@ class PostgresStore:
             rows = await cursor.fetchall()
             return int(rows[0][0])
 
-        return cls(session, cluster, sink, await session.run(state_of), epoch)
+        try:
+            return cls(session, cluster, sink, await session.run(state_of), epoch)
+        except BaseException:
+            session.close()
+            raise
 
     def close(self) -> None:
         self._session.close()
