@@ -270,7 +270,13 @@ async def _deliver(
     ]
     start = min(follow.start for _, _, follow in plans)
     reporter = Reporter(
-        workers, shared, keeper, start=start, storage=settings.storage, listener_certificate=settings.listen_cert
+        workers,
+        shared,
+        keeper,
+        start=start,
+        storage=settings.storage,
+        listener_certificate=settings.listen_cert,
+        replicas=(lambda: replica.seen) if replica is not None else tuple,
     )
     socket = None if settings.dry_run else local_socket(settings, keeper.current.cluster)
     listener = Listener(reporter.report, tap, listen_options(settings), socket)

@@ -63,13 +63,24 @@ class MergedState:
 
     @asynccontextmanager
     async def turn(self, name: str) -> AsyncIterator[None]:
-        """Do within what only one replica may do at a time; waits until the others do not."""
+        """Do within what only one replica may do at a time; waits until the others do not.
+
+        Who is cancelled keeps the turn: what it has in flight is still to be delivered, and it begins again, or ends
+        and frees everything.
+        """
         members = self._group.members
+        await self._wait_for_turn(name, members)
         try:
-            await self._wait_for_turn(name, members)
             yield
-        finally:
-            await self._group.of_each(lambda store: store.end_turn(name), members)
+        except asyncio.CancelledError:
+            raise
+        except BaseException:
+            await self._end_turn(name, members)
+            raise
+        await self._end_turn(name, members)
+
+    async def _end_turn(self, name: str, members: list[Member]) -> None:
+        await self._group.of_each(lambda store: store.end_turn(name), members)
 
     async def _wait_for_turn(self, name: str, members: list[Member]) -> None:
         """One member after the other, always in the same order, so that no two replicas wait for one another."""
