@@ -6,6 +6,7 @@ import asyncio
 import shutil
 import signal
 import sys
+import tempfile
 from asyncio.subprocess import DEVNULL, PIPE, STDOUT
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import suppress
@@ -215,6 +216,52 @@ async def test_a_commit_that_did_not_happen_is_written_by_the_next_one(server: S
         await store.commit(Commit(dead_letters=[LETTER]))
         assert await store.dead_letters() == 1
         pair.close()
+
+
+async def test_a_failover_that_loses_the_last_transactions_lets_reading_begin_again(tmp_path: Path) -> None:
+    """The standby never had them when the primary is lost: a recording that was announced in one is forgotten,
+    and would never be asked for if reading went on.
+    """
+    lost = asyncio.Event()
+    with tempfile.TemporaryDirectory(prefix="pg-") as directory, serving() as primary:
+        standby = await asyncio.to_thread(primary.standby, Path(directory))
+        await asyncio.to_thread(standby.start)
+        try:
+            ports = f"127.0.0.1:{primary.port},127.0.0.1:{standby.port}"
+            url = f"postgresql://{USER}:{PASSWORD}@{ports}/postgres"
+            replica = Replica(url, "a.test")
+            await replica.join()
+            store = await PostgresStore.open(url, "a.test", "siem", replica.epoch, lost)
+            await store.commit(Commit([SearchCheckpoint(1.0)]))
+
+            async def followed() -> bool:
+                query = "SELECT count(*) FROM teleport_event_handler.positions"
+                try:
+                    return await asyncio.to_thread(standby.ask, query) == [(1,)]
+                except psycopg.Error:
+                    return False
+
+            await eventually(followed)
+            await asyncio.to_thread(standby.ask, "ALTER SYSTEM SET primary_conninfo = ''")
+            await asyncio.to_thread(standby.ask, "SELECT pg_reload_conf()")
+
+            async def cut_off() -> bool:
+                return await asyncio.to_thread(standby.ask, "SELECT count(*) FROM pg_stat_wal_receiver") == [(0,)]
+
+            await eventually(cut_off)
+            await store.commit(Commit([SearchCheckpoint(2.0)], recordings=[RecordingItem("s", 1.0, True, 0, 0.0, 0)]))
+            await asyncio.to_thread(primary.stop, signal.SIGQUIT)
+            await asyncio.to_thread(standby.ask, "SELECT pg_promote()")
+            with suppress(StateError):  # the connection to the primary is found to be gone
+                await store.commit(Commit([SearchCheckpoint(3.0)]))
+            with pytest.raises(StateError, match="has lost what it had confirmed"):
+                await store.commit(Commit([SearchCheckpoint(3.0)]))
+            assert lost.is_set()
+            assert (await store.progress()).searched == 1.0
+            store.close()
+            replica.close()
+        finally:
+            standby.stop()
 
 
 async def test_a_read_only_server_is_told_and_waited_for(url: str, server: Server) -> None:

@@ -183,7 +183,7 @@ async def test_a_replica_that_was_paused_can_neither_move_a_position_nor_take_an
             await asyncio.sleep(0.02)
         first.process.send_signal(signal.SIGCONT)
         async with asyncio.timeout(PATIENCE):
-            await first.until("it begins again as a new one")
+            await first.until("it begins again")
             await first.until("connected to Teleport")
         known = len(collector.ids())
         while len(collector.ids()) <= known + 40:

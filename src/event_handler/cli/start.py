@@ -141,7 +141,7 @@ async def _stores(
 
 async def _open(settings: StartSettings, cluster: str, sink: str, replica: Replica | None) -> StateStore:
     if replica is not None:
-        return await PostgresStore.open(settings.storage, cluster, sink, replica.epoch)
+        return await PostgresStore.open(settings.storage, cluster, sink, replica.epoch, replica.lost)
     if is_database(settings.storage):  # a dry run
         return await copy_into_memory(settings.storage, cluster, sink)
     storage = Path(settings.storage)
@@ -228,7 +228,7 @@ async def _run(
     try:
         await _work(settings, planned, access, keeper, replica)
         while replica is not None and replica.lost.is_set():
-            log.warning("the other replicas have taken this one out; it begins again as a new one", epoch=replica.epoch)
+            log.warning("this replica was taken out, or the database went back; it begins again", epoch=replica.epoch)
             await replica.join()
             await _work(settings, planned_sinks(settings), access, keeper, replica)
     finally:
