@@ -16,7 +16,7 @@ from event_handler.checkpoint import DONE, Chunk, Progress, Recording, day_of
 from event_handler.ports import DeadLetter, RecordingItem, StateStore
 from event_handler.runtime.fan_out import FanOut, Member
 
-ASK_FOR_TURN_EVERY = 0.5  # seconds; a replica that ends is followed within a second
+ASK_FOR_TURN_EVERY = 0.2  # seconds; a replica that ends is followed within a second
 ANNOUNCED_TO_ALL = 30.0  # seconds that a recording waits until every sink has remembered that it is pending
 
 
