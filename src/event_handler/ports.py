@@ -4,7 +4,8 @@ types without code.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from math import inf
@@ -424,3 +425,33 @@ class StateStore(ReadingState, RecordingQueue, DeadLetterStore, FailedLoginStore
 
     def close(self) -> None:
         """Nothing is asked any more; what was asked is done first."""
+
+
+class Membership(Protocol):
+    """This process among those that may do the work of a cluster: beside others, or in turn with them.
+
+    `epoch` is the number of the time that it does, `counter` names what counts these ("" where the state itself does):
+    of one counter, a higher number is newer. `lost` is set when others may do the work instead. `place` is where they
+    meet, for the log.
+    """
+
+    name: str
+    epoch: int
+    counter: str
+    lost: asyncio.Event
+
+    @property
+    def place(self) -> str: ...
+
+    @property
+    def standing_by(self) -> bool:
+        """Whether another process is at work, so that it is right to wait."""
+
+    async def join(self) -> None:
+        """Wait until it may work, with a new epoch. Raises StateError; a StorageError where only a person can help."""
+
+    async def run(self, report: Callable[[], Awaitable[dict[str, Any]]]) -> None:
+        """Tell the others what it does, until cancelled."""
+
+    async def leave(self) -> None:
+        """Let others do the work at once."""

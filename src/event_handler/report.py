@@ -131,7 +131,10 @@ class SinkReport:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """The whole process. Times are seconds since the epoch."""
+    """The whole process. Times are seconds since the epoch.
+
+    `standing_by` while another process is at work and this one only waits to take over.
+    """
 
     cluster: str
     started: float
@@ -143,6 +146,7 @@ class Report:
     listener_certificate_expires: float | None
     readings: tuple[Reading, ...]
     sinks: tuple[SinkReport, ...]
+    standing_by: bool = False
 
     @property
     def lag(self) -> float | None:

@@ -6,14 +6,14 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from time import monotonic
-from typing import Any
+from time import monotonic, time
+from typing import Any, TypeVar
 
 import structlog
 
@@ -21,15 +21,15 @@ from event_handler import about
 from event_handler.cli.introduction import introduction
 from event_handler.cli.listening import export_options, listen_options, local_socket
 from event_handler.config.model import StartSettings, settings_shown
-from event_handler.errors import EventHandlerError, StorageError
+from event_handler.errors import EventHandlerError, StateError, StorageError
 from event_handler.go_plugin.import_state import import_state
 from event_handler.pipeline.filters import Filter
 from event_handler.pipeline.select import ANNOUNCING
-from event_handler.ports import StateStore
+from event_handler.ports import Membership, StateStore
 from event_handler.runtime.access import Access, addresses, wait_for_credentials
 from event_handler.runtime.lockout import LockSettings, LoginLockout
 from event_handler.runtime.login_watch import LoginWatch
-from event_handler.runtime.replicas import in_turn, join, told, wait_for_turn
+from event_handler.runtime.replicas import Alone, in_turn, join, told, wait_for_turn
 from event_handler.runtime.reporting import Reporter
 from event_handler.runtime.reread import before_reading
 from event_handler.runtime.service_manager import ServiceManager
@@ -59,7 +59,10 @@ REPORT_EVERY = 60.0  # seconds between counter lines, as the Go plugin prints th
 ARRAY = 'Where the receiver takes arrays, fluentd-format = "array" costs a seventh of the CPU (docs/sinks.md).'
 LOGINS_READ_WITHIN = 60.0  # seconds; with `exit-on-last-event` the failed logins are read to the end as well
 SEARCH_POLL = 2.0  # seconds; an idle log is searched at that pace at least, and events are late by half of it
+STANDS_BY_AFTER = 0.5  # seconds of waiting to take part, after which it tells of itself while it waits
 BULK_POLL = 10.0  # seconds; a chunk appears about once a minute, and each listing lists a bucket on the server
+
+R = TypeVar("R")
 
 log = structlog.get_logger()
 
@@ -126,24 +129,24 @@ def _log_settings(settings: StartSettings, planned: Sequence[PlannedSink]) -> No
 
 @asynccontextmanager
 async def _stores(
-    settings: StartSettings, planned: Sequence[PlannedSink], cluster: str, replica: Replica | None
+    settings: StartSettings, planned: Sequence[PlannedSink], cluster: str, membership: Membership
 ) -> AsyncIterator[list[StateStore]]:
     """The state of each sink, closed at the end. Raises StateError."""
     opened: list[StateStore] = []
     try:
         for plan in planned:
-            opened.append(await _open(settings, cluster, plan.sink.name, replica))
+            opened.append(await _open(settings, cluster, plan.sink.name, membership))
         yield opened
     finally:
         for store in opened:
             store.close()
 
 
-async def _open(settings: StartSettings, cluster: str, sink: str, replica: Replica | None) -> StateStore:
-    if replica is not None:
-        return await PostgresStore.open(settings.storage, cluster, sink, replica.epoch)
-    if is_database(settings.storage):  # a dry run
-        return await copy_into_memory(settings.storage, cluster, sink)
+async def _open(settings: StartSettings, cluster: str, sink: str, membership: Membership) -> StateStore:
+    if is_database(settings.storage):
+        if settings.dry_run:
+            return await copy_into_memory(settings.storage, cluster, sink)
+        return await PostgresStore.open(settings.storage, cluster, sink, membership.epoch)
     storage = Path(settings.storage)
     directory = state_directory(storage, cluster, sink)
     if settings.dry_run:
@@ -223,18 +226,87 @@ def _login_watch(settings: StartSettings, store: StateStore, access: Access) -> 
 async def _run(
     settings: StartSettings, planned: Sequence[PlannedSink], access: Access, keeper: CredentialsKeeper
 ) -> None:
-    shares = is_database(settings.storage) and not settings.dry_run
-    replica = await join(settings.storage, keeper.current.cluster) if shares else None
+    membership = _membership(settings, keeper.current.cluster)
+    stopping = asyncio.create_task(_signalled())
     try:
-        await _work(settings, planned, access, keeper, replica)
-        while replica is not None and replica.lost.is_set():
-            log.warning("the other replicas have taken this one out; it begins again as a new one", epoch=replica.epoch)
-            await replica.join()
-            await _work(settings, planned_sinks(settings), access, keeper, replica)
+        while await _joined(settings, keeper, membership, stopping):
+            try:
+                await _work(settings, planned, access, keeper, membership, stopping)
+            except StateError as error:
+                if not membership.lost.is_set():
+                    raise
+                log.warning("the state is another process's now", error=str(error))
+            if stopping.done() or not membership.lost.is_set():
+                break
+            log.warning("others may do the work of this replica; it begins again as a new one", epoch=membership.epoch)
+            planned = planned_sinks(settings)
     finally:
-        if replica is not None:
-            await replica.leave()
+        stopping.cancel()
+        await membership.leave()
     log.info("Successfully shut down")
+
+
+def _membership(settings: StartSettings, cluster: str) -> Membership:
+    if is_database(settings.storage) and not settings.dry_run:
+        return Replica(settings.storage, cluster)
+    return Alone(shown_place(settings.storage))
+
+
+async def _joined(
+    settings: StartSettings, keeper: CredentialsKeeper, membership: Membership, stopping: asyncio.Task[None]
+) -> bool:
+    """Wait until this process may work; return whether it may, and no signal to stop has come.
+
+    While it waits it answers health checks and keeps its credentials new. Raises StorageError.
+    """
+    joining = asyncio.create_task(join(membership))
+    beside: list[asyncio.Task[None]] = []
+    try:
+        await asyncio.wait([joining, stopping], timeout=STANDS_BY_AFTER, return_when=asyncio.FIRST_COMPLETED)
+        if not joining.done() and not stopping.done():
+            beside = _standing_by(settings, keeper, membership)
+            await asyncio.wait([joining, stopping, beside[0]], return_when=asyncio.FIRST_COMPLETED)
+            if beside[0].done():  # by an error only: the port cannot be had
+                await beside[0]
+        if joining.done():
+            await joining
+        return joining.done() and not stopping.done()
+    finally:
+        for task in (joining, *beside):
+            task.cancel()
+        await asyncio.gather(joining, *beside, return_exceptions=True)
+
+
+def _standing_by(
+    settings: StartSettings, keeper: CredentialsKeeper, membership: Membership
+) -> list[asyncio.Task[None]]:
+    """What runs meanwhile, the listener first."""
+
+    async def renew(_: Credentials) -> None:
+        """There is no connection that they would have to get into."""
+
+    reporter = Reporter(
+        [], None, keeper, start=time(), storage=settings.storage, standing_by=lambda: membership.standing_by
+    )
+    socket = None if settings.dry_run else local_socket(settings, keeper.current.cluster)
+    listener = Listener(reporter.report, Tap(), listen_options(settings), socket)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, keeper.look_now)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, lambda: None)  # there is nothing to count
+    return [
+        asyncio.create_task(listener.run()),
+        asyncio.create_task(supervise("the watch for renewed credentials", partial(keeper.watch, renew))),
+    ]
+
+
+async def _unless(ends: Sequence[asyncio.Task[Any]], work: Coroutine[Any, Any, R]) -> R | None:
+    """The result of `work`, None when one of the others ended before; it is cancelled then."""
+    working = asyncio.create_task(work)
+    try:
+        await asyncio.wait([working, *ends], return_when=asyncio.FIRST_COMPLETED)
+        return await working if working.done() else None
+    finally:
+        working.cancel()
+        await asyncio.gather(working, return_exceptions=True)
 
 
 async def _work(
@@ -242,17 +314,31 @@ async def _work(
     planned: Sequence[PlannedSink],
     access: Access,
     keeper: CredentialsKeeper,
-    replica: Replica | None,
+    membership: Membership,
+    stopping: asyncio.Task[None],
 ) -> None:
     cluster = keeper.current.cluster
-    async with _stores(settings, planned, cluster, replica) as stores:
-        plans = []
-        for plan, store in zip(planned, stores, strict=True):
-            await wait_for_turn(store, "start")  # or each replica would say where it begins
-            await _prepare(store, settings, cluster, plan)
-            plans.append((plan, store, await _follow_settings(settings, plan, store, cluster)))
-            await store.end_turn("start")
-        await _deliver(settings, plans, access, keeper, replica)
+    lost = asyncio.create_task(membership.lost.wait())
+    try:
+        async with _stores(settings, planned, cluster, membership) as stores:
+            plans = await _unless([stopping, lost], _plans(settings, planned, stores, cluster))
+            if plans is not None:
+                await _deliver(settings, plans, access, keeper, membership, stopping)
+    finally:
+        lost.cancel()
+
+
+async def _plans(
+    settings: StartSettings, planned: Sequence[PlannedSink], stores: Sequence[StateStore], cluster: str
+) -> list[tuple[PlannedSink, StateStore, FollowSettings]]:
+    """Each sink with its state, which is ready to be used, and how it is read for."""
+    plans = []
+    for plan, store in zip(planned, stores, strict=True):
+        await wait_for_turn(store, "start")  # or each replica would say where it begins
+        await _prepare(store, settings, cluster, plan)
+        plans.append((plan, store, await _follow_settings(settings, plan, store, cluster)))
+        await store.end_turn("start")
+    return plans
 
 
 async def _deliver(
@@ -260,7 +346,8 @@ async def _deliver(
     plans: list[tuple[PlannedSink, StateStore, FollowSettings]],
     access: Access,
     keeper: CredentialsKeeper,
-    replica: Replica | None,
+    membership: Membership,
+    stopping: asyncio.Task[None],
 ) -> None:
     shared = SharedReading(access.connect, plans[0][2], len(plans)) if len(plans) > 1 else None
     tap = Tap()
@@ -278,7 +365,7 @@ async def _deliver(
     windows = Windows(reporter, listener, Exporter(reporter.report, export) if export else None)
     watch = _login_watch(settings, plans[0][1], access)
     try:
-        await _follow(workers, shared, watch, access, keeper, windows, settings.shutdown_timeout, replica)
+        await _follow(workers, shared, watch, access, keeper, windows, settings.shutdown_timeout, membership, stopping)
     finally:
         await _log(workers)
 
@@ -300,7 +387,8 @@ async def _follow(
     keeper: CredentialsKeeper,
     windows: Windows,
     shutdown_timeout: float,
-    replica: Replica | None = None,
+    membership: Membership,
+    stopping: asyncio.Task[None],
 ) -> None:
     """Read and deliver until all workers are done, the cluster turns out to be a wrong one, or a signal comes."""
 
@@ -313,7 +401,6 @@ async def _follow(
     reporter = windows.reporter
     running = {asyncio.create_task(worker.run()): worker for worker in workers}
     reading = [asyncio.create_task(shared.run())] if shared is not None else []
-    stopping = asyncio.create_task(_signalled())
     manager = ServiceManager()
     beside = [
         asyncio.create_task(supervise("the report of counters", partial(_report, workers, reporter))),
@@ -327,10 +414,9 @@ async def _follow(
     if watch is not None:
         watching = partial(in_turn, workers[0].store, "logins", watch.run)
         beside.append(asyncio.create_task(supervise("locking users", watching)))
-    lost = asyncio.create_task((asyncio.Event() if replica is None else replica.lost).wait())
-    if replica is not None:
-        beat = partial(replica.run, partial(_told, reporter))
-        beside.append(asyncio.create_task(supervise("the signs of life of this replica", beat)))
+    lost = asyncio.create_task(membership.lost.wait())
+    beat = partial(membership.run, partial(_told, reporter))
+    beside.append(asyncio.create_task(supervise("the signs of life of this replica", beat)))
     serving = asyncio.create_task(windows.listener.run())
     hang_up = asyncio.Event()
     beside.append(
@@ -343,7 +429,7 @@ async def _follow(
     try:
         await _until_done([*reading, *running], watch, stopping, serving, lost)
     finally:
-        taken_out = replica is not None and replica.lost.is_set()
+        taken_out = membership.lost.is_set()
         if not taken_out:
             manager.stopping()
         for task, worker in running.items():
@@ -352,11 +438,11 @@ async def _follow(
             task.cancel()
         read = await asyncio.gather(*reading, return_exceptions=True)
         ended = await asyncio.gather(*running, return_exceptions=True)
-        for task in (stopping, serving, *beside):
+        for task in (serving, *beside):
             task.cancel()
         lost.cancel()
         served = await asyncio.gather(serving, return_exceptions=True)
-        await asyncio.gather(stopping, lost, *beside, return_exceptions=True)
+        await asyncio.gather(lost, *beside, return_exceptions=True)
     if taken_out:
         return
     if not all(worker.drained for worker in workers):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from time import monotonic, time
 
@@ -19,7 +19,7 @@ FRESH = 0.9  # seconds that a report is good for; viewers ask once a second
 
 class Reporter:
     """Reports on these workers. `start` is the time from which on the cluster is read, `storage` a directory,
-    `listener_certificate` a file, "" for none."""
+    `listener_certificate` a file, "" for none, `standing_by` whether this process rightly does nothing."""
 
     def __init__(
         self,
@@ -30,12 +30,14 @@ class Reporter:
         start: float,
         storage: str,
         listener_certificate: str = "",
+        standing_by: Callable[[], bool] = lambda: False,
     ) -> None:
         self._workers = workers
         self._shared = shared
         self._keeper = keeper
         self._start = start
         self._storage = storage
+        self._standing_by = standing_by
         self._listener_certificate = CertificateFile(listener_certificate)
         self._started = time()
         self._last: Report | None = None
@@ -67,6 +69,7 @@ class Reporter:
             listener_certificate_expires=self._listener_certificate.expires(),
             readings=tuple(readings),
             sinks=tuple(sinks),
+            standing_by=self._standing_by(),
         )
 
 
