@@ -5,6 +5,7 @@ delivered.
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import asynccontextmanager
@@ -21,8 +22,10 @@ from event_handler import about
 from event_handler.cli.introduction import introduction
 from event_handler.cli.listening import export_options, listen_options, local_socket
 from event_handler.config.model import StartSettings, settings_shown
-from event_handler.errors import EventHandlerError, StateError, StorageError
+from event_handler.errors import ConfigurationError, EventHandlerError, StateError, StorageError
 from event_handler.go_plugin.import_state import import_state
+from event_handler.kubernetes.api import LeaseApi, lease_name
+from event_handler.kubernetes.lease import LeaseMembership
 from event_handler.pipeline.filters import Filter
 from event_handler.pipeline.select import ANNOUNCING
 from event_handler.ports import Membership, StateStore
@@ -247,8 +250,20 @@ async def _run(
 
 
 def _membership(settings: StartSettings, cluster: str) -> Membership:
-    if is_database(settings.storage) and not settings.dry_run:
+    """How this process is one of several. Raises ConfigurationError."""
+    if settings.dry_run:
+        return Alone(shown_place(settings.storage))
+    if is_database(settings.storage):
+        if settings.lease != "none":
+            raise ConfigurationError(
+                "lease is set, and the state is in a database, where replicas share the work without one",
+                "Leave lease out.",
+            )
         return Replica(settings.storage, cluster)
+    if settings.lease == "kubernetes":
+        name = settings.lease_name or lease_name(cluster)
+        api = LeaseApi(Path(settings.lease_account), settings.lease_namespace, name, os.environ)
+        return LeaseMembership(api)
     return Alone(shown_place(settings.storage))
 
 
