@@ -423,6 +423,9 @@ class StateStore(ReadingState, RecordingQueue, DeadLetterStore, FailedLoginStore
     async def dead_letters(self) -> int:
         """How many dead letters there are, counted."""
 
+    async def finish(self) -> None:
+        """All that was committed lasts, also where commits are kept for a while before. Called before `close`."""
+
     def close(self) -> None:
         """Nothing is asked any more; what was asked is done first."""
 

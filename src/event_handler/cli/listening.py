@@ -10,6 +10,7 @@ from event_handler import about
 from event_handler.config.model import StartSettings
 from event_handler.errors import ConfigurationError, SinkError, StateError
 from event_handler.sinks.secret import Secret
+from event_handler.state.bucket import is_bucket
 from event_handler.state.postgresql.session import is_database
 from event_handler.telemetry.listener import ListenOptions
 from event_handler.telemetry.otlp import ExportOptions
@@ -46,10 +47,10 @@ def local_socket(settings: StartSettings, cluster: str) -> Path:
 
 
 def sockets_of(storage: str) -> Path:
-    """The directory of the sockets of processes that work on that storage: the storage itself, or for a database one
-    of this machine and user.
+    """The directory of the sockets of processes that work on that storage: the storage itself, or for a database or a
+    bucket one of this machine and user.
     """
-    if not is_database(storage):
+    if not is_database(storage) and not is_bucket(storage):
         return Path(storage).absolute()
     given = os.environ.get("RUNTIME_DIRECTORY") or os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir()
     directory = Path(given) / f"{about.PROGRAM}-{os.getuid()}"

@@ -39,8 +39,10 @@ from event_handler.runtime.service_manager import ServiceManager
 from event_handler.runtime.session import FollowSettings, day_being_read
 from event_handler.runtime.shared_reading import SharedReading
 from event_handler.runtime.sinks import PlannedSink, planned_sinks
+from event_handler.runtime.state_bucket import S3Bucket
 from event_handler.runtime.supervise import log_error, supervise
 from event_handler.runtime.worker import ERRORS_OF_THE_CLUSTER, KeptWorker
+from event_handler.state.bucket import BucketStore, is_bucket, object_of, read_only
 from event_handler.state.directory import migrate_layout, state_directory
 from event_handler.state.moving import copy_into_memory
 from event_handler.state.postgresql.replica import Replica
@@ -124,6 +126,12 @@ def _log_settings(settings: StartSettings, planned: Sequence[PlannedSink]) -> No
     for plan in planned:
         if plan.sink.limits.events == 1:
             log.info("each event is sent in a request of its own", sink=plan.sink.name, next_step=ARRAY)
+    if is_bucket(settings.storage):
+        log.info(
+            "the state is written into the bucket again and again; a crash repeats what was delivered since",
+            storage=shown_place(settings.storage),
+            seconds=settings.storage_interval,
+        )
     if settings.dry_run:
         log.warning("dry run: nothing is delivered and nothing remembered")
     if settings.exit_on_last_event:
@@ -141,6 +149,9 @@ async def _stores(
             opened.append(await _open(settings, cluster, plan.sink.name, membership))
         yield opened
     finally:
+        for finished in await asyncio.gather(*(store.finish() for store in opened), return_exceptions=True):
+            if isinstance(finished, BaseException):
+                log.error("what was delivered last is not remembered, and is sent again", error=str(finished))
         for store in opened:
             store.close()
 
@@ -150,6 +161,14 @@ async def _open(settings: StartSettings, cluster: str, sink: str, membership: Me
         if settings.dry_run:
             return await copy_into_memory(settings.storage, cluster, sink)
         return await PostgresStore.open(settings.storage, cluster, sink, membership.epoch)
+    if is_bucket(settings.storage):
+        bucket, name = S3Bucket(settings.storage), object_of(cluster, sink)
+        if settings.dry_run:
+            return await read_only(bucket, name) or SqliteStore(None)
+        counter, epoch = membership.counter, membership.epoch
+        return await BucketStore.open(
+            bucket, name, settings.storage_interval, membership.lost, counter=counter, epoch=epoch
+        )
     storage = Path(settings.storage)
     directory = state_directory(storage, cluster, sink)
     if settings.dry_run:
@@ -163,7 +182,8 @@ async def _prepare(store: StateStore, settings: StartSettings, cluster: str, pla
     """Make sure that the state may be used for this cluster, and take over what there was before it."""
     if not settings.dry_run:
         await store.claim(cluster)
-    if plan.sink.name == "fluentd" and not is_database(settings.storage):  # the only one that the plugin delivers to
+    in_directory = not is_database(settings.storage) and not is_bucket(settings.storage)
+    if plan.sink.name == "fluentd" and in_directory:  # the only one that the plugin delivers to
         await import_state(store, Path(settings.storage), _hosts(settings), settings.start_time)
     await before_reading(store, plan.sink.name, plan.filters.lists(), settings.reread_from)
 

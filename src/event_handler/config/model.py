@@ -85,10 +85,15 @@ class StartSettings(BaseModel):
         option(
             "storage",
             "text",
-            "directory for the state",
+            "directory for the state, or the URL of a database or bucket (docs/storage.md)",
             required=True,
         ),
     ] = ""
+    storage_interval: Annotated[
+        float,
+        Field(ge=0.1, le=3600.0),
+        option("storage-interval", "duration", "pause between two writes of a state in a bucket"),
+    ] = 10.0
     lease: Annotated[
         Literal["none", "kubernetes"],
         option(

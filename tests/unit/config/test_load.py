@@ -129,6 +129,14 @@ ROWS: list[Row] = [
     ("debug", ["FDFWD_DEBUG"], ["debug"], False, "true", True),
 ]
 NEW: list[Row] = [
+    (
+        "storage-interval",
+        ["FDFWD_STORAGE_INTERVAL"],
+        ["storage.interval", "storage-interval"],
+        10.0,
+        "30s",
+        30.0,
+    ),
     ("lease", ["FDFWD_LEASE"], ["lease"], "none", "kubernetes", "kubernetes"),
     ("lease-name", ["FDFWD_LEASE_NAME"], ["lease.name", "lease-name"], "", "events", "events"),
     ("lease-namespace", ["FDFWD_LEASE_NAMESPACE"], ["lease.namespace", "lease-namespace"], "", "security", "security"),

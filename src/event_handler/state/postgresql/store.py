@@ -66,6 +66,9 @@ class PostgresStore:
 
         return cls(session, cluster, sink, await session.run(state_of), epoch)
 
+    async def finish(self) -> None:
+        """Each commit was in the database when it ended."""
+
     def close(self) -> None:
         self._session.close()
 
