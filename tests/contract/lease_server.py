@@ -59,7 +59,10 @@ class LeaseServer:
         if not self.allowed or request.match_info["namespace"] != NAMESPACE:
             return _refused(403, "leases.coordination.k8s.io is forbidden")
         self.asked.append((request.method, token))
-        body = await request.json() if request.can_read_body else None
+        try:
+            body = await request.json() if request.can_read_body else None
+        except ConnectionError:  # it has given up meanwhile
+            return _refused(400, "the client has gone")
         answer = self._done(request.method, request.match_info.get("name", ""), body)
         if self.lost and request.method != "GET":
             self.lost -= 1

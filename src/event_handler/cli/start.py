@@ -323,7 +323,9 @@ def _standing_by(
     reporter = Reporter(
         [], None, keeper, start=time(), storage=settings.storage, standing_by=lambda: membership.standing_by
     )
-    socket = None if settings.dry_run else local_socket(settings, keeper.current.cluster)
+    # In a directory that they share, the socket is of the one at work.
+    apart = is_bucket(settings.storage) or is_database(settings.storage)
+    socket = local_socket(settings, keeper.current.cluster) if apart else None
     listener = Listener(reporter.report, Tap(), listen_options(settings), socket)
     asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, keeper.look_now)
     asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, lambda: None)  # there is nothing to count

@@ -76,7 +76,9 @@ def object_of(cluster: str, sink: str) -> str:
 
 
 class BucketStore(SqliteStore):
-    """A StateStore. `lost` is set when another process has taken the state over."""
+    """A StateStore. `lost` is set when another process has taken the state over; where it was set by somebody else,
+    what is known can still be written, as long as nobody has.
+    """
 
     def __init__(self, database: sqlite3.Connection, bucket: Bucket, name: str, version: str, writer: str) -> None:
         self._attach(database, Path(OBJECT))
@@ -84,6 +86,7 @@ class BucketStore(SqliteStore):
         self._interval = 0.0
         self.lost = asyncio.Event()
         self._written_changes = -1  # what SQLite had counted when the object was made
+        self._overtaken = False  # another process has the object
         self._unwritten_since: float | None = None
         self._size = 0
         self._turn, self._wanted = asyncio.Lock(), asyncio.Event()
@@ -168,7 +171,7 @@ class BucketStore(SqliteStore):
     # Writing
 
     def _make_sure_of_room(self) -> None:
-        if self.lost.is_set():
+        if self._overtaken:
             raise self._taken()
         if self._unwritten_since is not None and monotonic() - self._unwritten_since > UNWRITTEN_FOR + self._interval:
             self._wanted.set()
@@ -179,7 +182,7 @@ class BucketStore(SqliteStore):
 
     async def _keep_written(self) -> None:
         attempt = 0
-        while not self.lost.is_set():
+        while not self._overtaken:
             with suppress(TimeoutError):
                 pause = backoff(attempt, LONGEST_WRITE_WAIT) if attempt else self._interval
                 async with asyncio.timeout(pause):
@@ -198,7 +201,7 @@ class BucketStore(SqliteStore):
         async with self._turn:
             if self._db.total_changes == self._written_changes:
                 return
-            if self.lost.is_set():
+            if self._overtaken:
                 raise self._taken()
             began = monotonic()
             changes, packed = await self._packed()
@@ -235,6 +238,7 @@ class BucketStore(SqliteStore):
             raise self._taken() from None
 
     def _taken(self) -> StateError:
+        self._overtaken = True
         self.lost.set()
         return StateError(f"another process has taken over the state in {self.where}", "This one writes there no more.")
 
