@@ -5,7 +5,6 @@ delivered.
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import asynccontextmanager
@@ -24,7 +23,6 @@ from event_handler.cli.listening import export_options, listen_options, local_so
 from event_handler.config.model import StartSettings, settings_shown
 from event_handler.errors import ConfigurationError, EventHandlerError, StateError, StorageError
 from event_handler.go_plugin.import_state import import_state
-from event_handler.kubernetes.api import LeaseApi, lease_name
 from event_handler.kubernetes.lease import LeaseMembership
 from event_handler.pipeline.filters import Filter
 from event_handler.pipeline.select import ANNOUNCING
@@ -32,7 +30,7 @@ from event_handler.ports import Membership, StateStore
 from event_handler.runtime.access import Access, addresses, wait_for_credentials
 from event_handler.runtime.lockout import LockSettings, LoginLockout
 from event_handler.runtime.login_watch import LoginWatch
-from event_handler.runtime.replicas import Alone, in_turn, join, told, wait_for_turn
+from event_handler.runtime.replicas import Alone, in_turn, join, lease_api, told, wait_for_turn
 from event_handler.runtime.reporting import Reporter
 from event_handler.runtime.reread import before_reading
 from event_handler.runtime.service_manager import ServiceManager
@@ -281,9 +279,7 @@ def _membership(settings: StartSettings, cluster: str) -> Membership:
             )
         return Replica(settings.storage, cluster)
     if settings.lease == "kubernetes":
-        name = settings.lease_name or lease_name(cluster)
-        api = LeaseApi(Path(settings.lease_account), settings.lease_namespace, name, os.environ)
-        return LeaseMembership(api)
+        return LeaseMembership(lease_api(settings, cluster))
     return Alone(shown_place(settings.storage))
 
 

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import structlog
 
 from event_handler.backoff import backoff
+from event_handler.config.model import StartSettings
 from event_handler.errors import StateError, StorageError
+from event_handler.kubernetes.api import LeaseApi, lease_name
 from event_handler.ports import Membership, StateStore
 from event_handler.report import Report
 from event_handler.runtime.merged_state import ASK_FOR_TURN_EVERY
@@ -44,6 +48,12 @@ class Alone:
 
     async def leave(self) -> None:
         """There is nobody to tell."""
+
+
+def lease_api(settings: StartSettings, cluster: str) -> LeaseApi:
+    """Where the lease of that cluster is. Raises ConfigurationError or StateError."""
+    name = settings.lease_name or lease_name(cluster)
+    return LeaseApi(Path(settings.lease_account), settings.lease_namespace, name, os.environ)
 
 
 async def join(membership: Membership) -> None:

@@ -257,8 +257,10 @@ class BucketStore(SqliteStore):
 
 async def read_only(bucket: Bucket, name: str) -> SqliteStore | None:
     """What is known there, in memory only; None where there is no such state."""
-    found = await bucket.read(name)
-    await bucket.close()
+    try:
+        found = await bucket.read(name)
+    finally:
+        await bucket.close()
     return None if found is None else SqliteStore.over(_unpacked(found[0], f"{bucket.place}/{name}"), Path(OBJECT))
 
 
