@@ -12,6 +12,7 @@ from time import monotonic
 from typing import Any
 
 import pytest
+import yaml
 from structlog.testing import capture_logs
 
 from event_handler.errors import ConfigurationError, StorageError
@@ -283,7 +284,13 @@ async def test_a_real_api_server_gives_it_to_one_of_those_that_begin_at_once(
             task.cancel()
 
 
-RULE = {"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": ["get", "create", "update"]}
+def documented_role() -> dict[str, Any]:
+    """The one that docs/replicas.md shows."""
+    page = (Path(__file__).parents[2] / "docs" / "replicas.md").read_text()
+    shown = re.search(r"^```yaml\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+    assert shown is not None
+    role: dict[str, Any] = yaml.safe_load(shown[1])
+    return role
 
 
 async def test_a_pod_needs_the_rights_that_are_documented_and_no_others(kubernetes: ApiServer, tmp_path: Path) -> None:
@@ -292,14 +299,15 @@ async def test_a_pod_needs_the_rights_that_are_documented_and_no_others(kubernet
     async with leaving(one):
         with pytest.raises(StorageError, match="Allow get, create and update on leases"):
             await one.join()
-        rbac, meta = "rbac.authorization.k8s.io", {"metadata": {"name": "events"}}
+        rbac, role = "rbac.authorization.k8s.io", documented_role()
         roles = f"/apis/{rbac}/v1/namespaces/{NAMESPACE}"
         binding = {
-            "roleRef": {"apiGroup": rbac, "kind": "Role", "name": "events"},
+            "metadata": {"name": "events"},
+            "roleRef": {"apiGroup": rbac, "kind": "Role", "name": role["metadata"]["name"]},
             "subjects": [{"apiGroup": rbac, "kind": "User", "name": POD_USER}],
         }
-        await asyncio.to_thread(kubernetes.ask, "POST", f"{roles}/roles", {**meta, "rules": [RULE]})
-        await asyncio.to_thread(kubernetes.ask, "POST", f"{roles}/rolebindings", {**meta, **binding})
+        await asyncio.to_thread(kubernetes.ask, "POST", f"{roles}/roles", role)
+        await asyncio.to_thread(kubernetes.ask, "POST", f"{roles}/rolebindings", binding)
         async with asyncio.timeout(PATIENCE):
             while not one.epoch:  # the server takes a moment to know
                 try:

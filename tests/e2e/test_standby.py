@@ -65,10 +65,12 @@ def pki(tmp_path_factory: pytest.TempPathFactory) -> Pki:
 
 
 @asynccontextmanager
-async def pair(directory: Path, ready: dict[str, Any], collector: Collector, pki: Pki) -> AsyncIterator[Pair]:
+async def pair(
+    directory: Path, ready: dict[str, Any], collector: Collector, pki: Pki, *, in_bucket: bool = True
+) -> AsyncIterator[Pair]:
     config = configuration(directory, ready, collector)
     with state_bucket() as bucket:
-        storage = bucket.url("events")
+        storage = bucket.url("events") if in_bucket else f"{directory}/storage"
         config.write_text(config.read_text().replace(f'storage = "{directory}/storage"', f'storage = "{storage}"'))
         async with lease_server(directory, pki) as leases:
             made = Pair(config, leases, bucket, [])
@@ -203,6 +205,28 @@ async def test_one_that_slept_can_move_no_position_and_stands_by(
         await until_delivered(collector, logged(cluster))
         await first.stop()
     assert [first.process.returncode, second.process.returncode] == [0, 0]
+
+
+async def test_in_a_directory_that_both_see_the_next_one_goes_on_where_the_last_one_was(
+    tmp_path: Path, collector: Collector, pki: Pki
+) -> None:
+    cluster = tmp_path / "sim"
+    async with (
+        simulated(cluster, "--mode=search", *LIVE) as ready,
+        pair(tmp_path, ready, collector, pki, in_bucket=False) as both,
+    ):
+        first, second = await at_work(both, collector)
+        await first.stop()
+        assert await goes_on(collector) < HOLDS - 3.0
+        assert collector.ids().total() == len(collector.ids()), "nothing was in flight"
+        third = await both.start()
+        await third.until("standing by")
+        second.process.kill()
+        await second.process.communicate()
+        await third.until("connected to Teleport")
+        await until_delivered(collector, logged(cluster))
+        await third.stop()
+    assert [first.process.returncode, third.process.returncode] == [0, 0]
 
 
 async def test_without_a_lease_the_newer_process_has_the_state_and_the_older_one_says_so(
