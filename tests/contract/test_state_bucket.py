@@ -162,6 +162,26 @@ async def test_of_those_that_open_it_at_once_one_has_it_at_the_end(url: str) -> 
     assert sum(one is None for one in ended) == 1
 
 
+@pytest.mark.parametrize("cluster", ["Ünïcode cluster", "a/b", "..", "50%"])
+async def test_a_cluster_of_any_name_has_an_object(url: str, cluster: str) -> None:
+    name = object_of(cluster, "siem")
+    for expected in (None, 1.0):
+        store = await BucketStore.open(S3Bucket(url), name, NEVER, asyncio.Event())
+        assert (await store.progress()).searched == expected
+        await store.commit(Commit([SearchCheckpoint(1.0)]))
+        await store.finish()
+        store.close()
+
+
+async def test_no_name_of_a_cluster_leads_out_of_the_prefix(server: StateBucket) -> None:
+    for cluster in ("..", ".", "a/../../b"):
+        store = await BucketStore.open(S3Bucket(server.url("mine")), object_of(cluster, "siem"), NEVER, asyncio.Event())
+        await store.finish()
+        store.close()
+    assert len(server.objects) == 3
+    assert all(name.startswith(f"/{BUCKET}/mine/") for name in server.objects)
+
+
 async def test_an_answer_that_gets_lost_is_no_other_process(server: StateBucket) -> None:
     url, lost = server.url(), asyncio.Event()
     async with ending(await opened(url, 0.1, lost)) as store:

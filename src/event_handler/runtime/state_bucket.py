@@ -26,7 +26,7 @@ STATE_TYPE = "application/gzip"
 PARAMETERS: Final = {  # of the URL, with the fields of the options of an s3 sink
     name.replace("_", "-"): name
     for name in (
-        *("region", "path_style", "profile", "role_arn", "external_id", "sts_endpoint", "ca", "proxy", "timeout"),
+        *("region", "path_style", "profile", "role_arn", "external_id", "sts_endpoint", "ca"),
         *("encryption", "kms_key", "bucket_key", "bucket_owner"),
     )
 } | {"endpoint": "url"}

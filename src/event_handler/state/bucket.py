@@ -19,7 +19,6 @@ from contextlib import suppress
 from pathlib import Path
 from time import monotonic
 from typing import Protocol
-from urllib.parse import quote
 from uuid import uuid4
 
 import structlog
@@ -29,6 +28,7 @@ from event_handler.errors import StateError, StorageError
 from event_handler.ports import Commit
 from event_handler.state import schema
 from event_handler.state.checks import check
+from event_handler.state.directory import directory_name
 from event_handler.state.sqlite import SqliteStore
 
 BUCKET_SCHEME = "s3://"
@@ -72,7 +72,7 @@ def is_bucket(storage: str) -> bool:
 
 def object_of(cluster: str, sink: str) -> str:
     """The name of the object of a sink's state, behind the prefix of the storage."""
-    return f"{quote(cluster, safe='')}/{sink}/{OBJECT}"
+    return f"{directory_name(cluster)}/{sink}/{OBJECT}"
 
 
 class BucketStore(SqliteStore):
