@@ -4,7 +4,8 @@ types without code.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from math import inf
@@ -13,6 +14,7 @@ from typing import Any, Final, Protocol, runtime_checkable
 from event_handler.checkpoint import Checkpoint, Chunk, Progress, Recording
 from event_handler.event import Event as Event
 from event_handler.event import RawEvent
+from event_handler.report import ReplicaReport
 
 
 @dataclass(frozen=True, slots=True)
@@ -422,5 +424,39 @@ class StateStore(ReadingState, RecordingQueue, DeadLetterStore, FailedLoginStore
     async def dead_letters(self) -> int:
         """How many dead letters there are, counted."""
 
+    async def finish(self) -> None:
+        """All that was committed lasts, also where commits are kept for a while before. Called before `close`."""
+
     def close(self) -> None:
         """Nothing is asked any more; what was asked is done first."""
+
+
+class Membership(Protocol):
+    """This process among those that may do the work of a cluster: beside others, or in turn with them.
+
+    `epoch` is the number of the time that it does, `counter` names what counts these ("" where the state itself does):
+    of one counter, a higher number is newer. `lost` is set when others may do the work instead. `place` is where they
+    meet, for the log. `seen` are the processes that were at work at the last look, where that is known.
+    """
+
+    name: str
+    epoch: int
+    counter: str
+    lost: asyncio.Event
+    seen: tuple[ReplicaReport, ...]
+
+    @property
+    def place(self) -> str: ...
+
+    @property
+    def standing_by(self) -> bool:
+        """Whether another process is at work, so that it is right to wait."""
+
+    async def join(self) -> None:
+        """Wait until it may work, with a new epoch. Raises StateError; a StorageError where only a person can help."""
+
+    async def run(self, report: Callable[[], Awaitable[dict[str, Any]]]) -> None:
+        """Tell the others what it does, until cancelled."""
+
+    async def leave(self) -> None:
+        """Let others do the work at once."""

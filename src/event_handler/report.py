@@ -150,7 +150,10 @@ class ReplicaReport:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """The whole process. Times are seconds since the epoch. `replicas` are all that share the work, this one too."""
+    """The whole process. Times are seconds since the epoch. `replicas` are all that share the work, this one too.
+
+    `standing_by` while another process is at work and this one only waits to take over.
+    """
 
     cluster: str
     started: float
@@ -163,6 +166,7 @@ class Report:
     readings: tuple[Reading, ...]
     sinks: tuple[SinkReport, ...]
     replicas: tuple[ReplicaReport, ...] = ()
+    standing_by: bool = False
 
     @property
     def lag(self) -> float | None:

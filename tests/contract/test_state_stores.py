@@ -26,10 +26,13 @@ from event_handler.checkpoint import (
 )
 from event_handler.errors import StateError, StorageError
 from event_handler.ports import Commit, DeadLetter, FailedLogin, RecordingItem, StateStore
+from event_handler.runtime.state_bucket import S3Bucket
+from event_handler.state.bucket import BucketStore
 from event_handler.state.postgresql.replica import Replica
 from event_handler.state.postgresql.store import PostgresStore
 from event_handler.state.sqlite import SqliteStore
 from tests.contract.postgresql_server import Server, no_postgresql, serving
+from tests.contract.state_bucket import StateBucket, state_bucket
 
 
 async def sqlite(directory: Path) -> StateStore:
@@ -49,6 +52,23 @@ async def postgresql(directory: Path) -> StateStore:
     return await PostgresStore.open(url, "a.test", str(directory), replica.epoch)
 
 
+async def bucket(directory: Path) -> StateStore:
+    """One whose server the test does not see; it is written when it is closed."""
+    storage = S3Bucket(buckets().url(str(directory).strip("/")))
+    return await BucketStore.open(storage, "a.test/fluentd", 3600.0, asyncio.Event())
+
+
+@cache
+def buckets() -> StateBucket:
+    return _servers.enter_context(state_bucket())
+
+
+@pytest.fixture(autouse=True)
+def keys_of_aws(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "of-tests")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "a-secret-of-tests")
+
+
 @cache
 def database() -> Server:
     """One server for all tests of the process, stopped when that ends."""
@@ -61,6 +81,7 @@ STORES: dict[str, Callable[[Path], Awaitable[StateStore]]] = {
     "sqlite": sqlite,
     "memory": memory,
     "postgresql": postgresql,
+    "bucket": bucket,
 }
 needs_postgresql = pytest.mark.skipif(bool(no_postgresql()), reason=no_postgresql() or "-")
 
@@ -69,7 +90,7 @@ def params(*names: str) -> list[Any]:
     return [pytest.param(name, marks=needs_postgresql if name == "postgresql" else ()) for name in names]
 
 
-LASTING = params("sqlite", "postgresql")
+LASTING = params("sqlite", "postgresql", "bucket")
 DAY, NEXT = date(2026, 3, 5), date(2026, 3, 6)
 ONE, TWO = Chunk(DAY, "one"), Chunk(NEXT, "two/with a slash")
 
@@ -78,6 +99,7 @@ ONE, TWO = Chunk(DAY, "one"), Chunk(NEXT, "two/with a slash")
 async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[StateStore]:
     made = await STORES[request.param](tmp_path / "state")
     yield made
+    await made.finish()
     made.close()
 
 
@@ -269,11 +291,13 @@ async def test_all_of_it_is_there_when_the_store_is_opened_again(name: str, tmp_
     store = await STORES[name](tmp_path)
     await store.begin(5.0)
     await store.commit(Commit([ChunkCheckpoint(ONE, "a1:3")], b"12345678", [pending()], [letter()], {"a": "1"}))
+    await store.finish()
     store.close()
     again = await STORES[name](tmp_path)
     assert (await again.progress()).chunks == {ONE: "a1:3"}
     assert (await again.start(), await again.delivered_ids(), await again.note("a")) == (5.0, [b"12345678"], "1")
     assert (await again.unfinished_recordings(), await again.dead_letters()) == ([pending()], 1)
+    await again.finish()
     again.close()
 
 
@@ -286,4 +310,5 @@ async def test_a_slow_state_does_not_hold_up_the_event_loop(name: str, tmp_path:
         await asyncio.sleep(0)
         turns += 1
     assert turns > 10
+    await store.finish()
     store.close()

@@ -23,6 +23,7 @@ from tests.support.receiver_cache import absent, place
 
 SERVER, STORE = "bin/kube-apiserver", "bin/etcd"
 TOKEN = "admin-of-tests"
+POD_TOKEN, POD_USER = "pod-of-tests", "system:serviceaccount:security:events"  # somebody without any right
 ISSUER = "https://kubernetes.default.svc"
 ENFORCED = {"pod-security.kubernetes.io/enforce": "restricted"}
 PLURALS = {"NetworkPolicy": "networkpolicies"}
@@ -95,7 +96,7 @@ def api_server(directory: Path) -> Iterator[ApiServer]:
         serialization.Encoding.PEM, serialization.PrivateFormat.TraditionalOpenSSL, serialization.NoEncryption()
     )
     (directory / "accounts.key").write_bytes(key)
-    (directory / "tokens.csv").write_text(f'{TOKEN},admin,admin,"system:masters"\n')
+    (directory / "tokens.csv").write_text(f'{TOKEN},admin,admin,"system:masters"\n{POD_TOKEN},{POD_USER},pod\n')
     kubeconfig = directory / "kubeconfig"
     kubeconfig.write_text(json.dumps(_kubeconfig(server)))
     found = ApiServer(server, kubeconfig)

@@ -37,8 +37,11 @@ from event_handler.simulator.credentials import write_cluster_files
 from event_handler.state.sqlite import SqliteStore
 from event_handler.teleport.auth.credentials import load
 from event_handler.teleport.rpc.client import Cluster
+from tests.contract.lease_server import lease_server
 from tests.contract.pki import make_pki
+from tests.contract.ports import free_ports
 from tests.contract.receiver import Reply, receiving
+from tests.contract.state_bucket import state_bucket
 from tests.e2e.processes import simulated
 from tests.support.scripted_cluster import ScriptedClient, wire_at
 
@@ -187,6 +190,17 @@ def dead_proxy(world: World) -> None:
     world.teleport["addr"] = '"teleport.example.com:443"'
 
 
+def with_keys_of_aws(world: World) -> None:
+    world.monkeypatch.setenv("AWS_ACCESS_KEY_ID", "of-tests")
+    world.monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "a-secret-of-tests")
+
+
+def unreachable_bucket(world: World) -> None:
+    with_keys_of_aws(world)
+    (port,) = free_ports(1)
+    world.top["storage"] = f'"s3://states?region=x&endpoint=http://127.0.0.1:{port}"'
+
+
 def storage_is_a_file(world: World) -> None:
     (world.directory / "storage").write_text("")
 
@@ -243,6 +257,9 @@ FAULTS: dict[str, tuple[Break, str, str]] = {  # what is broken, the area, and w
     "the proxy is down": (dead_proxy, "way in", "cannot connect to 127.0.0.1"),
     "the storage is a file": (storage_is_a_file, "storage", "is a file"),
     "the storage cannot be written": (set_top(storage='"/proc/handler"'), "storage", "is not writable"),
+    "the URL of a bucket is wrong": (set_top(storage='"s3://states?regoin=x"'), "storage", "the parameter regoin"),
+    "the bucket cannot be reached": (unreachable_bucket, "storage", "s3://states cannot be reached"),
+    "a lease is wanted outside of Kubernetes": (set_top(lease='"kubernetes"'), "lease", "this is no pod"),
     "a state is damaged": (damaged_state, "storage", "state.db"),
     "a state is of a newer release": (state_of_a_newer_release, "storage", "newer"),
     "nobody listens at the receiver": (refused_sink, "sink siem", "cannot be reached"),
@@ -514,6 +531,23 @@ async def test_with_send_the_receiver_says_what_it_thinks(world: World, status: 
     assert [what in one.what for one in found] == [True] * bool(what)
     assert b"teleport-event-handler.test" in receiver.requests[0].body
     assert "a-secret-token" not in str(found)
+
+
+async def test_a_bucket_and_a_lease_are_only_looked_at(world: World, tmp_path: Path) -> None:
+    pki = make_pki(tmp_path, "kubernetes")
+    with_keys_of_aws(world)
+    with state_bucket() as bucket:
+        async with lease_server(tmp_path, pki) as leases:
+            for name, value in leases.environment.items():
+                world.monkeypatch.setenv(name, value)
+            world.top |= {"storage": f'"{bucket.url()}"', "lease": '"kubernetes"'}
+            world.top["lease-account"] = f'"{leases.account}"'
+            found = await world.findings()
+            assert faults(found) == []
+            assert {"lease", "storage"} <= {one.area for one in found}
+            assert (bucket.writes, leases.leases) == (0, {})
+            leases.allowed, bucket.closed = False, True
+            assert [one.area for one in faults(await world.findings())] == ["lease", "storage"]
 
 
 async def test_nothing_stays_behind(world: World) -> None:

@@ -5,15 +5,18 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
+import sys
+import tempfile
+from asyncio.subprocess import PIPE, STDOUT
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.contract.postgresql_server import Server, no_postgresql, serving
+from tests.contract.postgresql_server import PASSWORD, Server, no_postgresql, serving
 from tests.e2e.conftest import Collector
 from tests.e2e.processes import Started, configuration, handler, simulated
 
@@ -249,3 +252,41 @@ async def test_a_sink_that_keeps_order_keeps_it_over_replicas(
     assert len(times) == 12_000
     shares = [line["events"] for one in all_of.running for line in one.lines if line["event"] == "delivered"]
     assert min(shares) > 0, "both had their part"
+
+
+async def asked(*command: str) -> str:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "event_handler", *command, stdout=PIPE, stderr=STDOUT
+    )
+    return (await process.communicate())[0].decode()
+
+
+async def test_status_and_check_show_who_shares_the_work(
+    tmp_path: Path, collector: Collector, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster = tmp_path / "sim"
+    async with AsyncExitStack() as stack:
+        short = stack.enter_context(tempfile.TemporaryDirectory(prefix="run-"))  # a socket's path has 100 characters
+        monkeypatch.setenv("XDG_RUNTIME_DIR", short)
+        ready = await stack.enter_async_context(simulated(cluster, "--mode=search", *LIVE))
+        all_of = await stack.enter_async_context(replicas(tmp_path, ready, collector, database))
+        for _ in range(2):
+            await (await all_of.start()).until("connected to Teleport")
+        names = [f"/{one.process.pid} (epoch " for one in all_of.running]
+        config = f"--config={all_of.config}"
+        told = ""
+        async with asyncio.timeout(PATIENCE):
+            while any(told.count(name) < 2 for name in names) or "fluentd: reading" not in told:
+                told = await asked("status", config)
+        assert "fluentd: reading" in told
+        assert "this one" in told
+        assert (await asked("status", "--alive", config)).count("alive") == 2
+        checked = await asked("check", config)
+        assert all(name in checked for name in names), checked
+        assert "works, with" in checked
+        assert PASSWORD not in told + checked
+        shown = await asked("storage", "show", config)
+        assert "database             postgresql://127.0.0.1" in shown
+        for one in all_of.running:
+            await one.stop()
+        assert not list(Path(short).rglob("*.sock"))

@@ -10,6 +10,7 @@ from event_handler import about
 from event_handler.config.model import StartSettings
 from event_handler.errors import ConfigurationError, SinkError, StateError
 from event_handler.sinks.secret import Secret
+from event_handler.state.bucket import is_bucket
 from event_handler.state.postgresql.session import is_database
 from event_handler.telemetry.listener import ListenOptions
 from event_handler.telemetry.otlp import ExportOptions
@@ -41,15 +42,31 @@ def export_options(settings: StartSettings) -> ExportOptions | None:
 
 
 def local_socket(settings: StartSettings, cluster: str) -> Path:
-    """Where `status` finds the process that reads `cluster`."""
-    return local_directory(settings.storage) / f"{cluster}.sock"
+    """Where `status` finds the process that reads `cluster`; of several on this machine each has its own."""
+    directory = local_directory(settings.storage)
+    if directory == Path(settings.storage).absolute():
+        return directory / f"{cluster}.sock"
+    _clear(directory)
+    return directory / f"{cluster}.{os.getpid()}.sock"
+
+
+def _clear(directory: Path) -> None:
+    """Remove the sockets of processes that have ended without a word."""
+    for socket in directory.glob("*.sock"):
+        pid = socket.stem.rpartition(".")[2]
+        try:
+            os.kill(int(pid), 0)
+        except (ProcessLookupError, ValueError):
+            socket.unlink(missing_ok=True)
+        except OSError:  # it is another user's
+            continue
 
 
 def local_directory(storage: str) -> Path:
     """Where the sockets of this machine's processes are, and how far a replay is: the storage itself, or where that is
-    a database a directory of this user.
+    a database or a bucket a directory of this user.
     """
-    if not is_database(storage):
+    if not is_database(storage) and not is_bucket(storage):
         return Path(storage).absolute()
     given = os.environ.get("RUNTIME_DIRECTORY") or os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir()
     directory = Path(given) / f"{about.PROGRAM}-{os.getuid()}"

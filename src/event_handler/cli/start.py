@@ -6,14 +6,14 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from time import monotonic
-from typing import Any
+from time import monotonic, time
+from typing import Any, TypeVar
 
 import structlog
 
@@ -21,23 +21,26 @@ from event_handler import about
 from event_handler.cli.introduction import introduction
 from event_handler.cli.listening import export_options, listen_options, local_socket
 from event_handler.config.model import StartSettings, settings_shown
-from event_handler.errors import EventHandlerError, StorageError
+from event_handler.errors import ConfigurationError, EventHandlerError, StateError, StorageError
 from event_handler.go_plugin.import_state import import_state
+from event_handler.kubernetes.lease import LeaseMembership
 from event_handler.pipeline.filters import Filter
 from event_handler.pipeline.select import ANNOUNCING
-from event_handler.ports import StateStore
+from event_handler.ports import Membership, StateStore
 from event_handler.runtime.access import Access, addresses, wait_for_credentials
 from event_handler.runtime.lockout import LockSettings, LoginLockout
 from event_handler.runtime.login_watch import LoginWatch
-from event_handler.runtime.replicas import in_turn, join, told, wait_for_turn
+from event_handler.runtime.replicas import Alone, in_turn, join, lease_api, told, wait_for_turn
 from event_handler.runtime.reporting import Reporter
 from event_handler.runtime.reread import before_reading
 from event_handler.runtime.service_manager import ServiceManager
 from event_handler.runtime.session import FollowSettings, day_being_read
 from event_handler.runtime.shared_reading import SharedReading
 from event_handler.runtime.sinks import PlannedSink, planned_sinks
+from event_handler.runtime.state_bucket import S3Bucket
 from event_handler.runtime.supervise import log_error, supervise
 from event_handler.runtime.worker import ERRORS_OF_THE_CLUSTER, KeptWorker
+from event_handler.state.bucket import BucketStore, is_bucket, object_of, read_only
 from event_handler.state.directory import migrate_layout, state_directory
 from event_handler.state.moving import copy_into_memory
 from event_handler.state.postgresql.replica import Replica
@@ -55,11 +58,15 @@ from event_handler.teleport.auth.renewal import CredentialsKeeper
 from event_handler.teleport.transport import split_address, srv
 from event_handler.teleport.wire.decode import COMPILED
 
+OPEN_AGAIN_AFTER = 1.0  # seconds; joining again has pauses of its own
 REPORT_EVERY = 60.0  # seconds between counter lines, as the Go plugin prints them
 ARRAY = 'Where the receiver takes arrays, fluentd-format = "array" costs a seventh of the CPU (docs/sinks.md).'
 LOGINS_READ_WITHIN = 60.0  # seconds; with `exit-on-last-event` the failed logins are read to the end as well
 SEARCH_POLL = 2.0  # seconds; an idle log is searched at that pace at least, and events are late by half of it
+STANDS_BY_AFTER = 0.5  # seconds of waiting to take part, after which it tells of itself while it waits
 BULK_POLL = 10.0  # seconds; a chunk appears about once a minute, and each listing lists a bucket on the server
+
+R = TypeVar("R")
 
 log = structlog.get_logger()
 
@@ -118,6 +125,12 @@ def _log_settings(settings: StartSettings, planned: Sequence[PlannedSink]) -> No
     for plan in planned:
         if plan.sink.limits.events == 1:
             log.info("each event is sent in a request of its own", sink=plan.sink.name, next_step=ARRAY)
+    if is_bucket(settings.storage):
+        log.info(
+            "the state is written into the bucket again and again; a crash repeats what was delivered since",
+            storage=shown_place(settings.storage),
+            seconds=settings.storage_interval,
+        )
     if settings.dry_run:
         log.warning("dry run: nothing is delivered and nothing remembered")
     if settings.exit_on_last_event:
@@ -126,24 +139,35 @@ def _log_settings(settings: StartSettings, planned: Sequence[PlannedSink]) -> No
 
 @asynccontextmanager
 async def _stores(
-    settings: StartSettings, planned: Sequence[PlannedSink], cluster: str, replica: Replica | None
+    settings: StartSettings, planned: Sequence[PlannedSink], cluster: str, membership: Membership
 ) -> AsyncIterator[list[StateStore]]:
     """The state of each sink, closed at the end. Raises StateError."""
     opened: list[StateStore] = []
     try:
         for plan in planned:
-            opened.append(await _open(settings, cluster, plan.sink.name, replica))
+            opened.append(await _open(settings, cluster, plan.sink.name, membership))
         yield opened
     finally:
+        for finished in await asyncio.gather(*(store.finish() for store in opened), return_exceptions=True):
+            if isinstance(finished, BaseException):
+                log.error("what was delivered last is not remembered, and is sent again", error=str(finished))
         for store in opened:
             store.close()
 
 
-async def _open(settings: StartSettings, cluster: str, sink: str, replica: Replica | None) -> StateStore:
-    if replica is not None:
-        return await PostgresStore.open(settings.storage, cluster, sink, replica.epoch, replica.lost)
-    if is_database(settings.storage):  # a dry run
-        return await copy_into_memory(settings.storage, cluster, sink)
+async def _open(settings: StartSettings, cluster: str, sink: str, membership: Membership) -> StateStore:
+    if is_database(settings.storage):
+        if settings.dry_run:
+            return await copy_into_memory(settings.storage, cluster, sink)
+        return await PostgresStore.open(settings.storage, cluster, sink, membership.epoch, membership.lost)
+    if is_bucket(settings.storage):
+        bucket, name = S3Bucket(settings.storage), object_of(cluster, sink)
+        if settings.dry_run:
+            return await read_only(bucket, name) or SqliteStore(None)
+        counter, epoch = membership.counter, membership.epoch
+        return await BucketStore.open(
+            bucket, name, settings.storage_interval, membership.lost, counter=counter, epoch=epoch
+        )
     storage = Path(settings.storage)
     directory = state_directory(storage, cluster, sink)
     if settings.dry_run:
@@ -157,7 +181,8 @@ async def _prepare(store: StateStore, settings: StartSettings, cluster: str, pla
     """Make sure that the state may be used for this cluster, and take over what there was before it."""
     if not settings.dry_run:
         await store.claim(cluster)
-    if plan.sink.name == "fluentd" and not is_database(settings.storage):  # the only one that the plugin delivers to
+    in_directory = not is_database(settings.storage) and not is_bucket(settings.storage)
+    if plan.sink.name == "fluentd" and in_directory:  # the only one that the plugin delivers to
         await import_state(store, Path(settings.storage), _hosts(settings), settings.start_time)
     await before_reading(store, plan.sink.name, plan.filters.lists(), settings.reread_from)
 
@@ -223,18 +248,112 @@ def _login_watch(settings: StartSettings, store: StateStore, access: Access) -> 
 async def _run(
     settings: StartSettings, planned: Sequence[PlannedSink], access: Access, keeper: CredentialsKeeper
 ) -> None:
-    shares = is_database(settings.storage) and not settings.dry_run
-    replica = await join(settings.storage, keeper.current.cluster) if shares else None
+    membership = _membership(settings, keeper.current.cluster)
+    stopping = asyncio.create_task(_signalled())
     try:
-        await _work(settings, planned, access, keeper, replica)
-        while replica is not None and replica.lost.is_set():
-            log.warning("this replica was taken out, or the database went back; it begins again", epoch=replica.epoch)
-            await replica.join()
-            await _work(settings, planned_sinks(settings), access, keeper, replica)
+        while await _joined(settings, keeper, membership, stopping):
+            try:
+                await _work(settings, planned, access, keeper, membership, stopping)
+            except StateError as error:
+                if not membership.lost.is_set():
+                    if isinstance(error, StorageError) or not is_database(settings.storage):
+                        raise
+                    log.warning("cannot use the storage, will try again", error=str(error))
+                    await _begin_again(planned, membership)
+                    planned = planned_sinks(settings)
+                    continue
+                log.warning("the state is another process's now", error=str(error))
+            if stopping.done() or not membership.lost.is_set():
+                break
+            log.warning("others may do the work of this replica; it begins again as a new one", epoch=membership.epoch)
+            planned = planned_sinks(settings)
     finally:
-        if replica is not None:
-            await replica.leave()
+        stopping.cancel()
+        await membership.leave()
     log.info("Successfully shut down")
+
+
+async def _begin_again(planned: Sequence[PlannedSink], membership: Membership) -> None:
+    """The database was away while the states were opened: give back what this replica has, and pause."""
+    for plan in planned:
+        await plan.sink.close()
+    await membership.leave()
+    await asyncio.sleep(OPEN_AGAIN_AFTER)
+
+
+def _membership(settings: StartSettings, cluster: str) -> Membership:
+    """How this process is one of several. Raises ConfigurationError."""
+    if settings.dry_run:
+        return Alone(shown_place(settings.storage))
+    if is_database(settings.storage):
+        if settings.lease != "none":
+            raise ConfigurationError(
+                "lease is set, and the state is in a database, where replicas share the work without one",
+                "Leave lease out.",
+            )
+        return Replica(settings.storage, cluster)
+    if settings.lease == "kubernetes":
+        return LeaseMembership(lease_api(settings, cluster))
+    return Alone(shown_place(settings.storage))
+
+
+async def _joined(
+    settings: StartSettings, keeper: CredentialsKeeper, membership: Membership, stopping: asyncio.Task[None]
+) -> bool:
+    """Wait until this process may work; return whether it may, and no signal to stop has come.
+
+    While it waits it answers health checks and keeps its credentials new. Raises StorageError.
+    """
+    joining = asyncio.create_task(join(membership))
+    beside: list[asyncio.Task[None]] = []
+    try:
+        await asyncio.wait([joining, stopping], timeout=STANDS_BY_AFTER, return_when=asyncio.FIRST_COMPLETED)
+        if not joining.done() and not stopping.done():
+            beside = _standing_by(settings, keeper, membership)
+            await asyncio.wait([joining, stopping, beside[0]], return_when=asyncio.FIRST_COMPLETED)
+            if beside[0].done():  # by an error only: the port cannot be had
+                await beside[0]
+        if joining.done():
+            await joining
+        return joining.done() and not stopping.done()
+    finally:
+        for task in (joining, *beside):
+            task.cancel()
+        await asyncio.gather(joining, *beside, return_exceptions=True)
+
+
+def _standing_by(
+    settings: StartSettings, keeper: CredentialsKeeper, membership: Membership
+) -> list[asyncio.Task[None]]:
+    """What runs meanwhile, the listener first."""
+
+    async def renew(_: Credentials) -> None:
+        """There is no connection that they would have to get into."""
+
+    reporter = Reporter(
+        [], None, keeper, start=time(), storage=settings.storage, standing_by=lambda: membership.standing_by
+    )
+    # In a directory that they share, the socket is of the one at work.
+    apart = is_bucket(settings.storage) or is_database(settings.storage)
+    socket = local_socket(settings, keeper.current.cluster) if apart else None
+    listener = Listener(reporter.report, Tap(), listen_options(settings), socket)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, keeper.look_now)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, lambda: None)  # there is nothing to count
+    return [
+        asyncio.create_task(listener.run()),
+        asyncio.create_task(supervise("the watch for renewed credentials", partial(keeper.watch, renew))),
+    ]
+
+
+async def _unless(ends: Sequence[asyncio.Task[Any]], work: Coroutine[Any, Any, R]) -> R | None:
+    """The result of `work`, None when one of the others ended before; it is cancelled then."""
+    working = asyncio.create_task(work)
+    try:
+        await asyncio.wait([working, *ends], return_when=asyncio.FIRST_COMPLETED)
+        return await working if working.done() else None
+    finally:
+        working.cancel()
+        await asyncio.gather(working, return_exceptions=True)
 
 
 async def _work(
@@ -242,17 +361,31 @@ async def _work(
     planned: Sequence[PlannedSink],
     access: Access,
     keeper: CredentialsKeeper,
-    replica: Replica | None,
+    membership: Membership,
+    stopping: asyncio.Task[None],
 ) -> None:
     cluster = keeper.current.cluster
-    async with _stores(settings, planned, cluster, replica) as stores:
-        plans = []
-        for plan, store in zip(planned, stores, strict=True):
-            await wait_for_turn(store, "start")  # or each replica would say where it begins
-            await _prepare(store, settings, cluster, plan)
-            plans.append((plan, store, await _follow_settings(settings, plan, store, cluster)))
-            await store.end_turn("start")
-        await _deliver(settings, plans, access, keeper, replica)
+    lost = asyncio.create_task(membership.lost.wait())
+    try:
+        async with _stores(settings, planned, cluster, membership) as stores:
+            plans = await _unless([stopping, lost], _plans(settings, planned, stores, cluster))
+            if plans is not None:
+                await _deliver(settings, plans, access, keeper, membership, stopping)
+    finally:
+        lost.cancel()
+
+
+async def _plans(
+    settings: StartSettings, planned: Sequence[PlannedSink], stores: Sequence[StateStore], cluster: str
+) -> list[tuple[PlannedSink, StateStore, FollowSettings]]:
+    """Each sink with its state, which is ready to be used, and how it is read for."""
+    plans = []
+    for plan, store in zip(planned, stores, strict=True):
+        await wait_for_turn(store, "start")  # or each replica would say where it begins
+        await _prepare(store, settings, cluster, plan)
+        plans.append((plan, store, await _follow_settings(settings, plan, store, cluster)))
+        await store.end_turn("start")
+    return plans
 
 
 async def _deliver(
@@ -260,7 +393,8 @@ async def _deliver(
     plans: list[tuple[PlannedSink, StateStore, FollowSettings]],
     access: Access,
     keeper: CredentialsKeeper,
-    replica: Replica | None,
+    membership: Membership,
+    stopping: asyncio.Task[None],
 ) -> None:
     shared = SharedReading(access.connect, plans[0][2], len(plans)) if len(plans) > 1 else None
     tap = Tap()
@@ -276,7 +410,7 @@ async def _deliver(
         start=start,
         storage=settings.storage,
         listener_certificate=settings.listen_cert,
-        replicas=(lambda: replica.seen) if replica is not None else tuple,
+        replicas=lambda: membership.seen,
     )
     socket = None if settings.dry_run else local_socket(settings, keeper.current.cluster)
     listener = Listener(reporter.report, tap, listen_options(settings), socket)
@@ -284,7 +418,7 @@ async def _deliver(
     windows = Windows(reporter, listener, Exporter(reporter.report, export) if export else None)
     watch = _login_watch(settings, plans[0][1], access)
     try:
-        await _follow(workers, shared, watch, access, keeper, windows, settings.shutdown_timeout, replica)
+        await _follow(workers, shared, watch, access, keeper, windows, settings.shutdown_timeout, membership, stopping)
     finally:
         await _log(workers)
 
@@ -306,7 +440,8 @@ async def _follow(
     keeper: CredentialsKeeper,
     windows: Windows,
     shutdown_timeout: float,
-    replica: Replica | None = None,
+    membership: Membership,
+    stopping: asyncio.Task[None],
 ) -> None:
     """Read and deliver until all workers are done, the cluster turns out to be a wrong one, or a signal comes."""
 
@@ -319,7 +454,6 @@ async def _follow(
     reporter = windows.reporter
     running = {asyncio.create_task(worker.run()): worker for worker in workers}
     reading = [asyncio.create_task(shared.run())] if shared is not None else []
-    stopping = asyncio.create_task(_signalled())
     manager = ServiceManager()
     beside = [
         asyncio.create_task(supervise("the report of counters", partial(_report, workers, reporter))),
@@ -333,10 +467,9 @@ async def _follow(
     if watch is not None:
         watching = partial(in_turn, workers[0].store, "logins", watch.run)
         beside.append(asyncio.create_task(supervise("locking users", watching)))
-    lost = asyncio.create_task((asyncio.Event() if replica is None else replica.lost).wait())
-    if replica is not None:
-        beat = partial(replica.run, partial(_told, reporter))
-        beside.append(asyncio.create_task(supervise("the signs of life of this replica", beat)))
+    lost = asyncio.create_task(membership.lost.wait())
+    beat = partial(membership.run, partial(_told, reporter))
+    beside.append(asyncio.create_task(supervise("the signs of life of this replica", beat)))
     serving = asyncio.create_task(windows.listener.run())
     hang_up = asyncio.Event()
     beside.append(
@@ -349,7 +482,7 @@ async def _follow(
     try:
         await _until_done([*reading, *running], watch, stopping, serving, lost)
     finally:
-        taken_out = replica is not None and replica.lost.is_set()
+        taken_out = membership.lost.is_set()
         if not taken_out:
             manager.stopping()
         for task, worker in running.items():
@@ -358,11 +491,11 @@ async def _follow(
             task.cancel()
         read = await asyncio.gather(*reading, return_exceptions=True)
         ended = await asyncio.gather(*running, return_exceptions=True)
-        for task in (stopping, serving, *beside):
+        for task in (serving, *beside):
             task.cancel()
         lost.cancel()
         served = await asyncio.gather(serving, return_exceptions=True)
-        await asyncio.gather(stopping, lost, *beside, return_exceptions=True)
+        await asyncio.gather(lost, *beside, return_exceptions=True)
     if taken_out:
         return
     if not all(worker.drained for worker in workers):

@@ -14,6 +14,8 @@ from event_handler.config.option import FORWARD, Option, option, setting_of
 from event_handler.config.spelling import allowed, secret_parts, shown, spell
 from event_handler.setting import Seconds
 
+ACCOUNT = "/var/run/secrets/kubernetes.io/serviceaccount"  # where a pod finds its token, unless told otherwise
+
 
 class StartSettings(BaseModel):
     """What `start` works with. Durations are seconds, times are UTC, sizes are bytes, "" and None mean not set.
@@ -83,10 +85,35 @@ class StartSettings(BaseModel):
         option(
             "storage",
             "text",
-            "directory for the state",
+            "directory for the state, or the URL of a database or bucket (docs/storage.md)",
             required=True,
         ),
     ] = ""
+    storage_interval: Annotated[
+        float,
+        Field(ge=0.1, le=3600.0),
+        option("storage-interval", "duration", "pause between two writes of a state in a bucket"),
+    ] = 10.0
+    lease: Annotated[
+        Literal["none", "kubernetes"],
+        option(
+            "lease",
+            "choice",
+            "with kubernetes, one replica is at work and the others stand by (docs/replicas.md)",
+        ),
+    ] = "none"
+    lease_name: Annotated[
+        str,
+        option("lease-name", "text", "name of the lease", unset="teleport-event-handler- and the cluster"),
+    ] = ""
+    lease_namespace: Annotated[
+        str,
+        option("lease-namespace", "text", "namespace of the lease", unset="that of the pod"),
+    ] = ""
+    lease_account: Annotated[
+        str,
+        option("lease-account", "text", "directory with token, ca.crt and namespace of the pod's service account"),
+    ] = ACCOUNT
     batch: Annotated[
         int,
         option("batch", "number", "events of a search page", unset="the largest page the server gives"),

@@ -1,32 +1,68 @@
-"""This process as one of several that share the work of a cluster, where the state is in a database."""
+"""This process as one of several that share the work of a cluster, or do it in turn; or as the only one."""
 
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import structlog
 
 from event_handler.backoff import backoff
+from event_handler.config.model import StartSettings
 from event_handler.errors import StateError, StorageError
-from event_handler.ports import StateStore
-from event_handler.report import Report
+from event_handler.kubernetes.api import LeaseApi, lease_name
+from event_handler.ports import Membership, StateStore
+from event_handler.report import ReplicaReport, Report
 from event_handler.runtime.merged_state import ASK_FOR_TURN_EVERY
-from event_handler.state.postgresql.replica import Replica
 
 LONGEST_STORAGE_WAIT = 15.0  # seconds between tries to reach a database
 
 log = structlog.get_logger()
 
 
-async def join(storage: str, cluster: str) -> Replica:
-    """Wait for the database, and be a replica of the cluster. Raises StorageError where only a person can help."""
-    replica = Replica(storage, cluster)
+class Alone:
+    """The Membership of a process that shares its work with nobody."""
+
+    name = ""
+    epoch = 0
+    counter = ""
+    standing_by = False
+    seen: tuple[ReplicaReport, ...] = ()
+
+    def __init__(self, place: str) -> None:
+        self.place = place
+        self.lost = asyncio.Event()
+
+    async def join(self) -> None:
+        """Once; raises StorageError when another process was found to work on the same state."""
+        if self.lost.is_set():
+            raise StorageError(
+                f"another event handler works on the state in {self.place}",
+                "Stop one of them, or give this one its own storage.",
+            )
+
+    async def run(self, _: Callable[[], Awaitable[dict[str, Any]]]) -> None:
+        """There is nobody to tell."""
+
+    async def leave(self) -> None:
+        """There is nobody to tell."""
+
+
+def lease_api(settings: StartSettings, cluster: str) -> LeaseApi:
+    """Where the lease of that cluster is. Raises ConfigurationError or StateError."""
+    name = settings.lease_name or lease_name(cluster)
+    return LeaseApi(Path(settings.lease_account), settings.lease_namespace, name, os.environ)
+
+
+async def join(membership: Membership) -> None:
+    """Wait until this process may work. Raises StorageError where only a person can help."""
     attempt = 0
     while True:
         try:
-            await replica.join()
+            await membership.join()
             break
         except StorageError:
             raise
@@ -34,8 +70,13 @@ async def join(storage: str, cluster: str) -> Replica:
             attempt += 1
             log.warning("cannot reach the storage, will try again", error=str(error))
             await asyncio.sleep(backoff(attempt, LONGEST_STORAGE_WAIT))
-    log.info("joined the replicas of the cluster", replica=replica.name, epoch=replica.epoch, storage=replica.shown)
-    return replica
+    if membership.epoch:
+        log.info(
+            "joined the replicas of the cluster",
+            replica=membership.name,
+            epoch=membership.epoch,
+            place=membership.place,
+        )
 
 
 async def wait_for_turn(store: StateStore, name: str) -> None:

@@ -19,7 +19,8 @@ FRESH = 0.9  # seconds that a report is good for; viewers ask once a second
 
 class Reporter:
     """Reports on these workers. `start` is the time from which on the cluster is read, `storage` a directory,
-    `listener_certificate` a file, "" for none; `replicas` tells of the processes that share the work."""
+    `listener_certificate` a file, "" for none; `replicas` tells of the processes that share the work, `standing_by`
+    whether this one rightly does nothing."""
 
     def __init__(
         self,
@@ -31,12 +32,14 @@ class Reporter:
         storage: str,
         listener_certificate: str = "",
         replicas: Callable[[], tuple[ReplicaReport, ...]] = tuple,
+        standing_by: Callable[[], bool] = lambda: False,
     ) -> None:
         self._workers = workers
         self._shared = shared
         self._keeper = keeper
         self._start = start
         self._storage = storage
+        self._standing_by = standing_by
         self._listener_certificate = CertificateFile(listener_certificate)
         self._replicas = replicas
         self._started = time()
@@ -70,6 +73,7 @@ class Reporter:
             readings=tuple(readings),
             sinks=tuple(sinks),
             replicas=self._replicas(),
+            standing_by=self._standing_by(),
         )
 
 

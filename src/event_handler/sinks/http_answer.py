@@ -35,7 +35,7 @@ class Answer:
     """What a receiver said.
 
     `complete` is False when the body was cut off, by the receiver, by time or by the limit, or is garbled. `challenge`
-    is the header WWW-Authenticate.
+    is the header WWW-Authenticate, `etag` the version of what was asked for.
     """
 
     status: int
@@ -43,6 +43,7 @@ class Answer:
     body: bytes
     complete: bool
     challenge: str = ""
+    etag: str = ""
 
 
 class UnreadableAnswerError(Exception):
@@ -66,6 +67,7 @@ class _Head:
     sound: bool
     coding: bytes
     challenge: str
+    etag: str
 
 
 class AnswerReader:
@@ -117,8 +119,8 @@ class AnswerReader:
             return Answer(_status(bytes(self._buffer)), "", b"", False)
         if head.coding:
             body, whole = _decoded(head.coding, self._body, self._limit)
-            return Answer(head.status, head.retry_after, body, whole and not self._cut, head.challenge)
-        return Answer(head.status, head.retry_after, self._body, not self._cut, head.challenge)
+            return Answer(head.status, head.retry_after, body, whole and not self._cut, head.challenge, head.etag)
+        return Answer(head.status, head.retry_after, self._body, not self._cut, head.challenge, head.etag)
 
     def ended(self, *, by_peer: bool) -> Answer | None:
         """The answer so far, when nothing more comes: the connection was closed or time is up. None when it has no
@@ -247,9 +249,10 @@ def _parse(head: bytes) -> _Head | None:
     persistent = b"close" not in words and (not lines[0].upper().startswith(b"HTTP/1.0") or b"keep-alive" in words)
     length, sound = _framing(status, lengths, transfer)
     coding = b",".join(headers.get(b"content-encoding", ())).lower()
-    retry_after, challenge = (headers.get(name, [b""])[0].decode("latin-1") for name in (b"retry-after", CHALLENGE))
+    named = (b"retry-after", CHALLENGE, b"etag")
+    retry_after, challenge, etag = (headers.get(name, [b""])[0].decode("latin-1") for name in named)
     coding = b"" if coding == b"identity" else coding
-    return _Head(status, retry_after, length, sound and persistent, coding, challenge)
+    return _Head(status, retry_after, length, sound and persistent, coding, challenge, etag)
 
 
 def _framing(status: int, lengths: set[bytes], transfer: bytes) -> tuple[int, bool]:

@@ -24,9 +24,14 @@ log = structlog.get_logger()
 
 
 def state_directory(storage: Path, cluster: str, sink: str) -> Path:
-    """`<storage>/<cluster>/<sink>`; characters that do not belong in a file name are percent-encoded."""
+    """`<storage>/<cluster>/<sink>`."""
+    return storage / directory_name(cluster) / sink
+
+
+def directory_name(cluster: str) -> str:
+    """Its name, with the characters percent-encoded that do not belong in a file name."""
     name = quote(cluster, safe="")
-    return storage / (name.replace(".", "%2E") if not name.strip(".") else name) / sink
+    return name.replace(".", "%2E") if not name.strip(".") else name
 
 
 def states_below(storage: Path, sink: str = "") -> list[Path]:

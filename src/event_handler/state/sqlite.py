@@ -17,7 +17,7 @@ from functools import partial, wraps
 from math import inf
 from pathlib import Path
 from time import time
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
 from event_handler.checkpoint import Chunk, Progress, RecordingCheckpoint
 from event_handler.errors import StateError, StorageError
@@ -91,11 +91,22 @@ class SqliteStore:
     @classmethod
     def to_read(cls, path: Path) -> SqliteStore:
         """The state in the file `path`, to look at while another process may work on it."""
+        return cls.over(file.open_to_read(path), path)
+
+    @classmethod
+    def over(cls, database: sqlite3.Connection, place: Path) -> Self:
+        """The state in an open database that no other process writes, called `place` in errors."""
         store = cls.__new__(cls)
-        store._lock, store._ids, store._place, store._unsettled = -1, None, path, False
-        store._db = file.open_to_read(path)
-        store.thread = WorkerThread("state")
+        store._attach(database, place)
         return store
+
+    def _attach(self, database: sqlite3.Connection, place: Path) -> None:
+        self._lock, self._ids, self._place, self._unsettled = -1, None, place, False
+        self._db = database
+        self.thread = WorkerThread("state")
+
+    async def finish(self) -> None:
+        """Each commit was in the file when it ended."""
 
     def close(self) -> None:
         if self.thread.stop(LONGEST_CLOSE):  # else SQLite hangs in it, and the end of the process closes the file

@@ -227,7 +227,12 @@ class Listener:
 
 
 def readiness(report: Report) -> dict[str, Any]:
-    """Whether the process is signed in and every sink takes events, with the state and the reason of each part."""
+    """Whether the process is signed in and every sink takes events, with the state and the reason of each part.
+
+    One that stands by is ready: to take over.
+    """
+    if report.standing_by:
+        return {"ready": True, "parts": {"replica": {"ready": True, "reason": "stands by: another one is at work"}}}
     cluster = [reading for reading in report.readings if reading.connected]
     parts: dict[str, Any] = {
         "teleport": {

@@ -88,6 +88,7 @@ def metrics_of(report: Report) -> Iterable[Metric]:
     yield _gauge("start_timestamp_seconds", "when the process started", report.started)
     yield _gauge("credentials_expire_timestamp_seconds", "when the identity expires", report.credentials_expire)
     yield _counter("credentials_renewals", "identities that replaced an older one", [([], report.renewals)], [])
+    yield _gauge("standing_by", "whether another replica is at work and this one waits", float(report.standing_by))
     if report.free_bytes is not None:
         yield _gauge("storage_free_bytes", "bytes free on the disk of the state", report.free_bytes)
     if report.listener_certificate_expires is not None:
@@ -184,6 +185,7 @@ def table() -> str:
         ("start_timestamp_seconds", "-", "when the process started"),
         ("credentials_expire_timestamp_seconds", "-", "when the identity expires"),
         ("credentials_renewals_total", "-", "identities that replaced an older one"),
+        ("standing_by", "-", "whether another replica is at work and this one waits"),
         ("listener_certificate_expire_timestamp_seconds", "-", "when the certificate of --listen expires"),
         ("storage_free_bytes", "-", "bytes free on the disk of the state"),
         ("replicas", "state", REPLICAS_HELP),

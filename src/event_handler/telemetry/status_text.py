@@ -16,6 +16,8 @@ BAR = 30  # characters of a progress bar
 def status_lines(report: dict[str, Any], earlier: dict[str, Any] | None = None) -> Iterator[str]:
     """The report as `/api/report` gives it; with an `earlier` one also rates."""
     state = click.style("works", fg="green") if report["ready"] else click.style("needs attention", fg="red")
+    if report["standing_by"]:
+        state = "stands by: another replica is at work"
     yield f"{click.style(report['cluster'], bold=True)}  {state}"
     left = report["credentials_expire"] - report["now"]
     expires = f"{stamp(report['credentials_expire'])} (in {span(left)})"

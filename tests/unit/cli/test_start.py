@@ -22,6 +22,7 @@ from event_handler.ports import StateStore
 from event_handler.report import Report
 from event_handler.runtime import supervise
 from event_handler.runtime.access import Access
+from event_handler.runtime.replicas import Alone
 from event_handler.runtime.reporting import Reporter
 from event_handler.runtime.worker import KeptWorker
 from event_handler.simulator.credentials import write_cluster_files
@@ -73,7 +74,9 @@ def given(lines: Sequence[KeptWorker], directory: Path) -> tuple[Any, ...]:
     """What `_follow` gets."""
     access, keeper = access_in(directory)
     reporter = Reporter(lines, None, keeper, start=0.0, storage=str(directory))
-    return list(lines), None, None, access, keeper, start.Windows(reporter, nowhere(), None), 5.0
+    windows = start.Windows(reporter, nowhere(), None)
+    stopping = asyncio.create_task(start._signalled())
+    return list(lines), None, None, access, keeper, windows, 5.0, Alone(str(directory)), stopping
 
 
 @asynccontextmanager

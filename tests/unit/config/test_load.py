@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from event_handler.config.load import Loaded, load
-from event_handler.config.model import options
+from event_handler.config.model import ACCOUNT, options
 from event_handler.errors import ConfigurationError
 
 REQUIRED = {"fluentd_url": "https://c/a", "fluentd_session_url": "https://c/s", "storage": "st"}
@@ -129,6 +129,25 @@ ROWS: list[Row] = [
     ("debug", ["FDFWD_DEBUG"], ["debug"], False, "true", True),
 ]
 NEW: list[Row] = [
+    (
+        "storage-interval",
+        ["FDFWD_STORAGE_INTERVAL"],
+        ["storage.interval", "storage-interval"],
+        10.0,
+        "30s",
+        30.0,
+    ),
+    ("lease", ["FDFWD_LEASE"], ["lease"], "none", "kubernetes", "kubernetes"),
+    ("lease-name", ["FDFWD_LEASE_NAME"], ["lease.name", "lease-name"], "", "events", "events"),
+    ("lease-namespace", ["FDFWD_LEASE_NAMESPACE"], ["lease.namespace", "lease-namespace"], "", "security", "security"),
+    (
+        "lease-account",
+        ["FDFWD_LEASE_ACCOUNT"],
+        ["lease.account", "lease-account"],
+        ACCOUNT,
+        "/etc/account",
+        "/etc/account",
+    ),
     (
         "reread-from",
         ["FDFWD_REREAD_FROM"],

@@ -9,6 +9,7 @@ from event_handler.errors import EventHandlerError
 from event_handler.runtime.check.cluster import CLUSTER_AREA, check_cluster
 from event_handler.runtime.check.finding import Finding, fault
 from event_handler.runtime.check.identity import check_identity
+from event_handler.runtime.check.lease import check_lease
 from event_handler.runtime.check.sinks import check_sinks
 from event_handler.runtime.check.storage import check_storage
 from event_handler.runtime.check.telemetry import check_telemetry
@@ -31,6 +32,9 @@ async def check(settings: StartSettings, *, send: bool) -> AsyncIterator[Finding
                 yield finding
         except EventHandlerError as error:
             yield fault(CLUSTER_AREA, error)
+    if credentials is not None and settings.lease != "none":
+        async for finding in check_lease(settings, credentials.cluster):
+            yield finding
     async for finding in check_storage(settings, credentials.cluster if credentials else ""):
         yield finding
     async for finding in check_sinks(settings, send=send):

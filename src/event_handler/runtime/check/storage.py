@@ -13,6 +13,8 @@ from event_handler.config.model import StartSettings
 from event_handler.errors import EventHandlerError
 from event_handler.runtime.check.finding import Finding, fault, ok, warning
 from event_handler.runtime.reporting import free_bytes
+from event_handler.runtime.state_bucket import S3Bucket
+from event_handler.state.bucket import is_bucket, object_of, read_only
 from event_handler.state.directory import state_directory
 from event_handler.state.keys import CLUSTER
 from event_handler.state.lock import LOCK, holder_of
@@ -31,6 +33,10 @@ async def check_storage(settings: StartSettings, cluster: str) -> AsyncIterator[
     if is_database(settings.storage):
         async for finding in check_database(settings, cluster):
             yield finding
+        return
+    if is_bucket(settings.storage):
+        for sink in settings.sinks:
+            yield await _in_bucket(settings.storage, cluster, sink.name)
         return
     storage = Path(settings.storage).absolute()
     there = next((one for one in (storage, *storage.parents) if one.exists()), Path("/"))
@@ -112,16 +118,33 @@ def _lock(path: Path, sink: str) -> Finding:
     return ok(STORAGE_AREA, f"no event handler works on the state of {sink}")
 
 
+async def _in_bucket(storage: str, cluster: str, sink: str) -> Finding:
+    """Nothing is written, for somebody may be at work there."""
+    try:
+        store = await read_only(S3Bucket(storage), object_of(cluster, sink))
+    except EventHandlerError as error:
+        return fault(STORAGE_AREA, error)
+    if store is None:
+        return ok(STORAGE_AREA, f"the bucket answers, and has no state of {sink} yet")
+    return await _told_of(store, sink, cluster)
+
+
 async def _state(file: Path, sink: str, cluster: str) -> Finding:
     try:
         store = SqliteStore.to_read(file)
-        try:
-            letters = await store.dead_letters()
-            whose = await store.note(CLUSTER)
-        finally:
-            store.close()
     except EventHandlerError as error:
         return fault(STORAGE_AREA, error)
+    return await _told_of(store, sink, cluster)
+
+
+async def _told_of(store: SqliteStore, sink: str, cluster: str) -> Finding:
+    try:
+        letters = await store.dead_letters()
+        whose = await store.note(CLUSTER)
+    except EventHandlerError as error:
+        return fault(STORAGE_AREA, error)
+    finally:
+        store.close()
     if whose and whose != cluster:
         return fault(
             STORAGE_AREA, f"the state of {sink} is of the cluster {whose}, not of {cluster}", "Name another storage."

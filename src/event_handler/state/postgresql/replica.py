@@ -28,25 +28,31 @@ log = structlog.get_logger()
 
 
 class Replica:
-    """Joins with `join`, lives while `run` does. `lost` is set when the others have taken it out."""
+    """A Membership. Joins with `join`, lives while `run` does. `lost` is set when the others have taken it out."""
 
     def __init__(self, url: str, cluster: str) -> None:
         self._session = Session(url)
         self.cluster = cluster
         self.name = f"{socket.gethostname()}/{os.getpid()}"
         self.epoch = 0
+        self.counter = ""
         self.lost = asyncio.Event()
         self.seen: tuple[ReplicaReport, ...] = ()  # all of them, at the last beat
 
     @property
-    def shown(self) -> str:
+    def place(self) -> str:
         return self._session.shown
+
+    @property
+    def standing_by(self) -> bool:
+        """All work side by side."""
+        return False
 
     async def join(self) -> None:
         """Become one of them, with a new number. Raises StateError."""
 
         async def insert(connection: Any) -> int:
-            await migrate(connection, self.shown)
+            await migrate(connection, self.place)
             cursor = await connection.execute(
                 "INSERT INTO teleport_event_handler.replicas (cluster, name, expires)"
                 " VALUES (%s, %s, now() + %s * interval '1 second') RETURNING epoch",

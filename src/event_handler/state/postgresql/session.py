@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, LiteralString, TypeVar
 
 from event_handler import redact
 from event_handler.errors import StateError, StorageError
+from event_handler.state.bucket import is_bucket
 
 if TYPE_CHECKING:
     import psycopg
@@ -75,7 +76,11 @@ def parameters_of(url: str) -> dict[str, Any]:
 
 
 def shown_place(storage: str) -> str:
-    """The storage as it may be shown: a directory's whole path, a database without its password."""
+    """The storage as it may be shown: a directory's whole path, a database without its password, a bucket without
+    what else its URL says.
+    """
+    if is_bucket(storage):
+        return storage.partition("?")[0]
     return shown(storage) if is_database(storage) else str(Path(storage).absolute())
 
 

@@ -76,6 +76,9 @@ class PostgresStore:
             session.close()
             raise
 
+    async def finish(self) -> None:
+        """Each commit was in the database when it ended."""
+
     def close(self) -> None:
         self._session.close()
 

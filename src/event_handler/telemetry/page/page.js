@@ -164,7 +164,7 @@ let last = 0;
 function draw(report) {
   last = Date.now();
   byId("cluster").textContent = report.cluster;
-  say(report.ready ? "Everything works" : "Something needs attention: " + Object.entries(report.parts).filter(([, part]) => !part.ready).map(([name]) => name).join(", "), report.ready ? "good" : "bad");
+  say(report.standing_by ? "Stands by: another replica is at work" : report.ready ? "Everything works" : "Something needs attention: " + Object.entries(report.parts).filter(([, part]) => !part.ready).map(([name]) => name).join(", "), report.ready ? "good" : "bad");
   facts(byId("facts"), [
     ["identity until", moment(report.credentials_expire), report.credentials_expire - report.now < 86400 ? "wait" : undefined],
     ["renewed", report.renewals + " times"],

@@ -1,0 +1,1 @@
+"""What a pod asks of the API server of its cluster."""
