@@ -14,6 +14,7 @@ from typing import Any, Final, Protocol, runtime_checkable
 from event_handler.checkpoint import Checkpoint, Chunk, Progress, Recording
 from event_handler.event import Event as Event
 from event_handler.event import RawEvent
+from event_handler.report import ReplicaReport
 
 
 @dataclass(frozen=True, slots=True)
@@ -435,13 +436,14 @@ class Membership(Protocol):
 
     `epoch` is the number of the time that it does, `counter` names what counts these ("" where the state itself does):
     of one counter, a higher number is newer. `lost` is set when others may do the work instead. `place` is where they
-    meet, for the log.
+    meet, for the log, and `seen` are all that share the work, as far as they know of one another.
     """
 
     name: str
     epoch: int
     counter: str
     lost: asyncio.Event
+    seen: tuple[ReplicaReport, ...]
 
     @property
     def place(self) -> str: ...

@@ -130,8 +130,27 @@ class SinkReport:
 
 
 @dataclass(frozen=True, slots=True)
+class ReplicaReport:
+    """A process that shares the work of the cluster. `since` is for how many seconds it has been there.
+
+    `units` is how many chunks, recordings and turns it has claimed, `turns` are the turns by name; `lag` and
+    `delivered` are what it tells of itself, None and 0 before it has.
+    """
+
+    epoch: int
+    name: str
+    own: bool
+    alive: bool
+    since: float
+    units: int
+    turns: tuple[str, ...]
+    lag: float | None
+    delivered: int
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
-    """The whole process. Times are seconds since the epoch.
+    """The whole process. Times are seconds since the epoch. `replicas` are all that share the work, this one too.
 
     `standing_by` while another process is at work and this one only waits to take over.
     """
@@ -146,6 +165,7 @@ class Report:
     listener_certificate_expires: float | None
     readings: tuple[Reading, ...]
     sinks: tuple[SinkReport, ...]
+    replicas: tuple[ReplicaReport, ...] = ()
     standing_by: bool = False
 
     @property

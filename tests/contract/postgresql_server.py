@@ -9,7 +9,6 @@ import os
 import pwd
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 from collections.abc import AsyncIterator, Iterator
@@ -23,6 +22,7 @@ import psycopg
 from event_handler.sinks.postgresql import PostgresqlOptions, PostgresqlSink
 from tests.contract.message_adapter import MessageAdapter
 from tests.contract.pki import Pki
+from tests.contract.ports import free_ports
 
 VARIABLE = "POSTGRESQL_BIN"  # directory of initdb and postgres
 USER, PASSWORD, DATABASE = "teleport", "hunter2-of-postgresql", "postgres"
@@ -66,9 +66,7 @@ class Server:
             entry = pwd.getpwnam(_account())
             os.chown(directory, entry.pw_uid, entry.pw_gid)
             self._as |= {"user": entry.pw_uid, "group": entry.pw_gid, "extra_groups": []}
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port: int = free.getsockname()[1]
+        self.port = free_ports(1)[0]
         self._make()
 
     def _make(self) -> None:
@@ -79,7 +77,7 @@ class Server:
             **self._as,
         )
         assert made.returncode == 0, made.stderr
-        rules = "local all all scram-sha-256\nhost all all 127.0.0.1/32 scram-sha-256\n"
+        rules = "local all,replication all scram-sha-256\nhost all,replication all 127.0.0.1/32 scram-sha-256\n"
         if self._pki is not None:
             key, cert = self._pki.issue("localhost")
             self._written("server.key", key)
@@ -130,6 +128,19 @@ class Server:
             except psycopg.OperationalError:
                 sleep(0.02)
         raise RuntimeError(f"PostgreSQL did not start: {self.log.read_text()[-2000:]}")
+
+    def standby(self, directory: Path) -> Server:
+        """A server that follows this one, which must run."""
+        made = Server.__new__(Server)
+        made._bin, made._directory, made._pki, made._process, made._as = self._bin, directory, self._pki, None, self._as
+        made._as = {**self._as, "cwd": directory}
+        made.port = free_ports(1)[0]
+        if "user" in self._as:
+            os.chown(directory, self._as["user"], self._as["group"])
+        command = [str(self._bin / "pg_basebackup"), "-D", "data", "-R", "-X", "stream", "-c", "fast", "-d", self.url()]
+        done = subprocess.run(command, capture_output=True, **made._as)
+        assert done.returncode == 0, done.stderr
+        return made
 
     def stop(self, how: int = signal.SIGINT) -> None:
         """SIGINT cuts all clients and shuts down, SIGQUIT ends at once as a crash does."""

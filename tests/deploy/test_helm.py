@@ -106,7 +106,8 @@ WRONG = [
     ("eventHandler: {storagePath: state}", "/eventHandler/storagePath"),
     ("tbot: {mode: Secret}", "/tbot/mode"),
     ("image: {tag: 1}", "/image/tag"),
-    ("state: {kind: postgresql}", "/state/kind"),
+    ("state: {kind: mysql}", "/state/kind"),
+    ("state: {kind: postgresql, url: /a}", "/state/url"),
     ("listener: {port: 70000}", "/listener/port"),
     ("config: {batch: twenty}", "/config/batch"),
     ("config: {late-days: 31}", "/config/late-days"),
@@ -117,7 +118,11 @@ WRONG = [
     ("config: {listen-token: hush}", "listen-token"),
 ]
 REFUSED = [
-    ("replicas: 2", "one event handler works on a state"),
+    ("replicas: 2", "with this state one event handler works on it"),
+    ("{replicas: 2, state: {kind: volumeClaimTemplate}}", "or state.kind=postgresql"),
+    ("state: {kind: postgresql}", "state.url and state.kind=postgresql belong together"),
+    ("state: {kind: postgresql, url: 'postgresql://a:hush@b/c'}", "state.url has a password"),
+    ("state: {url: 'postgresql://a@b/c'}", "state.url and state.kind=postgresql belong together"),
     ("image: {repository: public.ecr.aws/gravitational/teleport-plugin-event-handler}", "is Teleport's own plugin"),
     ("teleport: {address: ''}", "teleport.address is missing"),
     ("teleport: {identitySecretName: ''}", "teleport.identitySecretName is missing"),

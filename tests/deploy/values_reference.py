@@ -83,8 +83,9 @@ SPECIAL: Mapping[str, Schema] = {
     },
     "state.kind": {
         "type": "string",
-        "enum": ["", "persistentVolumeClaim", "volumeClaimTemplate", "volume", "emptyDir"],
+        "enum": ["", "persistentVolumeClaim", "volumeClaimTemplate", "volume", "emptyDir", "postgresql"],
     },
+    "state.url": {"type": "string", "pattern": r"^$|^postgres(ql)?://"},
     "replicas": COUNT,
     "terminationGracePeriodSeconds": COUNT,
     "listener.port": PORT,

@@ -183,7 +183,7 @@ async def test_a_replica_that_was_paused_can_neither_move_a_position_nor_take_an
             await asyncio.sleep(0.02)
         first.process.send_signal(signal.SIGCONT)
         async with asyncio.timeout(PATIENCE):
-            await first.until("it begins again as a new one")
+            await first.until("it begins again")
             await first.until("connected to Teleport")
         known = len(collector.ids())
         while len(collector.ids()) <= known + 40:
@@ -222,3 +222,30 @@ async def test_a_database_that_is_restarted_costs_nothing_but_time(tmp_path: Pat
             for one in all_of.running:
                 await one.stop()
                 assert one.process.returncode == 0
+
+
+async def test_a_sink_that_keeps_order_keeps_it_over_replicas(
+    tmp_path: Path, collector: Collector, database: str
+) -> None:
+    """One replica reads for it at a time, chunk after chunk, and its successor goes on behind what was delivered."""
+    cluster = tmp_path / "sim"
+    options = ("--events=12000", "--sessions=0", "--chunk=200")
+    async with simulated(cluster, *options) as ready, replicas(tmp_path, ready, collector, database) as all_of:
+        ordered = ("--fluentd-ordered", "--max-in-flight-bytes=1048576")
+        collector.slow = 0.3
+        first = await all_of.start(*ordered)
+        await first.until("connected to Teleport")
+        while not collector.ids():
+            await asyncio.sleep(0.02)
+        second = await all_of.start(*ordered)
+        await second.until("connected to Teleport")
+        await first.stop()
+        assert first.process.returncode == 0
+        collector.slow = 0.0
+        await until_delivered(collector, events_of(cluster))
+        await second.stop()
+    times = [str(event["time"]) for event in collector.events["/test.log"]]
+    assert times == sorted(times)
+    assert len(times) == 12_000
+    shares = [line["events"] for one in all_of.running for line in one.lines if line["event"] == "delivered"]
+    assert min(shares) > 0, "both had their part"

@@ -197,7 +197,7 @@ async def test_one_that_slept_can_move_no_position_and_stands_by(
         refused = both.bucket.refused
         first.process.send_signal(signal.SIGCONT)
         async with asyncio.timeout(PATIENCE):
-            await first.until("it begins again as a new one")
+            await first.until("it begins again")
             await first.until("standing by")
         assert both.bucket.refused > refused, "its last write"
         await goes_on(collector)

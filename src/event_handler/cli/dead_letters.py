@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import wraps
-from pathlib import Path
 from typing import Any
 
 import click
@@ -16,13 +15,13 @@ from event_handler.cli.storage import (
     cluster_option,
     config_option,
     sink_option,
-    state_directories,
+    states_of,
     storage_option,
     storage_settings,
 )
 from event_handler.errors import UsageError
-from event_handler.state.dead_letters import DeadLetters, KeptDeadLetter
-from event_handler.state.sqlite import FILE
+from event_handler.state.dead_letters import KeptDeadLetter
+from event_handler.state.places import Place
 
 REASON_SHOWN = 60  # characters of a reason in the list
 all_option = click.option("--all", "everything", is_flag=True, help="all of them")
@@ -31,9 +30,9 @@ all_option = click.option("--all", "everything", is_flag=True, help="all of them
 class Box:
     """The letters of one sink's state; `name` is `<cluster>/<sink>`."""
 
-    def __init__(self, directory: Path) -> None:
-        self.name = f"{directory.parent.name}/{directory.name}"
-        self.letters = DeadLetters(directory / FILE)
+    def __init__(self, place: Place) -> None:
+        self.name = place.name
+        self.letters = place.letters()
 
 
 def over_boxes(command: Callable[..., None]) -> Callable[..., None]:
@@ -55,7 +54,7 @@ def over_boxes(command: Callable[..., None]) -> Callable[..., None]:
         **parameters: Any,
     ) -> None:
         settings = storage_settings(config or before["config"], storage_directory)
-        command([Box(directory) for directory in state_directories(settings, cluster, sink)], **parameters)
+        command([Box(place) for place in states_of(settings, cluster, sink)], **parameters)
 
     return wrapped
 

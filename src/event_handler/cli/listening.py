@@ -43,12 +43,12 @@ def export_options(settings: StartSettings) -> ExportOptions | None:
 
 def local_socket(settings: StartSettings, cluster: str) -> Path:
     """Where `status` finds the process that reads `cluster`."""
-    return sockets_of(settings.storage) / f"{cluster}.sock"
+    return local_directory(settings.storage) / f"{cluster}.sock"
 
 
-def sockets_of(storage: str) -> Path:
-    """The directory of the sockets of processes that work on that storage: the storage itself, or for a database or a
-    bucket one of this machine and user.
+def local_directory(storage: str) -> Path:
+    """Where the sockets of this machine's processes are, and how far a replay is: the storage itself, or where that is
+    a database or a bucket a directory of this user.
     """
     if not is_database(storage) and not is_bucket(storage):
         return Path(storage).absolute()

@@ -6,12 +6,12 @@ import asyncio
 import shutil
 import sys
 from collections.abc import Mapping
-from pathlib import Path
 from time import monotonic
 
 import click
 
 from event_handler.cli.command_line import Command
+from event_handler.cli.listening import local_directory
 from event_handler.cli.moments import Moment, shown
 from event_handler.cli.signing_in import config_of_start, settings_of_start, signed_in
 from event_handler.config.components import check_names
@@ -22,8 +22,9 @@ from event_handler.ports import StateStore
 from event_handler.runtime.replay import Asked, CountingSink, Progress, replay
 from event_handler.runtime.sinks import PlannedSink, planned_sinks
 from event_handler.runtime.verify import Comparison, compare
-from event_handler.state.directory import state_directory
-from event_handler.state.sqlite import FILE, SqliteStore
+from event_handler.state.places import places_in
+from event_handler.state.postgresql.session import shown_place
+from event_handler.state.sqlite import SqliteStore
 from event_handler.telemetry.status_text import bar
 from event_handler.teleport.rpc.client import Client
 
@@ -124,7 +125,7 @@ async def _count_only(settings: StartSettings, plan: PlannedSink, asked: Asked) 
 
 async def _replay(settings: StartSettings, plan: PlannedSink, asked: Asked) -> None:
     async with signed_in(settings) as (client, cluster):
-        directory = asked.directory(Path(settings.storage).absolute(), cluster, plan.sink.name)
+        directory = asked.directory(local_directory(settings.storage), cluster, plan.sink.name)
         if directory.exists():
             click.echo("an earlier run of this replay did not come to its end; it goes on from there", err=True)
         store = SqliteStore(directory, begin_known=True)
@@ -163,10 +164,11 @@ async def _run(client: Client, settings: StartSettings, plan: PlannedSink, store
 
 async def _compare(settings: StartSettings, plan: PlannedSink, since: float, until: float) -> Comparison:
     async with signed_in(settings) as (client, cluster):
-        place = state_directory(Path(settings.storage), cluster, plan.sink.name) / FILE
-        if not place.exists():
-            raise StateError(f"there is no state of the sink {plan.sink.name} in {place.parent}", "Check --storage.")
-        store = SqliteStore.to_read(place)
+        places = await asyncio.to_thread(places_in, settings.storage, cluster, plan.sink.name)
+        if not places:
+            where = shown_place(settings.storage)
+            raise StateError(f"there is no state of the sink {plan.sink.name} in {where}", "Check --storage.")
+        store = await places[0].look()
         try:
             return await compare(client, store, plan.sink.name, plan.filters, since, until, settings.batch)
         finally:

@@ -158,7 +158,7 @@ async def _open(settings: StartSettings, cluster: str, sink: str, membership: Me
     if is_database(settings.storage):
         if settings.dry_run:
             return await copy_into_memory(settings.storage, cluster, sink)
-        return await PostgresStore.open(settings.storage, cluster, sink, membership.epoch)
+        return await PostgresStore.open(settings.storage, cluster, sink, membership.epoch, membership.lost)
     if is_bucket(settings.storage):
         bucket, name = S3Bucket(settings.storage), object_of(cluster, sink)
         if settings.dry_run:
@@ -259,7 +259,7 @@ async def _run(
                 log.warning("the state is another process's now", error=str(error))
             if stopping.done() or not membership.lost.is_set():
                 break
-            log.warning("others may do the work of this replica; it begins again as a new one", epoch=membership.epoch)
+            log.warning("this replica was taken out, or its state went back; it begins again", epoch=membership.epoch)
             planned = planned_sinks(settings)
     finally:
         stopping.cancel()
@@ -390,7 +390,13 @@ async def _deliver(
     ]
     start = min(follow.start for _, _, follow in plans)
     reporter = Reporter(
-        workers, shared, keeper, start=start, storage=settings.storage, listener_certificate=settings.listen_cert
+        workers,
+        shared,
+        keeper,
+        start=start,
+        storage=settings.storage,
+        listener_certificate=settings.listen_cert,
+        replicas=lambda: membership.seen,
     )
     socket = None if settings.dry_run else local_socket(settings, keeper.current.cluster)
     listener = Listener(reporter.report, tap, listen_options(settings), socket)

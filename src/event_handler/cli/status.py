@@ -12,7 +12,7 @@ import click
 import orjson
 
 from event_handler.cli.command_line import Command
-from event_handler.cli.listening import sockets_of
+from event_handler.cli.listening import local_directory
 from event_handler.cli.running import local_sockets
 from event_handler.cli.storage import config_option, storage_option, storage_settings
 from event_handler.errors import StateError
@@ -37,7 +37,7 @@ def status(
     if alive and not config and storage_directory is None:
         asyncio.run(_answers(local_sockets()))
         return
-    storage = sockets_of(storage_settings(config, storage_directory).storage)
+    storage = local_directory(storage_settings(config, storage_directory).storage)
     if alive:
         asyncio.run(_answers(sockets_in(storage)))
     elif not asyncio.run(_show(storage, as_json=as_json, watch=watch)):

@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from datetime import date
 from pathlib import Path
-from urllib.parse import unquote
 
 import click
 
@@ -18,10 +17,11 @@ from event_handler.config.load import load
 from event_handler.config.model import StartSettings
 from event_handler.errors import StateError, UsageError
 from event_handler.go_plugin.export_state import export_state
-from event_handler.go_plugin.read import rfc3339
+from event_handler.go_plugin.read import PluginState, rfc3339
 from event_handler.ports import StateStore
-from event_handler.state.directory import state_directory, states_below
-from event_handler.state.sqlite import FILE, SqliteStore
+from event_handler.state.moving import move
+from event_handler.state.places import DatabasePlace, Place, places_in
+from event_handler.state.postgresql.session import shown_place
 from event_handler.teleport.transport import split_address
 
 config_option = click.option("--config", "-c", "config", default="", metavar="FILE", help="TOML file of `start`")
@@ -47,15 +47,11 @@ def storage() -> None:
 @click.pass_obj
 def show(before: Mapping[str, str], /, config: str, storage_directory: str | None, cluster: str, sink: str) -> None:
     settings = storage_settings(config or before["config"], storage_directory)
-    for number, directory in enumerate(state_directories(settings, cluster, sink)):
+    for number, place in enumerate(states_of(settings, cluster, sink)):
         if number:
             click.echo()
-        store = SqliteStore.to_read(directory / FILE)
-        try:
-            for name, value in asyncio.run(_facts(store, directory)):
-                click.echo(f"{name:<20} {value}")
-        finally:
-            store.close()
+        for name, value in asyncio.run(_facts(place)):
+            click.echo(f"{name:<20} {value}")
 
 
 @storage.command("export", cls=Command, help="Write the position in the Go plugin's format, to return to the plugin.")
@@ -83,16 +79,9 @@ def export(
     force: bool,
 ) -> None:
     settings = storage_settings(config or before["config"], storage_directory, teleport_addr)
-    found = state_directories(settings, cluster, sink)
-    if len(found) > 1:
-        names = ", ".join(_cluster(path) for path in found)
-        raise UsageError(f"{settings.storage} has the state of several clusters: {names}", "Name one with --cluster.")
+    place = _only(settings, cluster, sink)
     target = to.absolute() if to else _plugin_directory(settings)
-    store = SqliteStore(found[0], existing=True)
-    try:
-        state, kept = asyncio.run(export_state(store, target, force=force))
-    finally:
-        store.close()
+    state, kept = asyncio.run(_export(place, target, force=force))
     for warning in state.warnings:
         click.echo(f"warning: {warning}", err=True)
     if kept:
@@ -103,6 +92,23 @@ def export(
     )
 
 
+@storage.command("move", cls=Command, help="Carry states over to another storage, both ways, and compare them there.")
+@click.option(
+    "--from", "source", required=True, metavar="STORAGE", help="directory, or postgresql://user@host/database"
+)
+@click.option("--to", "target", required=True, metavar="STORAGE", help="where to; it must not have these states yet")
+@cluster_option
+@sink_option
+def move_states(source: str, target: str, cluster: str, sink: str) -> None:
+    if not (places := places_in(source, cluster, sink)):
+        raise StateError(f"there is no state to move in {shown_place(source)}", "Check --from, --cluster and --sink.")
+    for place in places:
+        counts = asyncio.run(move(place, target))
+        told = ", ".join(f"{count:,} {table.replace('_', ' ')}" for table, count in counts.items() if count)
+        click.echo(f"{place.name}: {told or 'nothing yet'}")
+    click.echo(f"moved to {shown_place(target)}; what is in {shown_place(source)} stays and is not used any more")
+
+
 def storage_settings(config: str, storage_directory: str | None, address: str | None = None) -> StartSettings:
     """Only the settings that tell where the state lies; the others of the file may be missing."""
     line = {"storage": storage_directory, "teleport_addr": (address,) if address else None}
@@ -110,20 +116,33 @@ def storage_settings(config: str, storage_directory: str | None, address: str | 
     return load(given, os.environ, config, only=frozenset(line)).settings
 
 
-def state_directories(settings: StartSettings, cluster: str, sink: str) -> list[Path]:
-    """The directories of the states that are meant, at least one."""
-    root = Path(settings.storage)
-    found = states_below(root, sink)
-    if cluster:
-        found = [path for path in found if path == state_directory(root, cluster, path.name)]
+def states_of(settings: StartSettings, cluster: str, sink: str) -> list[Place]:
+    """The states that are meant, at least one."""
+    found = places_in(settings.storage, cluster, sink)
     if not found:
         whose = f" of the cluster {cluster}" * bool(cluster) + f" of the sink {sink}" * bool(sink)
-        raise StateError(f"there is no state{whose} in {root}", "Check --storage; there is one after the first start.")
+        raise StateError(
+            f"there is no state{whose} in {shown_place(settings.storage)}",
+            "Check --storage; there is one after the first start.",
+        )
     return found
 
 
-def _cluster(directory: Path) -> str:
-    return unquote(directory.parent.name)
+def _only(settings: StartSettings, cluster: str, sink: str) -> Place:
+    found = states_of(settings, cluster, sink)
+    if len(found) > 1:
+        names = ", ".join(place.cluster for place in found)
+        where = shown_place(settings.storage)
+        raise UsageError(f"{where} has the state of several clusters: {names}", "Name one with --cluster.")
+    return found[0]
+
+
+async def _export(place: Place, target: Path, *, force: bool) -> tuple[PluginState, Path | None]:
+    store = await place.work()
+    try:
+        return await export_state(store, target, force=force)
+    finally:
+        store.close()
 
 
 def _plugin_directory(settings: StartSettings) -> Path:
@@ -135,14 +154,22 @@ def _plugin_directory(settings: StartSettings) -> Path:
     return Path(settings.storage).absolute() / f"{host}_{port}"
 
 
-async def _facts(store: StateStore, directory: Path) -> list[tuple[str, str]]:
+async def _facts(place: Place) -> list[tuple[str, str]]:
+    store = await place.look()
+    try:
+        return await _facts_of(store, place)
+    finally:
+        store.close()
+
+
+async def _facts_of(store: StateStore, place: Place) -> list[tuple[str, str]]:
     progress = await store.progress()
     begin = None if await store.is_new() else await store.begin(None)  # which raises when the state has lost it
     start = "not started yet" if begin is None else rfc3339(begin)
     facts = [
-        ("cluster", _cluster(directory)),
-        ("sink", directory.name),
-        ("file", str(directory / FILE)),
+        ("cluster", place.cluster),
+        ("sink", place.sink),
+        ("database" if isinstance(place, DatabasePlace) else "file", place.shown),
         ("start time", start),
     ]
     if (mode := progress.mode) is not None:

@@ -23,6 +23,7 @@ import structlog
 
 from event_handler.errors import StateError, StorageError
 from event_handler.kubernetes.api import ConflictError, Lease, LeaseApi
+from event_handler.report import ReplicaReport
 
 HOLDS = 8  # seconds for which a renewed lease is respected by the others; whole ones, as the field wants
 RENEWED_EVERY = 2.0  # seconds
@@ -46,6 +47,7 @@ class LeaseMembership:
         self.counter = ""
         self.lost = asyncio.Event()
         self.standing_by = False
+        self.seen: tuple[ReplicaReport, ...] = ()  # a Lease tells of its holder only
         self._lease: Lease | None = None  # as it was when it was ours last
         self._renewed = 0.0  # by our clock, when the request began that renewed it last
         self._seen: tuple[Any, ...] = ()

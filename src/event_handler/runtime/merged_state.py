@@ -16,7 +16,7 @@ from event_handler.checkpoint import DONE, Chunk, Progress, Recording, day_of
 from event_handler.ports import DeadLetter, RecordingItem, StateStore
 from event_handler.runtime.fan_out import FanOut, Member
 
-ASK_FOR_TURN_EVERY = 0.5  # seconds; a replica that ends is followed within a second
+ASK_FOR_TURN_EVERY = 0.2  # seconds; a replica that ends is followed within a second
 ANNOUNCED_TO_ALL = 30.0  # seconds that a recording waits until every sink has remembered that it is pending
 
 
@@ -63,13 +63,24 @@ class MergedState:
 
     @asynccontextmanager
     async def turn(self, name: str) -> AsyncIterator[None]:
-        """Do within what only one replica may do at a time; waits until the others do not."""
+        """Do within what only one replica may do at a time; waits until the others do not.
+
+        Who is cancelled keeps the turn: what it has in flight is still to be delivered, and it begins again, or ends
+        and frees everything.
+        """
         members = self._group.members
+        await self._wait_for_turn(name, members)
         try:
-            await self._wait_for_turn(name, members)
             yield
-        finally:
-            await self._group.of_each(lambda store: store.end_turn(name), members)
+        except asyncio.CancelledError:
+            raise
+        except BaseException:
+            await self._end_turn(name, members)
+            raise
+        await self._end_turn(name, members)
+
+    async def _end_turn(self, name: str, members: list[Member]) -> None:
+        await self._group.of_each(lambda store: store.end_turn(name), members)
 
     async def _wait_for_turn(self, name: str, members: list[Member]) -> None:
         """One member after the other, always in the same order, so that no two replicas wait for one another."""

@@ -15,7 +15,7 @@ from event_handler.config.model import StartSettings
 from event_handler.errors import StateError, StorageError
 from event_handler.kubernetes.api import LeaseApi, lease_name
 from event_handler.ports import Membership, StateStore
-from event_handler.report import Report
+from event_handler.report import ReplicaReport, Report
 from event_handler.runtime.merged_state import ASK_FOR_TURN_EVERY
 
 LONGEST_STORAGE_WAIT = 15.0  # seconds between tries to reach a database
@@ -33,6 +33,7 @@ class Alone:
 
     def __init__(self, place: str) -> None:
         self.place = place
+        self.seen: tuple[ReplicaReport, ...] = ()
         self.lost = asyncio.Event()
 
     async def join(self) -> None:

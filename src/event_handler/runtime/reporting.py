@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from time import monotonic, time
 
-from event_handler.report import Reading, Report
+from event_handler.report import Reading, ReplicaReport, Report
 from event_handler.runtime.certificate_file import CertificateFile
 from event_handler.runtime.shared_reading import SharedReading
 from event_handler.runtime.worker import KeptWorker
@@ -19,7 +19,9 @@ FRESH = 0.9  # seconds that a report is good for; viewers ask once a second
 
 class Reporter:
     """Reports on these workers. `start` is the time from which on the cluster is read, `storage` a directory,
-    `listener_certificate` a file, "" for none, `standing_by` whether this process rightly does nothing."""
+    `listener_certificate` a file, "" for none; `replicas` tells of the processes that share the work,
+    `standing_by` whether this one rightly does nothing.
+    """
 
     def __init__(
         self,
@@ -30,6 +32,7 @@ class Reporter:
         start: float,
         storage: str,
         listener_certificate: str = "",
+        replicas: Callable[[], tuple[ReplicaReport, ...]] = tuple,
         standing_by: Callable[[], bool] = lambda: False,
     ) -> None:
         self._workers = workers
@@ -39,6 +42,7 @@ class Reporter:
         self._storage = storage
         self._standing_by = standing_by
         self._listener_certificate = CertificateFile(listener_certificate)
+        self._replicas = replicas
         self._started = time()
         self._last: Report | None = None
         self._made = 0.0
@@ -69,6 +73,7 @@ class Reporter:
             listener_certificate_expires=self._listener_certificate.expires(),
             readings=tuple(readings),
             sinks=tuple(sinks),
+            replicas=self._replicas(),
             standing_by=self._standing_by(),
         )
 

@@ -256,6 +256,7 @@ class Follower:
             await source.run()
         else:  # one replica at a time, which goes on where the one before it has come to
             async with self._state.turn("reading"):
+                await self._state.know_others()
                 await source.run()
                 await self._group.audit.drain_all()
         if self._near:

@@ -30,7 +30,7 @@ from event_handler.teleport.wire.raw import raw_events
 CHUNKS_AT_ONCE = (
     4  # a server downloads each chunk whole; 3 to 8 is what its documentation bears. One where order is kept
 )
-LOOK_AGAIN_AFTER = 1.0  # seconds until a chunk of another replica is looked at again
+LOOK_AGAIN_AFTER = 2.0  # seconds until a chunk of another replica is looked at again
 LISTINGS_AT_ONCE = 8  # days; a start time years ago must not cost a round trip for each empty day
 LONGEST_CHUNK_WAIT = 60.0  # seconds between tries of a chunk that fails
 FOUND_WAIT = 0.5  # seconds to the next listing when this one brought new chunks

@@ -11,6 +11,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Protocol
 
 from event_handler.state.access import usable
 from event_handler.state.file import open_dead_letters
@@ -37,8 +38,28 @@ class KeptDeadLetter:
     retry: int
 
 
+class KeptDeadLetters(Protocol):
+    """The dead letters of one state, wherever it is kept. Every method raises StateError."""
+
+    def all(self) -> Iterator[KeptDeadLetter]:
+        """One after the other, for all of them may be larger than the memory."""
+
+    def numbers(self) -> Iterator[int]:
+        """The numbers of all letters that there are now."""
+
+    def any(self) -> bool: ...
+
+    def get(self, number: int) -> KeptDeadLetter | None: ...
+
+    def retry(self, numbers: Iterable[int]) -> int:
+        """Ask the event handler, running or started later, to send these again; return how many of them there are."""
+
+    def drop(self, numbers: Iterable[int]) -> int:
+        """Forget these for good, and return how many there were."""
+
+
 class DeadLetters:
-    """Every method raises StateError when the file cannot be read or written."""
+    """Those in a file. Every method raises StateError when the file cannot be read or written."""
 
     def __init__(self, path: Path) -> None:
         self._path = path

@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 import sqlite3
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, closing, contextmanager
+from functools import partial
 from hashlib import sha256
 from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from event_handler.errors import StateError
 from event_handler.ports import Commit
-from event_handler.state.postgresql.session import Session, parameters_of, shown
+from event_handler.state import schema
+from event_handler.state.access import usable
+from event_handler.state.directory import state_directory
+from event_handler.state.file import FILE, flush_directory, open_existing
+from event_handler.state.keys import CLUSTER
+from event_handler.state.lock import LOCK, take_lock
+from event_handler.state.places import DatabasePlace, DirectoryPlace, Place
+from event_handler.state.postgresql.session import is_database, opened, shown
 from event_handler.state.postgresql.store import PostgresStore, storable
 from event_handler.state.schema import CREATED
 from event_handler.state.sqlite import SqliteStore
@@ -54,13 +65,15 @@ class FileEnd:
 
     def rows(self, table: str) -> Iterator[tuple[Any, ...]]:
         columns, order = MOVED_TABLES[table]
-        yield from self._database.execute(f"SELECT {columns} FROM {table} ORDER BY {order}")  # noqa: S608 - fixed texts
+        of_the_file = "WHERE name NOT IN ('schema', 'created')" if table == "facts" else ""
+        query = f"SELECT {columns} FROM {table} {of_the_file} ORDER BY {order}"  # noqa: S608 - fixed texts
+        yield from self._database.execute(query)
 
     def fill(self, table: str, rows: Iterable[tuple[Any, ...]]) -> None:
         columns = MOVED_TABLES[table][0]
         marks = ", ".join("?" for _ in columns.split(","))
         if table == "facts":
-            self._database.execute("DELETE FROM facts")
+            self._database.execute("DELETE FROM facts WHERE name = ?", (CREATED,))  # it is known where reading began
         self._database.executemany(f"INSERT INTO {table} ({columns}) VALUES ({marks})", rows)  # noqa: S608 - fixed texts
 
 
@@ -91,24 +104,80 @@ class DatabaseEnd:
 @contextmanager
 def database_end(url: str, cluster: str, sink: str) -> Iterator[DatabaseEnd]:
     """The state there, in a transaction that is committed at the end of the block. Raises StateError."""
-    import psycopg
-
     place = f"{shown(url)} ({cluster}/{sink})"
+    with opened(url) as connection:
+        found = connection.execute(
+            "SELECT id FROM teleport_event_handler.states WHERE cluster = %s AND sink = %s", (cluster, sink)
+        ).fetchone()
+        if found is None:
+            raise StateError(f"there is no state in {place}", "Check --cluster and --sink.")
+        alive = connection.execute(
+            "SELECT name FROM teleport_event_handler.replicas WHERE cluster = %s AND expires > now()", (cluster,)
+        ).fetchone()
+        if alive is not None:
+            raise StateError(f"the replica {alive[0]} works on {place}", "Stop it first.")
+        yield DatabaseEnd(connection, found[0], place)
+
+
+async def move(place: Place, target: str) -> dict[str, int]:
+    """Copy the state of `place` into a storage that does not have it; return how many rows each table has there.
+
+    Raises StateError, also while somebody works on one of them; nothing is half done then.
+    """
+    if is_database(target):
+        (await PostgresStore.open(target, place.cluster, place.sink)).close()
+        return await asyncio.to_thread(_move, place, partial(database_end, target, place.cluster, place.sink))
+    directory = state_directory(Path(target), place.cluster, place.sink)
+    if (directory / FILE).exists():
+        raise StateError(f"there is a state in {directory} already", "Name another --to, or move that one away.")
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return await asyncio.to_thread(_move, place, partial(new_file_end, directory))
+
+
+def _move(place: Place, target_end: Callable[[], AbstractContextManager[End]]) -> dict[str, int]:
+    with _end_of(place) as source, target_end() as target:
+        if not is_empty(target):
+            raise StateError(f"there is a state in {target.place} already", "Name another --to, or drop that one.")
+        return {} if is_empty(source) else copy(source, target)
+
+
+def _end_of(place: Place) -> AbstractContextManager[End]:
+    if isinstance(place, DirectoryPlace):
+        return file_end(place.directory)
+    if isinstance(place, DatabasePlace):
+        return database_end(place.url, place.cluster, place.sink)
+    raise StateError(f"the state in {place.shown} cannot be moved", "Move it from a directory or a database.")
+
+
+@contextmanager
+def file_end(directory: Path) -> Iterator[FileEnd]:
+    """The state there, which nobody else may work on meanwhile. Raises StateError."""
+    lock = take_lock(directory / LOCK)
     try:
-        with psycopg.connect(**parameters_of(url), prepare_threshold=None) as connection:
-            found = connection.execute(
-                "SELECT id FROM teleport_event_handler.states WHERE cluster = %s AND sink = %s", (cluster, sink)
-            ).fetchone()
-            if found is None:
-                raise StateError(f"there is no state in {place}", "Check --cluster and --sink.")
-            alive = connection.execute(
-                "SELECT name FROM teleport_event_handler.replicas WHERE cluster = %s AND expires > now()", (cluster,)
-            ).fetchone()
-            if alive is not None:
-                raise StateError(f"the replica {alive[0]} works on {place}", "Stop it first.")
-            yield DatabaseEnd(connection, found[0], place)
-    except psycopg.Error as error:
-        raise Session(url).unusable(error) from None
+        with closing(open_existing(directory / FILE)) as database, usable(directory / FILE):
+            yield FileEnd(database, str(directory / FILE))
+    finally:
+        os.close(lock)
+
+
+@contextmanager
+def new_file_end(directory: Path) -> Iterator[FileEnd]:
+    """An empty state, which is in its place when the block ends well."""
+    lock = take_lock(directory / LOCK)
+    fresh = directory / f"{FILE}.new"
+    try:
+        fresh.unlink(missing_ok=True)
+        with usable(fresh):
+            with closing(sqlite3.connect(fresh, isolation_level=None)) as database:
+                fresh.chmod(0o600)
+                schema.create(database)
+                database.execute("BEGIN IMMEDIATE")
+                yield FileEnd(database, str(directory / FILE))
+                database.execute("COMMIT")
+            fresh.replace(directory / FILE)
+            flush_directory(directory)
+    finally:
+        os.close(lock)
 
 
 def copy(source: End, target: End) -> dict[str, int]:
@@ -130,7 +199,9 @@ def copy(source: End, target: End) -> dict[str, int]:
 
 
 def is_empty(end: End) -> bool:
-    return not any(name != CREATED for name, _ in end.rows("facts")) and not any(True for _ in end.rows("positions"))
+    """Whether nothing was read yet."""
+    known = (name for name, _ in end.rows("facts"))
+    return all(name == CLUSTER for name in known) and not any(True for _ in end.rows("positions"))
 
 
 async def copy_into_memory(url: str, cluster: str, sink: str) -> SqliteStore:
@@ -149,7 +220,7 @@ async def copy_into_memory(url: str, cluster: str, sink: str) -> SqliteStore:
 def _digest(rows: Iterable[tuple[Any, ...]]) -> tuple[int, bytes]:
     count, digest = 0, sha256()
     for count, row in enumerate(rows, 1):  # noqa: B007 - the last one is the number of rows
-        digest.update(repr(row).encode())
+        digest.update(repr([storable(value) if isinstance(value, str) else value for value in row]).encode())
     return count, digest.digest()
 
 

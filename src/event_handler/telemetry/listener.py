@@ -245,6 +245,9 @@ def readiness(report: Report) -> dict[str, Any]:
     return {"ready": all(part["ready"] for part in parts.values()), "parts": parts}
 
 
+_OF_PARTS = ("readings", "sinks", "replicas")
+
+
 def report_json(report: Report) -> bytes:
     """The report as the page and `status` read it, on one line."""
     sinks = []
@@ -258,8 +261,9 @@ def report_json(report: Report) -> bytes:
                 if name not in ("requests", "batches")
             }
         sinks.append(found)
-    whole = {name: getattr(report, name) for name in report.__dataclass_fields__ if name not in ("readings", "sinks")}
+    whole = {name: getattr(report, name) for name in report.__dataclass_fields__ if name not in _OF_PARTS}
     whole |= {"readings": [asdict(reading) for reading in report.readings], "sinks": sinks, **readiness(report)}
+    whole["replicas"] = [asdict(replica) for replica in report.replicas]
     return json.dumps(whole).encode()
 
 

@@ -76,6 +76,10 @@ READING_GAUGES: dict[str, tuple[str, Callable[[Reading], float | None]]] = {
 }
 
 
+REPLICAS_HELP = "processes that share the work, by whether they tell that they live"
+REPLICA_STATES = (("alive", True), ("silent", False))
+
+
 def metrics_of(report: Report) -> Iterable[Metric]:
     """Every metric of the process."""
     build = InfoMetricFamily(METRIC_PREFIX + "build", "version of the event handler")
@@ -90,6 +94,13 @@ def metrics_of(report: Report) -> Iterable[Metric]:
     if report.listener_certificate_expires is not None:
         name = "listener_certificate_expire_timestamp_seconds"
         yield _gauge(name, "when the certificate of --listen expires", report.listener_certificate_expires)
+    if report.replicas:
+        states = [([state], sum(one.alive is alive for one in report.replicas)) for state, alive in REPLICA_STATES]
+        yield _gauges("replicas", REPLICAS_HELP, ["state"], states)
+        own = next((one for one in report.replicas if one.own), None)
+        if own is not None:
+            yield _gauge("replica_epoch", "number of this process among the replicas", own.epoch)
+            yield _gauge("replica_claims", "chunks, recordings and turns that this process has claimed", own.units)
     yield from _of_readings(report.readings)
     yield from _of_sinks(report.sinks)
 
@@ -177,6 +188,9 @@ def table() -> str:
         ("standing_by", "-", "whether another replica is at work and this one waits"),
         ("listener_certificate_expire_timestamp_seconds", "-", "when the certificate of --listen expires"),
         ("storage_free_bytes", "-", "bytes free on the disk of the state"),
+        ("replicas", "state", REPLICAS_HELP),
+        ("replica_epoch", "-", "number of this process among the replicas"),
+        ("replica_claims", "-", "chunks, recordings and turns that this process has claimed"),
         *((name, "reading", help_) for name, (help_, _) in READING_GAUGES.items()),
         ("reading_route", "reading, route", "the way into the cluster, 1 while it is used"),
         ("reading_connections_total", "reading", "connections to the cluster that were made"),

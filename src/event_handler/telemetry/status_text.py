@@ -26,6 +26,17 @@ def status_lines(report: dict[str, Any], earlier: dict[str, Any] | None = None) 
         yield from _reading(reading, report)
     for sink in report["sinks"]:
         yield from _sink(sink, report, earlier)
+    for replica in report.get("replicas", ()):
+        yield from _replica(replica)
+
+
+def _replica(replica: dict[str, Any]) -> Iterator[str]:
+    state = click.style("works", fg="green") if replica["alive"] else click.style("gives no sign of life", fg="red")
+    own = ", this one" if replica["own"] else ""
+    yield f"  replica {click.style(replica['name'], bold=True)} (epoch {replica['epoch']}{own})  {state}"
+    yield f"    claims         {', '.join((str(replica['units']), *replica['turns']))}"
+    yield f"    lag            {'unknown' if replica['lag'] is None else span(replica['lag'])}"
+    yield f"    delivered      {replica['delivered']:,} events"
 
 
 def _reading(reading: dict[str, Any], report: dict[str, Any]) -> Iterator[str]:

@@ -32,7 +32,7 @@ def test_a_key_that_others_may_read_is_told(
     identity.chmod(mode)
     status = list(identity.stat())
     status[4] = owner
-    monkeypatch.setattr(Path, "stat", lambda path: os.stat_result(status))
+    monkeypatch.setattr(Path, "stat", lambda path, **_: os.stat_result(status))
     monkeypatch.setattr(os, "geteuid", lambda: user)
     first, _ = next(iter(check_identity(StartSettings(teleport_identity=str(identity)))))
     assert ("may be read by other users" in first.what) is warned

@@ -11,7 +11,18 @@ from hypothesis import strategies as st
 from prometheus_client.exposition import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from event_handler.report import OUTCOMES, Counters, Histogram, Load, Position, Reading, Report, SinkReport, lag
+from event_handler.report import (
+    OUTCOMES,
+    Counters,
+    Histogram,
+    Load,
+    Position,
+    Reading,
+    ReplicaReport,
+    Report,
+    SinkReport,
+    lag,
+)
 from event_handler.telemetry.metrics import (
     COUNTERS,
     METRIC_PREFIX,
@@ -49,7 +60,11 @@ def sink(name: str = "siem", **more: object) -> SinkReport:
 
 
 def report(*sinks: SinkReport) -> Report:
-    return Report("example.com", 1.0, 1000.0, 0.0, 5000.0, 1, 10_000, 9000.0, (READING,), sinks or (sink(),))
+    known = (
+        ReplicaReport(4, "a/1", True, True, 60.0, 3, ("siem: reading",), 2.5, 700),
+        ReplicaReport(3, "b/2", False, False, 90.0, 1, (), None, 0),
+    )
+    return Report("example.com", 1.0, 1000.0, 0.0, 5000.0, 1, 10_000, 9000.0, (READING,), sinks or (sink(),), known)
 
 
 def samples(of: Report) -> dict[tuple[str, ...], float]:
@@ -66,6 +81,12 @@ def samples(of: Report) -> dict[tuple[str, ...], float]:
         for family in families
         for one in family.samples
     }
+
+
+def test_replicas_are_counted_by_whether_they_live_and_this_one_tells_its_number_and_claims() -> None:
+    found = samples(report())
+    assert (found[("replicas", "state=alive")], found[("replicas", "state=silent")]) == (1, 1)
+    assert (found[("replica_epoch",)], found[("replica_claims",)]) == (4, 3)
 
 
 def test_every_counter_and_gauge_is_there_for_each_sink_and_stream() -> None:

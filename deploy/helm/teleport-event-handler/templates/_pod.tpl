@@ -321,7 +321,7 @@ spec:
       {{- end }}
       volumeMounts:
         {{- include "handler.mounts" . | nindent 8 }}
-        {{- if ne (include "handler.state" .) "mounted" }}
+        {{- if not (has (include "handler.state" .) (list "mounted" "postgresql")) }}
         - name: {{ .Values.persistentVolumeClaim.volumeName }}
           mountPath: {{ .Values.eventHandler.storagePath }}
         {{- end }}

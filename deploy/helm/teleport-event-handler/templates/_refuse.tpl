@@ -1,8 +1,14 @@
 {{/* What the schema cannot see. Each sentence says what to do. */}}
 {{- define "handler.refuse" -}}
 {{- $state := include "handler.state" . -}}
-{{- if gt (.Values.replicas | int64) 1 -}}
-{{- fail (printf "replicas: %d: one event handler works on a state, a second one would deliver every event again or be refused by the lock; use 1, and a release of its own for another destination" (.Values.replicas | int64)) -}}
+{{- if and (gt (.Values.replicas | int64) 1) (ne $state "postgresql") -}}
+{{- fail (printf "replicas: %d: with this state one event handler works on it, a second one would deliver every event again or be refused by the lock; use 1, or state.kind=postgresql, in which any number share the work" (.Values.replicas | int64)) -}}
+{{- end -}}
+{{- if ne (eq $state "postgresql") (not (empty .Values.state.url)) -}}
+{{- fail "state.url and state.kind=postgresql belong together: set both, or none" -}}
+{{- end -}}
+{{- if regexMatch "://[^/@]*:[^/@]*@" .Values.state.url -}}
+{{- fail "state.url has a password, which would stand in a ConfigMap: leave it out, and give it as the variable PGPASSWORD from a Secret, by secrets.NAME.env" -}}
 {{- end -}}
 {{- if hasPrefix "public.ecr.aws/gravitational/" .Values.image.repository -}}
 {{- fail (printf "image.repository: %s is Teleport's own plugin, which this chart does not run; leave it out, or name an image of teleport-event-handler" .Values.image.repository) -}}

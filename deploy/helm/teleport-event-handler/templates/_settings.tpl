@@ -4,7 +4,7 @@
 {{- $given := .Values.config -}}
 {{- $handler := .Values.eventHandler -}}
 {{- $home := "/var/lib/teleport/plugins/event-handler" -}}
-{{- $settings := dict "storage" $handler.storagePath "timeout" $handler.timeout "window-size" $handler.windowSize -}}
+{{- $settings := dict "storage" (.Values.state.url | default $handler.storagePath) "timeout" $handler.timeout "window-size" $handler.windowSize -}}
 {{- $_ := set $settings "debug" $handler.debug -}}
 {{- $_ := set $settings "concurrency" $handler.concurrency -}}
 {{- with $handler.batch }}{{- $_ := set $settings "batch" . }}{{- end -}}

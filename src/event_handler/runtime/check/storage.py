@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
+from time import time
 
 from event_handler.config.model import StartSettings
 from event_handler.errors import EventHandlerError
@@ -16,14 +18,22 @@ from event_handler.state.bucket import is_bucket, object_of, read_only
 from event_handler.state.directory import state_directory
 from event_handler.state.keys import CLUSTER
 from event_handler.state.lock import LOCK, holder_of
+from event_handler.state.places import places_in
+from event_handler.state.postgresql.replica import clock_of, replicas_of
+from event_handler.state.postgresql.session import is_database, shown_place
 from event_handler.state.sqlite import FILE, SqliteStore
 
 STORAGE_AREA = "storage"
+CLOCKS_APART = 5.0  # seconds
 ROOM = 512 * 1024 * 1024  # bytes; dead letters of a bad day have room in it
 
 
 async def check_storage(settings: StartSettings, cluster: str) -> AsyncIterator[Finding]:
     """`cluster` is whose state it is, "" where that is not known."""
+    if is_database(settings.storage):
+        async for finding in check_database(settings, cluster):
+            yield finding
+        return
     if is_bucket(settings.storage):
         for sink in settings.sinks:
             yield await _in_bucket(settings.storage, cluster, sink.name)
@@ -56,6 +66,45 @@ async def check_storage(settings: StartSettings, cluster: str) -> AsyncIterator[
         if file.exists():
             yield await _state(file, sink.name, cluster)
             yield _lock(file.parent / LOCK, sink.name)
+
+
+async def check_database(settings: StartSettings, cluster: str) -> AsyncIterator[Finding]:
+    where = shown_place(settings.storage)
+    try:
+        apart = await clock_of(settings.storage) - time()
+        yield ok(STORAGE_AREA, f"{where} can be used")
+        if abs(apart) > CLOCKS_APART:
+            yield warning(
+                STORAGE_AREA,
+                f"the clock of the database and of this machine are {abs(apart):.0f} s apart",
+                "Set both by NTP: replicas agree on when to ask for a recording again.",
+            )
+        replicas = await replicas_of(settings.storage, cluster) if cluster else []
+        for one in replicas:
+            owns = f"{one.units} units of work" + "".join(f", {turn}" for turn in one.turns)
+            if one.alive:
+                yield ok(STORAGE_AREA, f"the replica {one.name} (epoch {one.epoch}) works, with {owns}")
+            else:
+                yield warning(
+                    STORAGE_AREA,
+                    f"the replica {one.name} (epoch {one.epoch}) does not tell that it lives",
+                    "Another one takes over from it; if none runs, start one.",
+                )
+        for place in await asyncio.to_thread(places_in, settings.storage, cluster) if cluster else ():
+            store = await place.look()
+            try:
+                letters = await store.dead_letters()
+                await store.progress()
+            finally:
+                store.close()
+            if letters:
+                yield warning(
+                    STORAGE_AREA, f"{place.sink} has {letters} dead letters", "Look at them with `dead-letter list`."
+                )
+            else:
+                yield ok(STORAGE_AREA, f"the state of {place.sink} is whole")
+    except EventHandlerError as error:
+        yield fault(STORAGE_AREA, error)
 
 
 def _lock(path: Path, sink: str) -> Finding:

@@ -11,12 +11,13 @@ import asyncio
 import os
 import socket
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import structlog
 
 from event_handler.errors import StateError
+from event_handler.report import ReplicaReport
 from event_handler.state.postgresql.schema import migrate
 from event_handler.state.postgresql.session import Session
 
@@ -24,19 +25,6 @@ BEAT = 1.5  # seconds between signs of life
 LIVES = 6.0  # seconds for which one of them holds; with the beat of another replica, taken over in less than ten
 
 log = structlog.get_logger()
-
-
-@dataclass(frozen=True, slots=True)
-class Seen:
-    """A replica as the database knows it. `report` is what it tells of itself, `units` how much it has claimed."""
-
-    epoch: int
-    name: str
-    alive: bool
-    since: float
-    units: int
-    turns: tuple[str, ...]
-    report: dict[str, Any]
 
 
 class Replica:
@@ -49,6 +37,7 @@ class Replica:
         self.epoch = 0
         self.counter = ""
         self.lost = asyncio.Event()
+        self.seen: tuple[ReplicaReport, ...] = ()  # all of them, at the last beat
 
     @property
     def place(self) -> str:
@@ -84,6 +73,7 @@ class Replica:
                 if not await self._beat(told):
                     self.lost.set()
                     await asyncio.Event().wait()
+                self.seen = tuple(await self.others())
             except StateError as error:
                 log.warning("cannot tell the other replicas that this one lives", error=str(error))
             await asyncio.sleep(BEAT)
@@ -106,22 +96,9 @@ class Replica:
 
         return await self._session.run(beat)
 
-    async def others(self) -> list[Seen]:
+    async def others(self) -> list[ReplicaReport]:
         """All that are known for the cluster, this one too."""
-        rows = await self._session.rows(
-            "SELECT epoch, name, expires >= now(), extract(epoch FROM now() - started)::float8, coalesce(report, '{}'),"
-            " (SELECT count(*) FROM teleport_event_handler.claims c WHERE c.epoch = r.epoch)"
-            " + (SELECT count(*) FROM teleport_event_handler.recordings c WHERE c.epoch = r.epoch),"
-            " ARRAY(SELECT s.sink || ':' || c.unit FROM teleport_event_handler.claims c"
-            " JOIN teleport_event_handler.states s ON s.id = c.state WHERE c.epoch = r.epoch AND c.unit LIKE 'turn/%%'"
-            " ORDER BY 1)"
-            " FROM teleport_event_handler.replicas r WHERE cluster = %s ORDER BY epoch",
-            (self.cluster,),
-        )
-        return [
-            Seen(epoch, name, alive, since, units, tuple(turns), report)
-            for epoch, name, alive, since, report, units, turns in rows
-        ]
+        return await _seen(self._session, self.cluster, self.epoch)
 
     async def leave(self) -> None:
         """Give everything back at once, for others to take."""
@@ -134,3 +111,43 @@ class Replica:
 
     def close(self) -> None:
         self._session.close()
+
+
+async def replicas_of(url: str, cluster: str) -> list[ReplicaReport]:
+    """All replicas of a cluster that the database knows. Raises StateError."""
+    session = Session(url)
+    try:
+        await session.run(partial(migrate, shown=session.shown))
+        return await _seen(session, cluster)
+    finally:
+        session.close()
+
+
+async def clock_of(url: str) -> float:
+    """What time it is for the database, in seconds since the epoch. Raises StateError."""
+    session = Session(url)
+    try:
+        return float((await session.rows("SELECT extract(epoch FROM clock_timestamp())"))[0][0])
+    finally:
+        session.close()
+
+
+async def _seen(session: Session, cluster: str, own: int = 0) -> list[ReplicaReport]:
+    rows = await session.rows(
+        "SELECT epoch, name, expires >= now(), extract(epoch FROM now() - started)::float8, coalesce(report, '{}'),"
+        " (SELECT count(*) FROM teleport_event_handler.claims c WHERE c.epoch = r.epoch)"
+        " + (SELECT count(*) FROM teleport_event_handler.recordings c WHERE c.epoch = r.epoch),"
+        " ARRAY(SELECT s.sink || ': ' || substr(c.unit, 6) FROM teleport_event_handler.claims c"
+        " JOIN teleport_event_handler.states s ON s.id = c.state WHERE c.epoch = r.epoch AND c.unit LIKE 'turn/%%'"
+        " ORDER BY 1)"
+        " FROM teleport_event_handler.replicas r WHERE cluster = %s ORDER BY epoch",
+        (cluster,),
+    )
+    return [
+        ReplicaReport(
+            *(epoch, name, epoch == own, alive, since, units, tuple(turns)),
+            lag=report.get("lag"),
+            delivered=report.get("delivered", 0),
+        )
+        for epoch, name, alive, since, report, units, turns in rows
+    ]

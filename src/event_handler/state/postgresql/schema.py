@@ -89,8 +89,11 @@ async def migrate(connection: psycopg.AsyncConnection[Any], shown: str) -> None:
 
 
 async def _version(connection: psycopg.AsyncConnection[Any]) -> int:
-    cursor = await connection.execute("SELECT to_regclass('teleport_event_handler.version')")
-    if await cursor.fetchone() == (None,):
+    # Of the catalogue's rows: a look by name is answered from a cache that knows nothing of tables made meanwhile.
+    cursor = await connection.execute(
+        "SELECT 1 FROM pg_catalog.pg_tables WHERE schemaname = 'teleport_event_handler' AND tablename = 'version'"
+    )
+    if await cursor.fetchone() is None:
         return 0
     row = await (await connection.execute("SELECT number FROM teleport_event_handler.version")).fetchone()
     return int(row[0]) if row else 0

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, LiteralString, TypeVar
 
@@ -40,7 +41,6 @@ SIGN_IN_TEXTS = (
 )
 
 R = TypeVar("R")
-Connection = "psycopg.AsyncConnection[Any]"
 
 
 def is_database(storage: str) -> bool:
@@ -88,9 +88,9 @@ def shown(url: str) -> str:
     """The URL without password and options."""
     given = parameters_of(url)
     hosts = str(given.get("host") or given.get("hostaddr") or "localhost").split(",")
-    ports = str(given.get("port") or "5432").split(",")
-    ports += ports[-1:] * len(hosts)
-    places = ",".join(f"{host}:{port}" for host, port in zip(hosts, ports, strict=False))
+    ports = str(given.get("port") or "").split(",")
+    ports = ports * len(hosts) if len(ports) == 1 else ports
+    places = ",".join(f"{host}:{port or 5432}" for host, port in zip(hosts, ports, strict=False))
     return f"postgresql://{places}/{given.get('dbname') or ''}"
 
 
@@ -180,6 +180,18 @@ class Session:
                 "Check user, password, database and certificates in storage, and what the user may do.",
             )
         return StateError(f"the state in {self.shown} is not usable ({text})", "Check the database and the way to it.")
+
+
+@contextmanager
+def opened(url: str) -> Iterator[psycopg.Connection[Any]]:
+    """A connection for a command that a person has given; the block is one transaction. Raises StateError."""
+    import psycopg
+
+    try:
+        with psycopg.connect(**parameters_of(url), prepare_threshold=None) as connection:
+            yield connection
+    except psycopg.Error as error:
+        raise Session(url).unusable(error) from None
 
 
 def _is_here(host: str) -> bool:

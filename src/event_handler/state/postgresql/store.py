@@ -36,19 +36,25 @@ R = TypeVar("R")
 class PostgresStore:
     """The state of a sink in a cluster, a StateStore. `epoch` is the replica that writes, 0 for whoever only looks."""
 
-    def __init__(self, session: Session, cluster: str, sink: str, state: int, epoch: int) -> None:
+    def __init__(
+        self, session: Session, cluster: str, sink: str, state: int, epoch: int, lost: asyncio.Event | None
+    ) -> None:
         self._session = session
         self._cluster, self._sink = cluster, sink
         self._state, self._epoch = state, epoch
+        self._lost = lost or asyncio.Event()
         self._number = 0  # of the last commit
+        self._confirmed = 0  # of the last one that has happened for certain
         self._doubt: list[DeadLetter] | None = None  # those of a commit of which it is not known whether it happened
         self._ids: int | None = None
         self._seen = 0  # number of the newest group of ids that is known here
         self._took_over = False  # something was, so what others have delivered is to be known
 
     @classmethod
-    async def open(cls, url: str, cluster: str, sink: str, epoch: int = 0) -> PostgresStore:
-        """Make what is missing. Raises StateError."""
+    async def open(
+        cls, url: str, cluster: str, sink: str, epoch: int = 0, lost: asyncio.Event | None = None
+    ) -> PostgresStore:
+        """Make what is missing. `lost` is set when this replica must begin again. Raises StateError."""
         session = Session(url)
 
         async def state_of(connection: psycopg.AsyncConnection[Any]) -> int:
@@ -64,7 +70,11 @@ class PostgresStore:
             rows = await cursor.fetchall()
             return int(rows[0][0])
 
-        return cls(session, cluster, sink, await session.run(state_of), epoch)
+        try:
+            return cls(session, cluster, sink, await session.run(state_of), epoch, lost)
+        except BaseException:
+            session.close()
+            raise
 
     async def finish(self) -> None:
         """Each commit was in the database when it ended."""
@@ -95,6 +105,7 @@ class PostgresStore:
             "SELECT 1 FROM teleport_event_handler.replicas WHERE epoch = %s FOR KEY SHARE", (self._epoch,)
         )
         if await cursor.fetchone() is None:
+            self._lost.set()
             raise StateError(OUTDATED, "It begins again as a new one.")
 
     async def _change(self, query: LiteralString, *values: Any) -> int:
@@ -264,6 +275,7 @@ class PostgresStore:
         async def write(connection: psycopg.AsyncConnection[Any]) -> int:
             await self._fence(connection)
             if self._epoch:
+                await self._look_back(connection)
                 await connection.execute(
                     "INSERT INTO teleport_event_handler.commits VALUES (%s, %s, %s)"
                     " ON CONFLICT (epoch, state) DO UPDATE SET number = excluded.number",
@@ -273,6 +285,7 @@ class PostgresStore:
 
         try:
             self._ids = await self._session.run(write)
+            self._confirmed = number
         except StorageError:
             raise
         except (StateError, asyncio.CancelledError):
@@ -280,6 +293,23 @@ class PostgresStore:
             raise
         finally:
             self._number = number
+
+    async def _look_back(self, connection: psycopg.AsyncConnection[Any]) -> None:
+        """Make sure that what was confirmed is still there: a server that took over from another may never have had it.
+
+        What was read since is not remembered then, recordings that wait among it, so reading begins again.
+        """
+        cursor = await connection.execute(
+            "SELECT number FROM teleport_event_handler.commits WHERE epoch = %s AND state = %s",
+            (self._epoch, self._state),
+        )
+        row = await cursor.fetchone()
+        if (row[0] if row else 0) < self._confirmed:
+            self._lost.set()
+            raise StateError(
+                f"the database {self._session.shown} has lost what it had confirmed, as after a failover",
+                "Reading begins again at what it remembers; what was delivered since comes again.",
+            )
 
     async def _after_doubt(self, letters: list[DeadLetter]) -> list[DeadLetter]:
         """The letters of a group that are not kept yet: the commit before it may have happened, without an answer.

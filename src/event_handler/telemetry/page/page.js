@@ -91,6 +91,24 @@ function drawReading(reading, report) {
   return card;
 }
 
+function drawReplica(replica) {
+  const card = element("article", undefined, "card " + (replica.alive ? "ok" : "failing"));
+  const top = element("div", undefined, "top");
+  top.append(element("h3", replica.name + (replica.own ? " (this one)" : "")));
+  top.append(element("span", replica.alive ? "works" : "gives no sign of life", replica.alive ? "good" : "bad"));
+  card.append(top);
+  const list = element("dl");
+  facts(list, [
+    ["epoch", number(replica.epoch)],
+    ["running for", span(replica.since)],
+    ["claims", [replica.units, ...replica.turns].join(", ")],
+    ["lag", span(replica.lag)],
+    ["delivered", number(replica.delivered)],
+  ]);
+  card.append(list);
+  return card;
+}
+
 function backlog(reading, report) {
   const whole = report.now - report.start;
   const done = Math.min(1, Math.max(0, (reading.position.until - report.start) / (whole || 1)));
@@ -154,6 +172,8 @@ function draw(report) {
     ["free on the state's disk", size(report.free_bytes)],
   ]);
   byId("readings").replaceChildren(...report.readings.map((reading) => drawReading(reading, report)));
+  byId("replicas-section").hidden = !report.replicas.length;
+  byId("replicas").replaceChildren(...report.replicas.map(drawReplica));
   byId("sinks").replaceChildren(...report.sinks.map((sink) => drawSink(sink, report)));
 }
 
