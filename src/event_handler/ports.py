@@ -436,7 +436,7 @@ class Membership(Protocol):
 
     `epoch` is the number of the time that it does, `counter` names what counts these ("" where the state itself does):
     of one counter, a higher number is newer. `lost` is set when others may do the work instead. `place` is where they
-    meet, for the log. `seen` are the processes that were at work at the last look, where that is known.
+    meet, for the log, and `seen` are all that share the work, as far as they know of one another.
     """
 
     name: str

@@ -285,8 +285,8 @@ async def test_a_real_api_server_gives_it_to_one_of_those_that_begin_at_once(
 
 
 def documented_role() -> dict[str, Any]:
-    """The one that docs/replicas.md shows."""
-    page = (Path(__file__).parents[2] / "docs" / "replicas.md").read_text()
+    """The one that docs/standby.md shows."""
+    page = (Path(__file__).parents[2] / "docs" / "standby.md").read_text()
     shown = re.search(r"^```yaml\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
     assert shown is not None
     role: dict[str, Any] = yaml.safe_load(shown[1])

@@ -265,7 +265,7 @@ async def _run(
                 log.warning("the state is another process's now", error=str(error))
             if stopping.done() or not membership.lost.is_set():
                 break
-            log.warning("others may do the work of this replica; it begins again as a new one", epoch=membership.epoch)
+            log.warning("this replica was taken out, or its state went back; it begins again", epoch=membership.epoch)
             planned = planned_sinks(settings)
     finally:
         stopping.cancel()

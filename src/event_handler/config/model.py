@@ -99,7 +99,7 @@ class StartSettings(BaseModel):
         option(
             "lease",
             "choice",
-            "with kubernetes, one replica is at work and the others stand by (docs/replicas.md)",
+            "with kubernetes, one replica is at work and the others stand by (docs/standby.md)",
         ),
     ] = "none"
     lease_name: Annotated[

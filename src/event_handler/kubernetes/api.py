@@ -100,9 +100,7 @@ class LeaseApi:
         reason = str(said.get("message", "") if isinstance(said, dict) else "")[:SAYS]
         what = f"the lease {self.namespace}/{self.name} cannot be used: Kubernetes answered {status} ({reason})"
         if status == HTTPStatus.FORBIDDEN:
-            raise StorageError(
-                what, "Allow get, create and update on leases of coordination.k8s.io (docs/replicas.md)."
-            )
+            raise StorageError(what, "Allow get, create and update on leases of coordination.k8s.io (docs/standby.md).")
         if status == HTTPStatus.NOT_FOUND:
             raise StateError(what, "Check lease-namespace.")
         raise StateError(what, "Check the API server and the service account.")

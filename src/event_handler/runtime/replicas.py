@@ -34,6 +34,7 @@ class Alone:
 
     def __init__(self, place: str) -> None:
         self.place = place
+        self.seen: tuple[ReplicaReport, ...] = ()
         self.lost = asyncio.Event()
 
     async def join(self) -> None:

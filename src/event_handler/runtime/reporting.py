@@ -19,8 +19,9 @@ FRESH = 0.9  # seconds that a report is good for; viewers ask once a second
 
 class Reporter:
     """Reports on these workers. `start` is the time from which on the cluster is read, `storage` a directory,
-    `listener_certificate` a file, "" for none; `replicas` tells of the processes that share the work, `standing_by`
-    whether this one rightly does nothing."""
+    `listener_certificate` a file, "" for none; `replicas` tells of the processes that share the work,
+    `standing_by` whether this one rightly does nothing.
+    """
 
     def __init__(
         self,

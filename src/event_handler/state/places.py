@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Protocol
 from urllib.parse import unquote
 
+from event_handler.errors import StateError
 from event_handler.ports import StateStore
+from event_handler.state.bucket import is_bucket
 from event_handler.state.dead_letters import DeadLetters, KeptDeadLetters
 from event_handler.state.directory import state_directory, states_below
 from event_handler.state.postgresql.dead_letters import DatabaseDeadLetters
@@ -103,6 +105,11 @@ def places_in(storage: str, cluster: str = "", sink: str = "") -> list[Place]:
             for of, name in _states_of(storage)
             if cluster in ("", of) and sink in ("", name)
         ]
+    if is_bucket(storage):
+        raise StateError(
+            f"a state in a bucket is not looked at where it is ({shown_place(storage)})",
+            "Get the object and unpack it into a directory (docs/standby.md).",
+        )
     root = Path(storage)
     found = states_below(root, sink)
     if cluster:
