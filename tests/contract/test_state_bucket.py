@@ -19,6 +19,8 @@ from event_handler.runtime.state_bucket import S3Bucket
 from event_handler.state import bucket as module
 from event_handler.state import schema
 from event_handler.state.bucket import BucketStore, object_of, read_only
+from event_handler.state.moving import move
+from event_handler.state.places import places_in
 from event_handler.state.sqlite import FILE, SqliteStore
 from tests.contract.minio_server import BUCKET as MINIO_BUCKET
 from tests.contract.minio_server import REGION, ROOT, Minio, no_minio, running
@@ -307,3 +309,16 @@ def test_a_url_that_cannot_be_used_is_refused(url: str, said: str) -> None:
     with pytest.raises(ConfigurationError, match=said) as raised:
         S3Bucket(url)
     assert "secret@" not in str(raised.value)
+
+
+async def test_commands_that_cannot_work_on_a_bucket_say_so_and_make_no_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    on_disk = tmp_path / "a.test" / "fluentd"
+    SqliteStore(on_disk).close()
+    with pytest.raises(StateError, match=r"not looked at where it is \(s3://states/x\)"):
+        places_in("s3://states/x?region=x")
+    with pytest.raises(StateError, match=r"not moved into a bucket \(s3://states/x\)"):
+        await move(places_in(str(tmp_path))[0], "s3://states/x?region=x")
+    assert [one.name for one in tmp_path.iterdir()] == ["a.test"]

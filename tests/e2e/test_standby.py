@@ -19,6 +19,7 @@ import pytest
 
 from event_handler.kubernetes.lease import HOLDS
 from tests.contract.lease_server import LeaseServer, lease_server
+from tests.contract.minio_server import BUCKET, REGION, ROOT, no_minio, running
 from tests.contract.pki import Pki, make_pki
 from tests.contract.ports import free_ports
 from tests.contract.state_bucket import StateBucket, state_bucket
@@ -27,7 +28,8 @@ from tests.e2e.processes import Started, configuration, handler, simulated
 from tests.e2e.test_replicas import LIVE, logged, until_delivered
 
 PATIENCE = 90.0  # seconds, on a busy machine too
-KEYS = {"AWS_ACCESS_KEY_ID": "of-tests", "AWS_SECRET_ACCESS_KEY": "a-secret-of-tests"}
+KEYS = {"AWS_ACCESS_KEY_ID": ROOT.access_key, "AWS_SECRET_ACCESS_KEY": ROOT.secret_key}
+needs_minio = pytest.mark.skipif(bool(no_minio()), reason=no_minio() or "-")
 
 
 @dataclass
@@ -66,11 +68,11 @@ def pki(tmp_path_factory: pytest.TempPathFactory) -> Pki:
 
 @asynccontextmanager
 async def pair(
-    directory: Path, ready: dict[str, Any], collector: Collector, pki: Pki, *, in_bucket: bool = True
+    directory: Path, ready: dict[str, Any], collector: Collector, pki: Pki, *, storage: str = ""
 ) -> AsyncIterator[Pair]:
     config = configuration(directory, ready, collector)
     with state_bucket() as bucket:
-        storage = bucket.url("events") if in_bucket else f"{directory}/storage"
+        storage = storage or bucket.url("events")
         config.write_text(config.read_text().replace(f'storage = "{directory}/storage"', f'storage = "{storage}"'))
         async with lease_server(directory, pki) as leases:
             made = Pair(config, leases, bucket, [])
@@ -118,6 +120,25 @@ async def test_a_killed_one_is_followed_when_its_lease_has_ended_and_nothing_is_
         await second.stop()
     assert second.process.returncode == 0
     assert both.holder() == ""
+
+
+@needs_minio
+async def test_a_killed_one_is_followed_with_a_real_bucket_too(tmp_path: Path, collector: Collector, pki: Pki) -> None:
+    cluster = tmp_path / "sim"
+    with running(tmp_path) as minio:
+        storage = f"s3://{BUCKET}/events?endpoint={minio.url}&region={REGION}"
+        async with (
+            simulated(cluster, "--mode=bulk", "--chunk=20", *LIVE) as ready,
+            pair(tmp_path, ready, collector, pki, storage=storage) as both,
+        ):
+            first, second = await at_work(both, collector)
+            first.process.kill()
+            await first.process.communicate()
+            await second.until("connected to Teleport")
+            await until_delivered(collector, logged(cluster))
+            await second.stop()
+        assert second.process.returncode == 0
+        assert minio.names() == ["events/sim.test/fluentd/state.db.gz"]
 
 
 async def test_one_that_is_told_to_stop_is_followed_at_once_and_the_other_was_ready(
@@ -215,7 +236,7 @@ async def test_in_a_directory_that_both_see_the_next_one_goes_on_where_the_last_
     cluster = tmp_path / "sim"
     async with (
         simulated(cluster, "--mode=search", *LIVE) as ready,
-        pair(tmp_path, ready, collector, pki, in_bucket=False) as both,
+        pair(tmp_path, ready, collector, pki, storage=f"{tmp_path}/storage") as both,
     ):
         first, second = await at_work(both, collector)
         await first.stop()

@@ -17,12 +17,13 @@ from event_handler.errors import StateError
 from event_handler.ports import Commit
 from event_handler.state import schema
 from event_handler.state.access import usable
+from event_handler.state.bucket import is_bucket
 from event_handler.state.directory import state_directory
 from event_handler.state.file import FILE, flush_directory, open_existing
 from event_handler.state.keys import CLUSTER
 from event_handler.state.lock import LOCK, take_lock
 from event_handler.state.places import DatabasePlace, DirectoryPlace, Place
-from event_handler.state.postgresql.session import is_database, opened, shown
+from event_handler.state.postgresql.session import is_database, opened, shown, shown_place
 from event_handler.state.postgresql.store import PostgresStore, storable
 from event_handler.state.schema import CREATED
 from event_handler.state.sqlite import SqliteStore
@@ -124,6 +125,10 @@ async def move(place: Place, target: str) -> dict[str, int]:
 
     Raises StateError, also while somebody works on one of them; nothing is half done then.
     """
+    if is_bucket(target):
+        raise StateError(
+            f"a state is not moved into a bucket ({shown_place(target)})", "docs/standby.md tells how to copy it there."
+        )
     if is_database(target):
         (await PostgresStore.open(target, place.cluster, place.sink)).close()
         return await asyncio.to_thread(_move, place, partial(database_end, target, place.cluster, place.sink))

@@ -15,7 +15,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from event_handler.config.model import StartSettings
-from event_handler.errors import EventHandlerError, StateError
+from event_handler.errors import ConfigurationError, EventHandlerError, StateError
 from event_handler.pipeline.batch import Batcher
 from event_handler.pipeline.delivery import Delivery
 from event_handler.ports import StateStore
@@ -191,3 +191,9 @@ async def test_a_start_without_a_position_says_where_it_begins_and_the_next_one_
     assert line["event"] == "no position in the storage: beginning at the start time"
     assert line["storage"] == str(tmp_path)
     assert line["start_time"]
+
+
+def test_a_lease_beside_a_database_is_refused() -> None:
+    settings = StartSettings(storage="postgresql://handler@localhost/teleport", lease="kubernetes")
+    with pytest.raises(ConfigurationError, match=r"lease is set, and the state is in a database.*Leave lease out"):
+        start._membership(settings, "sim.test")
