@@ -8,13 +8,15 @@ import subprocess
 import sys
 from pathlib import Path
 
-# An overlay has this machine's files, and takes what is written; the test's directory is in it as /given.
+# An overlay has this machine's files, and takes what is written; the test's directory is in it as /given, and the
+# checkout as /checkout: where it lies here may be hidden there, as /tmp is.
 MOUNTS = """
 mount -t tmpfs none /mnt
-mkdir /mnt/upper /mnt/work /mnt/machine
+mkdir /mnt/upper /mnt/work /mnt/upper2 /mnt/work2 /mnt/machine
 mount -t overlay none -o lowerdir=/,upperdir=/mnt/upper,workdir=/mnt/work /mnt/machine
-mkdir /mnt/machine/given
+mkdir /mnt/machine/given /mnt/machine/checkout
 mount --bind '{given}' /mnt/machine/given
+mount -t overlay none -o 'lowerdir={root},upperdir=/mnt/upper2,workdir=/mnt/work2' /mnt/machine/checkout
 """
 # systemd must neither clear this machine's /tmp nor set anything of the kernel, which is shared.
 KERNEL = (
@@ -51,6 +53,7 @@ UNIT
 export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 exec env -i container=other PATH=$PATH chroot . /lib/systemd/systemd --system --unit=script.service
 """
+ROOT = Path(__file__).parents[2]
 LONGEST = 120  # seconds that a machine with systemd may live
 
 
@@ -58,7 +61,7 @@ def absent() -> str:
     """Why there can be no such machine, "" where there can be one."""
     if sys.platform != "linux" or os.getuid() != 0 or not shutil.which("dpkg"):
         return "it needs root on Debian"
-    mounts = MOUNTS.format(given="/etc")
+    mounts = MOUNTS.format(given="/etc", root=ROOT)
     done = subprocess.run(["unshare", "-m", "sh", "-ec", mounts], capture_output=True)
     return "" if done.returncode == 0 else "there is no overlay file system here"
 
@@ -71,25 +74,38 @@ def without_systemd() -> str:
     return absent() or ("" if subprocess.run(cgroup, capture_output=True).returncode == 0 else "no cgroup2 here")
 
 
-def readable(*paths: Path | str) -> str:
-    """A script that lets every user of the machine get to these files, wherever they are here."""
-    named = " ".join(f"'{path}' '{Path(path).resolve()}'" for path in paths)
-    return f"""
-for file in {named}; do while [ "$file" != / ]; do chmod a+x "$file"; file=$(dirname "$file"); done; done
+def environment() -> Path:
+    """The Python of this environment, as the machine has it."""
+    prefix = Path(sys.prefix)
+    inside = Path("/checkout") / prefix.relative_to(ROOT) if prefix.is_relative_to(ROOT) else prefix
+    return inside / "bin" / "python"
+
+
+def program(file: Path) -> None:
+    """Write a script that is the event handler of this checkout, in the machine."""
+    file.write_text(f'#!/bin/sh\nexec env PYTHONPATH=/checkout/src {environment()} -m event_handler "$@"\n')
+    file.chmod(0o755)
+
+
+# Lets every user of the machine get at the event handler of this checkout.
+READABLE = f"""
+for file in {environment()} {Path(sys.executable).resolve()} /checkout/src; do
+    while [ "$file" != / ]; do chmod a+x "$file"; file=$(dirname "$file"); done
+done
 """
 
 
 def run(given: Path, script: str) -> subprocess.CompletedProcess[str]:
     """What the script printed in a machine that has the files of `given` in its directory /given."""
     (given / "script").write_text(f"cd /given\n{script}")
-    command = f"{MOUNTS.format(given=given)}\nexec chroot /mnt/machine sh -e /given/script"
+    command = f"{MOUNTS.format(given=given, root=ROOT)}\nexec chroot /mnt/machine sh -e /given/script"
     return subprocess.run(["unshare", "-m", "sh", "-ec", command], capture_output=True, text=True, check=False)
 
 
 def boot(given: Path, script: str) -> list[str]:
     """The lines that the script printed where systemd is the first process; the network is this machine's."""
     (given / "script").write_text(f"cd /given\n{script}")
-    command = MOUNTS.format(given=given) + BOOT.format(kernel=" ".join(KERNEL))
+    command = MOUNTS.format(given=given, root=ROOT) + BOOT.format(kernel=" ".join(KERNEL))
     apart = ["unshare", "-pmCu", "--ipc", "--fork", "--kill-child", "sh", "-ec", command]
     said = given / "said"  # by systemd; a pipe would be held open by whatever it starts
     with said.open("wb") as out:
