@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-import sys
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +13,7 @@ import pytest
 from deploy.bundle.packages import make
 
 from event_handler import __version__, about
-from tests.deploy.machine import boot, readable, without_systemd
+from tests.deploy.machine import READABLE, boot, program, without_systemd
 from tests.e2e.processes import simulated
 from tests.e2e.test_new_user import free_port, listening, long_ago
 from tests.support.receiver_cache import absent
@@ -72,9 +71,8 @@ def unpacked(directory: Path) -> Path:
     root.mkdir()
     (root / "VERSION").write_text(f"v{__version__}\n")
     (root / "install").write_bytes((ROOT / "deploy" / "bundle" / "install").read_bytes())
-    (root / NAME).write_text(f'#!/bin/sh\nexec {sys.executable} -m event_handler "$@"\n')
-    for program in ("install", NAME):
-        (root / program).chmod(0o755)
+    (root / "install").chmod(0o755)
+    program(root / NAME)
     return root
 
 
@@ -82,16 +80,16 @@ def archive(given: Path) -> str:
     root = unpacked(given)
     with tarfile.open(given / f"{NAME}-v{__version__}-linux-amd64-bin.tar.gz", "w:gz") as made:
         made.add(root, NAME)
-    return f"cp /given/*-bin.tar.gz .\n{readable(sys.executable, ROOT / 'src')}"
+    return f"cp /given/*-bin.tar.gz .\n{READABLE}"
 
 
 def package(given: Path) -> str:
     make(unpacked(given), given, "amd64")
-    return f"cp /given/*.deb .\n{readable(sys.executable, ROOT / 'src')}"
+    return f"cp /given/*.deb .\n{READABLE}"
 
 
 def python(_given: Path) -> str:
-    return f"cp -r {ROOT} /root/checkout; cd /root/checkout\n"
+    return "cp -r /checkout /root/checkout; cd /root/checkout\n"
 
 
 @pytest.mark.parametrize(

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from pathlib import Path
 
 import pytest
 
 from event_handler.configure.templates import systemd_unit
-from tests.deploy.machine import boot, readable, without_systemd
+from tests.deploy.machine import READABLE, boot, program, without_systemd
 from tests.e2e.conftest import a_collector
 from tests.e2e.processes import configuration, simulated
 
 UNIT = "teleport-event-handler.service"
 USER = "daemon"  # of Debian; it owns none of this machine's files
-ROOT = Path(__file__).parents[2]
 EVENTS = 50
 TRIES = 600  # of a twentieth of a second
 
@@ -27,7 +25,7 @@ shown() {{ systemctl show --property=$1 --value {UNIT}; }}
 drop_in() {{ printf "[Service]\\n$2\\n" > /etc/systemd/system/{UNIT}.d/$1.conf; systemctl daemon-reload; }}
 
 trap 'journalctl --unit={UNIT} --output=cat --no-pager > journal' EXIT
-{readable(sys.executable, ROOT / "src")}
+{READABLE}
 # The client's key is root's.
 chown -R {USER} . && chown root collector/client.key
 cp {UNIT} /etc/systemd/system/ && mkdir /etc/systemd/system/{UNIT}.d
@@ -65,8 +63,9 @@ async def test_the_unit_does_under_systemd_what_it_says(tmp_path: Path) -> None:
         settings = config.read_text().replace(f"{tmp_path}/storage", "/var/lib/teleport-event-handler")
         settings = settings.replace(f"{tmp_path}/collector/client.key", key).replace(str(tmp_path), "/given")
         config.write_text(settings)
-        unit = systemd_unit(USER, sys.executable, "/given", "/given/teleport-event-handler.toml")
-        (tmp_path / UNIT).write_text(unit.replace('" start --config', '" -m event_handler start --config'))
+        program(tmp_path / "handler")
+        unit = systemd_unit(USER, "/given/handler", "/given", "/given/teleport-event-handler.toml")
+        (tmp_path / UNIT).write_text(unit)
         machine = asyncio.create_task(asyncio.to_thread(boot, tmp_path, SCRIPT))
         while len(collector.ids()) < EVENTS and not machine.done():
             await asyncio.sleep(0.05)
