@@ -30,7 +30,7 @@ from event_handler.ports import Membership, StateStore
 from event_handler.runtime.access import Access, addresses, wait_for_credentials
 from event_handler.runtime.lockout import LockSettings, LoginLockout
 from event_handler.runtime.login_watch import LoginWatch
-from event_handler.runtime.replicas import Alone, in_turn, join, lease_api, told, wait_for_turn
+from event_handler.runtime.replicas import Alone, Telling, in_turn, join, lease_api, wait_for_turn
 from event_handler.runtime.reporting import Reporter
 from event_handler.runtime.reread import before_reading
 from event_handler.runtime.service_manager import ServiceManager
@@ -366,13 +366,18 @@ async def _work(
 ) -> None:
     cluster = keeper.current.cluster
     lost = asyncio.create_task(membership.lost.wait())
+    telling = Telling()  # from now on: to take over a large state may take longer than a sign of life holds
+    beat = supervise("the signs of life of this replica", partial(membership.run, telling))
+    beating = asyncio.create_task(beat)
     try:
         async with _stores(settings, planned, cluster, membership) as stores:
             plans = await _unless([stopping, lost], _plans(settings, planned, stores, cluster))
             if plans is not None:
-                await _deliver(settings, plans, access, keeper, membership, stopping)
+                await _deliver(settings, plans, access, keeper, membership, telling, stopping)
     finally:
-        lost.cancel()
+        for task in (lost, beating):
+            task.cancel()
+        await asyncio.gather(lost, beating, return_exceptions=True)
 
 
 async def _plans(
@@ -394,6 +399,7 @@ async def _deliver(
     access: Access,
     keeper: CredentialsKeeper,
     membership: Membership,
+    telling: Telling,
     stopping: asyncio.Task[None],
 ) -> None:
     shared = SharedReading(access.connect, plans[0][2], len(plans)) if len(plans) > 1 else None
@@ -412,6 +418,7 @@ async def _deliver(
         listener_certificate=settings.listen_cert,
         replicas=lambda: membership.seen,
     )
+    telling.report = reporter.report
     socket = None if settings.dry_run else local_socket(settings, keeper.current.cluster)
     listener = Listener(reporter.report, tap, listen_options(settings), socket)
     export = export_options(settings)
@@ -468,8 +475,6 @@ async def _follow(
         watching = partial(in_turn, workers[0].store, "logins", watch.run)
         beside.append(asyncio.create_task(supervise("locking users", watching)))
     lost = asyncio.create_task(membership.lost.wait())
-    beat = partial(membership.run, partial(_told, reporter))
-    beside.append(asyncio.create_task(supervise("the signs of life of this replica", beat)))
     serving = asyncio.create_task(windows.listener.run())
     hang_up = asyncio.Event()
     beside.append(
@@ -503,10 +508,6 @@ async def _follow(
     names = ["the listener", *["the reading for all sinks"] * len(read), *(worker.sink.name for worker in workers)]
     ends = zip(names, [*served, *read, *ended], strict=True)
     _raise_failure({name: error for name, error in ends if isinstance(error, Exception)})
-
-
-async def _told(reporter: Reporter) -> dict[str, Any]:
-    return told(await reporter.report())
 
 
 async def _until_done(

@@ -92,8 +92,17 @@ async def in_turn(store: StateStore, name: str, work: Callable[[], Awaitable[Non
     await work()
 
 
+class Telling:
+    """What the other replicas, and whoever asks them, are told of this one: nothing before it is at work."""
+
+    def __init__(self) -> None:
+        self.report: Callable[[], Awaitable[Report]] | None = None
+
+    async def __call__(self) -> dict[str, Any]:
+        return {} if self.report is None else told(await self.report())
+
+
 def told(report: Report) -> dict[str, Any]:
-    """What the other replicas, and whoever asks them, are told of this one."""
     return {
         "lag": report.lag,
         "sinks": {sink.name: {"lag": sink.lag, "failing": sink.failing} for sink in report.sinks},
