@@ -83,9 +83,9 @@ SPECIAL: Mapping[str, Schema] = {
     },
     "state.kind": {
         "type": "string",
-        "enum": ["", "persistentVolumeClaim", "volumeClaimTemplate", "volume", "emptyDir", "postgresql"],
+        "enum": ["", "persistentVolumeClaim", "volumeClaimTemplate", "volume", "emptyDir", "postgresql", "bucket"],
     },
-    "state.url": {"type": "string", "pattern": r"^$|^postgres(ql)?://"},
+    "state.url": {"type": "string", "pattern": r"^$|^(postgres(ql)?|s3)://"},
     "replicas": COUNT,
     "terminationGracePeriodSeconds": COUNT,
     "listener.port": PORT,

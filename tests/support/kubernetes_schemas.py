@@ -17,6 +17,8 @@ EITHER: Mapping[str, Schema] = {
 KINDS = (
     "ConfigMap", "Deployment", "NetworkPolicy", "PersistentVolumeClaim", "Pod", "PodDisruptionBudget", "Secret",
     "Service", "ServiceAccount", "StatefulSet",
+    "Role",
+    "RoleBinding",
 )  # fmt: skip
 
 

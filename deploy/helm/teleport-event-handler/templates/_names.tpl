@@ -98,6 +98,17 @@ between the two, and cannot be written. */}}
 {{- .Values.state.kind | default $mounted | default (not (or $claim.enabled $claim.existingClaim) | ternary "emptyDir" "persistentVolumeClaim") -}}
 {{- end -}}
 
+{{/* Whether pods take turns by a Lease. */}}
+{{- define "handler.lease" -}}
+{{- $default := eq (include "handler.state" .) "bucket" | ternary "kubernetes" "none" -}}
+{{- if eq (get .Values.config "lease" | default $default) "kubernetes" -}}true{{- end -}}
+{{- end -}}
+
+{{/* The name of the Lease. */}}
+{{- define "handler.leaseName" -}}
+{{- get .Values.config "lease-name" | default (include "handler.fullname" .) -}}
+{{- end -}}
+
 {{/* Seconds of a duration as 1m30s; parts of a second count as a whole one. */}}
 {{- define "handler.seconds" -}}
 {{- $total := 0 -}}

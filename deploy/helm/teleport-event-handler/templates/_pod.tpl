@@ -255,7 +255,7 @@ volumeMounts:
 {{/* Where and how a pod runs: for `start` and `check`. */}}
 {{- define "handler.placement" -}}
 serviceAccountName: {{ include "handler.serviceAccount" . }}
-automountServiceAccountToken: {{ .Values.serviceAccount.automount }}
+automountServiceAccountToken: {{ or .Values.serviceAccount.automount (not (empty (include "handler.lease" .))) }}
 securityContext:
   {{- toYaml .Values.podSecurityContext | nindent 2 }}
 {{- range $key := list "imagePullSecrets" "nodeSelector" "affinity" "tolerations" "topologySpreadConstraints" "hostAliases" "dnsConfig" }}
@@ -321,7 +321,7 @@ spec:
       {{- end }}
       volumeMounts:
         {{- include "handler.mounts" . | nindent 8 }}
-        {{- if not (has (include "handler.state" .) (list "mounted" "postgresql")) }}
+        {{- if not (has (include "handler.state" .) (list "mounted" "postgresql" "bucket")) }}
         - name: {{ .Values.persistentVolumeClaim.volumeName }}
           mountPath: {{ .Values.eventHandler.storagePath }}
         {{- end }}

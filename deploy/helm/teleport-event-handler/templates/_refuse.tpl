@@ -1,11 +1,18 @@
 {{/* What the schema cannot see. Each sentence says what to do. */}}
 {{- define "handler.refuse" -}}
 {{- $state := include "handler.state" . -}}
-{{- if and (gt (.Values.replicas | int64) 1) (ne $state "postgresql") -}}
-{{- fail (printf "replicas: %d: with this state one event handler works on it, a second one would deliver every event again or be refused by the lock; use 1, or state.kind=postgresql, in which any number share the work" (.Values.replicas | int64)) -}}
+{{- $shared := or (eq $state "postgresql") (and (eq $state "bucket") (not (empty (include "handler.lease" .)))) -}}
+{{- if and (gt (.Values.replicas | int64) 1) (not $shared) -}}
+{{- fail (printf "replicas: %d: with this state one event handler works on it, a second one would deliver every event again or be refused by the lock; use 1, or state.kind=postgresql, in which any number share the work, or state.kind=bucket with a Lease, where the others stand by" (.Values.replicas | int64)) -}}
 {{- end -}}
-{{- if ne (eq $state "postgresql") (not (empty .Values.state.url)) -}}
-{{- fail "state.url and state.kind=postgresql belong together: set both, or none" -}}
+{{- if ne (has $state (list "postgresql" "bucket")) (not (empty .Values.state.url)) -}}
+{{- fail "state.url and state.kind=postgresql or bucket belong together: set both, or none" -}}
+{{- end -}}
+{{- if and .Values.state.url (ne (eq $state "bucket") (hasPrefix "s3://" .Values.state.url)) -}}
+{{- fail (printf "state.url does not fit state.kind=%s: postgresql://… is a database, s3://… a bucket" $state) -}}
+{{- end -}}
+{{- if and (eq $state "postgresql") (not (empty (include "handler.lease" .))) -}}
+{{- fail "config.lease: replicas share the work in PostgreSQL without a Lease; leave it out" -}}
 {{- end -}}
 {{- if regexMatch "://[^/@]*:[^/@]*@" .Values.state.url -}}
 {{- fail "state.url has a password, which would stand in a ConfigMap: leave it out, and give it as the variable PGPASSWORD from a Secret, by secrets.NAME.env" -}}

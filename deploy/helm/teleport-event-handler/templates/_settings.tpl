@@ -5,6 +5,7 @@
 {{- $handler := .Values.eventHandler -}}
 {{- $home := "/var/lib/teleport/plugins/event-handler" -}}
 {{- $settings := dict "storage" (.Values.state.url | default $handler.storagePath) "timeout" $handler.timeout "window-size" $handler.windowSize -}}
+{{- if include "handler.lease" . }}{{- $_ := set $settings "lease" "kubernetes" }}{{- $_ := set $settings "lease-name" (include "handler.leaseName" .) }}{{- end -}}
 {{- $_ := set $settings "debug" $handler.debug -}}
 {{- $_ := set $settings "concurrency" $handler.concurrency -}}
 {{- with $handler.batch }}{{- $_ := set $settings "batch" . }}{{- end -}}
