@@ -54,6 +54,8 @@ CUSTOM_RESOURCES = (  # module, and what in it are CustomResourceDefinitions
     ("github.com/cert-manager/cert-manager@v1.18.2", "deploy/crds/*.yaml"),
     ("github.com/prometheus-operator/prometheus-operator@v0.83.0", "example/prometheus-operator-crd/*.yaml"),
 )
+HELM_UNITTEST = "github.com/helm-unittest/helm-unittest"  # its go.mod has replace lines, so it is built where it lies
+HELM_UNITTEST_VERSION = "v1.1.2"
 NFPM = "github.com/goreleaser/nfpm/v2/cmd/nfpm@v2.41.0"
 ACTIONLINT = "github.com/rhysd/actionlint/cmd/actionlint@v1.7.12"
 CHECK_JSONSCHEMA = "check-jsonschema==0.39.0"  # it brings the schemas of Compose and of GitHub's workflows
@@ -75,6 +77,14 @@ def _jars(dependencies: tuple[tuple[str, str, str], ...]) -> Callable[[Path, Pat
         _run("mvn", "-q", "dependency:copy-dependencies", f"-DoutputDirectory={target}", cwd=scratch)
 
     return fetch
+
+
+def _helm_unittest(target: Path, scratch: Path) -> None:
+    found = json.loads(_run("go", "mod", "download", "-json", f"{HELM_UNITTEST}@{HELM_UNITTEST_VERSION}"))
+    source = scratch / "source"
+    shutil.copytree(found["Dir"], source, copy_function=shutil.copyfile)
+    source.chmod(0o755)  # what is in the cache of modules is read-only, directories too
+    _run("go", "build", "-buildvcs=false", "-o", str(target), "./cmd/helm-unittest", cwd=source)
 
 
 def _go_program(module: str) -> Callable[[Path, Path], None]:
@@ -182,6 +192,7 @@ RECEIVERS: dict[str, Callable[[Path, Path], None]] = {  # by the place in the ca
     "bin/actionlint": _go_program(ACTIONLINT),
     "bin/promtool": _go_program(PROMTOOL),
     "bin/helm": _go_program(HELM),
+    "bin/helm-unittest": _helm_unittest,
     "bin/kubeconform": _go_program(KUBECONFORM),
     "bin/kustomize": _go_program(KUSTOMIZE),
     "kubernetes": _kubernetes,

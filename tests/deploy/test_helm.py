@@ -55,6 +55,15 @@ def test_helm_finds_nothing_to_say(case: str) -> None:
     assert (said.returncode, said.stdout + said.stderr) == (0, "")
 
 
+@pytest.mark.skipif(bool(absent("bin/helm-unittest")), reason=absent("bin/helm-unittest"))
+def test_the_charts_own_unit_tests_pass() -> None:
+    command = [str(place("bin/helm-unittest")), "--strict", str(CHART)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (counted := re.search(r"Tests: +([0-9]+) passed, \1 total", done.stdout)), done.stdout
+    assert int(counted[1]) >= 15
+
+
 @pytest.mark.skipif(bool(NO_KUBECONFORM), reason=NO_KUBECONFORM)
 @pytest.mark.parametrize("version", VERSIONS)
 def test_kubernetes_knows_every_field(version: str, tmp_path: Path) -> None:
