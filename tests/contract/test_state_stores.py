@@ -159,6 +159,17 @@ async def test_days_that_are_closed_take_their_chunks_with_them(store: StateStor
     assert progress.cursor(ONE) == DONE
 
 
+async def test_a_chunk_is_taken_where_it_was_left_and_not_when_it_is_done_or_its_day_closed(store: StateStore) -> None:
+    await store.commit(Commit([ChunkCheckpoint(ONE, "a1:3")]))
+    assert [await store.take(one) for one in (ONE, TWO)] == ["a1:3", ""]
+    await store.commit(Commit([ChunkCheckpoint(TWO, DONE)]))
+    assert await store.take(TWO) == DONE
+    await store.give_back(ONE)
+    assert await store.take(ONE) == "a1:3"
+    await store.close_days(NEXT)
+    assert await store.take(ONE) == DONE
+
+
 async def test_the_last_id_of_the_plugin_is_passed_once(store: StateStore) -> None:
     await store.commit(Commit(progress=Progress(Mode.SEARCH, 5.0, 4.0, "an id")))
     await store.last_id_passed()

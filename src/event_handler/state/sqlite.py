@@ -215,8 +215,12 @@ class SqliteStore:
     async def know_others(self) -> None:
         """There are none."""
 
-    async def take(self, chunk: Chunk) -> str | None:
-        return (await self.progress()).cursor(chunk)
+    @on_its_thread
+    def take(self, chunk: Chunk) -> str | None:
+        facts = self._rows("SELECT name, value FROM facts WHERE name IN (?, ?)", (keys.FIRST_DAY, keys.CLOSED_DAYS))
+        stream = (keys.stream_of(chunk),)
+        reached = self._rows("SELECT stream, position FROM positions WHERE stream = ?", stream)
+        return keys.progress(dict(facts), reached).cursor(chunk)
 
     async def give_back(self, chunk: Chunk) -> None:
         """It was not taken from anybody."""
