@@ -89,7 +89,7 @@ def package(given: Path) -> str:
 
 
 def python(_given: Path) -> str:
-    return "cp -r /checkout /root/checkout; cd /root/checkout\n"
+    return "cp -r /checkout checkout; cd checkout\n"
 
 
 @pytest.mark.parametrize(

@@ -111,6 +111,17 @@ def logged(directory: Path) -> set[str]:
     return events_of(directory) | set(live.read_text().split() if live.exists() else [])
 
 
+async def reading_and_waiting(all_of: Replicas, collector: Collector) -> tuple[Started, Started]:
+    """One that has the turn to search and has delivered the past, and one that waits for its turn."""
+    first = await all_of.start()
+    await first.until("connected to Teleport")
+    while len(collector.ids()) < 400:
+        await asyncio.sleep(0.02)
+    second = await all_of.start()
+    await second.until("connected to Teleport")
+    return first, second
+
+
 @pytest.mark.parametrize("mode", ["bulk", "search"])
 async def test_what_a_killed_replica_had_is_taken_over_and_nothing_is_lost(
     tmp_path: Path, collector: Collector, database: str, mode: str
@@ -147,12 +158,7 @@ async def test_a_replica_that_is_told_to_stop_is_followed_at_once(
         simulated(cluster, "--mode=search", *LIVE) as ready,
         replicas(tmp_path, ready, collector, database) as all_of,
     ):
-        first = await all_of.start()
-        await first.until("connected to Teleport")
-        while len(collector.ids()) < 400:
-            await asyncio.sleep(0.02)
-        second = await all_of.start()
-        await second.until("connected to Teleport")
+        first, second = await reading_and_waiting(all_of, collector)
         await first.stop()
         assert first.process.returncode == 0
         known = len(collector.ids())
@@ -172,12 +178,7 @@ async def test_a_replica_that_was_paused_can_neither_move_a_position_nor_take_an
         simulated(cluster, "--mode=search", *LIVE) as ready,
         replicas(tmp_path, ready, collector, database) as all_of,
     ):
-        first = await all_of.start()
-        await first.until("connected to Teleport")
-        while len(collector.ids()) < 400:
-            await asyncio.sleep(0.02)
-        second = await all_of.start()
-        await second.until("connected to Teleport")
+        first, second = await reading_and_waiting(all_of, collector)
         first.process.send_signal(signal.SIGSTOP)
         async with asyncio.timeout(PATIENCE):
             await second.until("a replica has ended without a word")

@@ -14,7 +14,7 @@ TABLES_VERSION = 1
 _LOCK = 0x7465_6C65_7068  # of pg_advisory_xact_lock, while tables are made
 _MAKE_ALL: tuple[LiteralString, ...] = (
     "CREATE TABLE teleport_event_handler.version (number integer NOT NULL)",
-    # `letters` numbers the dead letters of a state, `ids` is about how many rows of `delivered` hold.
+    # `letters` numbers the dead letters of a state.
     """CREATE TABLE teleport_event_handler.states (
   id integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY, cluster text NOT NULL, sink text NOT NULL,
   created double precision NOT NULL, letters bigint NOT NULL DEFAULT 0, UNIQUE (cluster, sink))""",
