@@ -291,3 +291,4 @@ async def test_status_and_check_show_who_shares_the_work(
         for one in all_of.running:
             await one.stop()
         assert not list(Path(short).rglob("*.sock"))
+        assert PASSWORD not in json.dumps([one.lines for one in all_of.running]), "nor is it in a log"

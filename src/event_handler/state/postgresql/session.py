@@ -168,9 +168,7 @@ class Session:
         """The error for whoever asked; a StorageError where only a person can change what is wrong."""
         state = str(getattr(error, "sqlstate", None) or "")
         diagnosis = getattr(getattr(error, "diag", None), "message_primary", None)
-        text = (
-            str(diagnosis or error or "no answer").strip().splitlines()[0] if str(error) or diagnosis else "no answer"
-        )
+        text = (str(diagnosis or error).strip() or "no answer").splitlines()[0]
         if isinstance(error, TimeoutError):
             text = f"no answer within {ANSWERS_WITHIN:.0f} s"
         text = redact.without_secrets(text)
